@@ -1,0 +1,126 @@
+"""The `triparty` command: finds the role, loads it, turns errors into exit codes.
+
+A role's commands are imported when one of them is used, so that `triparty --help` answers at
+once and a device needs nothing of a cloud.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, NamedTuple, NoReturn
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from triparty.common.errors import SettingsError, TripartyError
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class _Lazy(NamedTuple):
+    module: str
+    help: str
+
+
+_LAZY = {
+    "demo": _Lazy("triparty.common.demo", "All three roles on this machine, real sockets."),
+    "developer": _Lazy(
+        "triparty.developer.cli", "Re-key a model, publish it, invite devices (P1)."
+    ),
+    "cloud": _Lazy("triparty.cloud.cli", "Serve re-keyed models (P2)."),
+    "device": _Lazy("triparty.device.cli", "Ask privately, read the answers alone (P3)."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """A group that imports a role's commands when the role is used, not when it is listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_LAZY)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        lazy = _LAZY.get(cmd_name)
+        return lazy and click.Command(cmd_name, help=lazy.help)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        lazy = _LAZY.get(args[0])
+        if lazy is None:
+            return super().resolve_command(ctx, args)
+        try:
+            app = importlib.import_module(lazy.module).app
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").startswith("triparty"):
+                raise
+            raise SettingsError(
+                f"'triparty {args[0]}' needs {missing.name}, which is not installed: "
+                f"pip install 'triparty[{args[0]}]'"
+            ) from missing
+        command = typer.main.get_command(app)
+        command.name = args[0]
+        return args[0], command, args[1:]
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"triparty {version('triparty')}")
+        raise typer.Exit
+
+
+@app.callback()
+def triparty(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    """Three parties that do not trust each other with everything run AI models together.
+
+    The developer re-keys a model, the cloud serves it, the device alone reads the answers.
+    The protection is re-keying, not encryption: `triparty developer audit` shows what the
+    cloud can still learn.
+    """
+
+
+def main() -> NoReturn:
+    """Runs the command line; exit code 0, 1 for a failure, 2 for a usage error."""
+    try:
+        code = app(prog_name="triparty", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message(), err=True)
+        sys.exit(EXIT_USAGE)
+    except click.UsageError as error:
+        where = f"; see '{error.ctx.command_path} --help'" if error.ctx else ""
+        _fail(error.format_message().rstrip('.') + where, EXIT_USAGE)
+    except SettingsError as error:
+        _fail(error.message, EXIT_USAGE)
+    except TripartyError as error:
+        _fail(error.message, EXIT_FAILURE)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = EXIT_FAILURE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"triparty: {' '.join(message.split())}", err=True)
+    sys.exit(code)
