@@ -108,7 +108,7 @@ def main() -> NoReturn:
         sys.exit(EXIT_USAGE)
     except click.UsageError as error:
         where = f"; see '{error.ctx.command_path} --help'" if error.ctx else ""
-        _fail(error.format_message().rstrip('.') + where, EXIT_USAGE)
+        _fail(error.format_message().rstrip(".") + where, EXIT_USAGE)
     except SettingsError as error:
         _fail(error.message, EXIT_USAGE)
     except TripartyError as error:

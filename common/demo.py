@@ -1,3 +1,333 @@
-"""All three roles on this machine, as separate processes on real sockets."""
+"""`triparty demo`: all three roles on this machine, as separate processes on real sockets.
+
+The demo does nothing that a user could not type: it spawns role commands, each with a folder
+of its own, and prints them. It knows no role's code.
+
+1. developer: a trained model (its own small one, unless `--model` names one), re-keyed
+2. cloud: starts on a free port of the loopback, with TLS
+3. developer enrols with the cloud, publishes the model, invites the device
+4. device enrols, gets its bundle, asks, and reads the answer as it arrives
+5. the same question to the unprotected model: the answer must be the same, token for token
+6. what the cloud saw, and what the first attack makes of it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
-app = typer.Typer()
+
+from triparty.common.console import Console, JsonOption
+from triparty.common.errors import StateError, UnavailableError
+from triparty.common.wire import decode_frames
+
+app = typer.Typer(add_completion=False)
+
+PROMPT = "The following example"
+START_LIMIT_S = 120
+STEP_LIMIT_S = 1800
+
+
+@dataclass
+class Stage:
+    """Where a demo runs: its folders and what it prints.
+
+    Attributes:
+        folder: holds one folder a party.
+        console: what people see.
+    """
+
+    folder: Path
+    console: Console
+    started: float = field(default_factory=time.monotonic)
+
+    def home(self, role: str) -> Path:
+        """The folder that only this role's processes use."""
+        return self.folder / role
+
+    def run(self, role: str, *words: str | Path, stdin: str | None = None) -> dict[str, Any]:
+        """Runs one role command to its end and returns its JSON document.
+
+        Raises:
+            StateError: the command failed; holds what it wrote to stderr.
+        """
+        self.announce(role, *words)
+        done = subprocess.run(
+            _command(role, *words, "--json"),
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=None if sys.stderr.isatty() else subprocess.PIPE,
+            text=True,
+            timeout=STEP_LIMIT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            detail = (done.stderr or "").strip().removeprefix("triparty: ")
+            raise StateError(f"the demo's '{role} {words[0]}' failed. {detail}")
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def announce(self, role: str, *words: str | Path) -> None:
+        """Prints a role command as a person would type it."""
+        shown = " ".join(self._shown(word) for word in words)
+        seconds = time.monotonic() - self.started
+        self.console.say(f"{seconds:6.1f} s  {role:<9}  $ triparty {role} {shown}")
+
+    def _shown(self, word: str | Path) -> str:
+        text = str(word).replace(f"{self.folder}/", "").replace(str(Path.home()), "~")
+        if len(text) > 60:
+            text = f"{text[:24]}..."
+        return f'"{text}"' if " " in text else text
+
+
+def _command(role: str, *words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "triparty.common", role, *map(str, words)]
+
+
+@app.command()
+def demo(
+    workdir: Annotated[
+        Path | None,
+        typer.Option(help="Keep every party's files here; default: a folder that is removed."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint folder or hub id; default: a small model made here."),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What the device asks.")] = PROMPT,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 48,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs all three roles on this machine: re-key, publish, serve, ask, compare, attack."""
+    console = Console(as_json=as_json)
+    with _folder(workdir) as folder:
+        stage = Stage(folder, console)
+        source = model or str(_example_model(stage))
+        outcome = _play(stage, source, prompt, max_tokens)
+        seconds = round(time.monotonic() - stage.started, 2)
+    console.report({**outcome, "seconds": seconds})
+    console.say(f"Done in {seconds:.0f} s.")
+    if not outcome["identical"]:
+        raise StateError("the protected answer differs from the unprotected model's")
+
+
+def _play(stage: Stage, source: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+    developer, device = stage.home("developer"), stage.home("device")
+    protected, trace = developer / "protected", stage.home("cloud") / "trace.bin"
+    at_home = ("--home", developer / "home")
+    stage.run("developer", "protect", source, protected)
+    reference = Background(
+        stage, "developer", "verify", source, protected, "--samples", "20",
+        "--prompt", prompt, "--max-tokens", str(max_tokens),
+    )  # fmt: skip
+    url = f"https://127.0.0.1:{_free_port()}"
+    data = stage.home("cloud") / "data"
+    stage.run("cloud", "init", "--data", data, "--url", url, "--self-signed")
+    with _serving(stage, data, trace):
+        stage.run("developer", "init", *at_home)
+        code = stage.run("cloud", "invite", "--data", data)["invite"]
+        enroll = ("enroll", "--cloud", url, "--invite", "-")
+        stage.run("developer", *enroll, *at_home, stdin=code)
+        stage.run("developer", "publish", protected, "--name", "assistant", *at_home)
+        code = stage.run("developer", "invite", "--name", "phone", *at_home)["invite"]
+        stage.run("device", *enroll, "--home", device, stdin=code)
+        stage.run("developer", "grant", "phone", *at_home)
+        stage.run("device", "pull", "--home", device)
+        answer = stage.run(
+            "device", "generate", "assistant", prompt,
+            "--max-tokens", str(max_tokens), "--home", device,
+        )  # fmt: skip
+    attack = stage.run("developer", "audit", source, protected, "--traffic", trace)
+    original = reference.document()
+    outcome = {
+        "identical": answer["token_ids"] == original["reference_token_ids"],
+        "tokens": len(answer["token_ids"]),
+        "device_saw": {"prompt": prompt, "answer": answer["text"]},
+        "cloud_saw": _cloud_saw(trace),
+        "attacks": attack["attacks"],
+    }
+    _show(stage.console, outcome, original)
+    return outcome
+
+
+class Background:
+    """A role command that runs beside the others; `document` waits for it."""
+
+    def __init__(self, stage: Stage, role: str, *words: str | Path) -> None:
+        """Starts the command."""
+        stage.announce(role, *words)
+        self._what = f"{role} {words[0]}"
+        self._process = subprocess.Popen(
+            _command(role, *words, "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The command's JSON document.
+
+        Raises:
+            StateError: the command failed.
+        """
+        output, errors = self._process.communicate(timeout=STEP_LIMIT_S)
+        if self._process.returncode != 0:
+            raise StateError(f"the demo's '{self._what}' failed. {errors.strip()}")
+        document: dict[str, Any] = json.loads(output)
+        return document
+
+
+@contextmanager
+def _serving(stage: Stage, data: Path, trace: Path) -> Iterator[None]:
+    """Runs the cloud as a process of its own until the block ends."""
+    words = ("serve", "--data", data, "--trace", trace)
+    stage.announce("cloud", *words)
+    log = (stage.home("cloud") / "log.jsonl").open("w", encoding="utf-8")
+    cloud = subprocess.Popen(
+        _command("cloud", *words), stdout=subprocess.PIPE, stderr=log, text=True
+    )
+    try:
+        _await_line(cloud, log.name)
+        yield
+    finally:
+        cloud.send_signal(signal.SIGTERM)
+        try:
+            cloud.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            cloud.kill()
+            cloud.wait()
+        if cloud.stdout:
+            cloud.stdout.close()
+        log.close()
+
+
+def _await_line(cloud: subprocess.Popen[str], log: str) -> None:
+    """Returns when the cloud has said that it serves."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in cloud.stdout or ():
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        if lines.get(timeout=START_LIMIT_S):
+            return
+    except queue.Empty:
+        pass
+    tail = Path(log).read_text(encoding="utf-8").strip().rpartition("\n")[2]
+    raise UnavailableError(f"the cloud did not start. {tail}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _folder(workdir: Path | None) -> Iterator[Path]:
+    if workdir is None:
+        with tempfile.TemporaryDirectory(prefix="triparty-demo-") as made:
+            yield Path(made)
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise StateError(f"{workdir} is not empty: name a new folder for --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    yield workdir.resolve()
+
+
+def _example_model(stage: Stage) -> Path:
+    """The demo's own trained model, made at the first run and kept in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triparty"
+    # Another Python has other texts, hence another model.
+    text = hashlib.sha256(sys.version.encode()).hexdigest()[:8]
+    target = cache / f"example-model-{text}"
+    if not target.is_dir():
+        stage.console.say("First run: training a small language model (about a minute) ...")
+        making = cache / f".making-{os.getpid()}"
+        try:
+            stage.run("developer", "example-model", making)
+            if not target.is_dir():
+                making.rename(target)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def _cloud_saw(trace: Path) -> dict[str, Any]:
+    data = trace.read_bytes()
+    frames = decode_frames(data, limit_bytes=len(data), max_frames=1 << 20)
+    rows = [row for frame in frames for row in frame.as_float32()]
+    return {
+        "requests": len(frames),
+        "rows": len(rows),
+        "width": len(rows[0]),
+        "first_values": [[round(float(value), 3) for value in row[:6]] for row in rows[:6]],
+    }
+
+
+def _show(console: Console, outcome: dict[str, Any], original: dict[str, Any]) -> None:
+    """Prints both views side by side, the comparison, and what the attack recovered."""
+    if console.as_json:
+        return
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    seen, cloud = outcome["device_saw"], outcome["cloud_saw"]
+    table = Table(title="One conversation, seen from two sides", expand=True)
+    table.add_column("the device saw", ratio=1)
+    table.add_column("the cloud saw", ratio=1)
+    rows = "\n".join(
+        "  ".join(f"{value:7.3f}" for value in row[:4]) + "  ..."
+        for row in cloud["first_values"]
+    )
+    table.add_row(
+        f"[bold]{_escaped(seen['prompt'])}[/bold]{_escaped(seen['answer'])}",
+        f"{cloud['requests']} requests, {cloud['rows']} rows of {cloud['width']} numbers:\n"
+        + rows,
+    )
+    rich = RichConsole()
+    rich.print(table)
+    verdict = "IDENTICAL to" if outcome["identical"] else "DIFFERENT from"
+    rich.print(
+        f"The answer's {outcome['tokens']} tokens are {verdict} the unprotected model's "
+        f"(top-1 agreement on {original['samples']} random inputs: "
+        f"{original['top1_agreement']:.0%})."
+    )
+    for attack in outcome["attacks"]:
+        rich.print(
+            f"What the cloud could learn: attack '{attack['name']}' (level {attack['level']}) "
+            f"recovered {attack['recovered']:.0%} of the {attack['target']} "
+            f"in {attack['seconds']:.1f} s."
+        )
+    rich.print(
+        "Level K2 means that the cloud got hold of the embedding table, which is in every "
+        "registered user's bundle. This is re-keying, not encryption: README, 'What it does "
+        "not protect'.",
+        highlight=False,
+    )
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

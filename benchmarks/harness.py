@@ -1,0 +1,217 @@
+"""How a figure becomes a result: cases, runs, the JSON schema and the plot.
+
+A suite is a module `benchmarks.suite_NAME` that holds functions marked with `@case`. A case
+yields one float a run, already a ratio or CPU time, compared with its baseline in the same
+run; the harness reports the median and the spread. `build/bench/NAME.json` holds:
+
+* `suite`, `commit`, `machine`
+* `results`: list of `name`, `value` (median), `unit`, `better` (`higher` or `lower`),
+  `target` (number or null), `reference` (text with its source, or null),
+  `spread` ([smallest, largest]), `runs` (count)
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "build" / "bench"
+SUITES = ("inference", "compiler", "serving", "audit", "gating", "filters", "links", "system")
+
+Better = Literal["higher", "lower"]
+Runs = Callable[["Effort"], Iterable[float]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a case may take.
+
+    Attributes:
+        quick: a short form that shows that the case works.
+        runs: how many figures the case yields.
+    """
+
+    quick: bool
+
+    @property
+    def runs(self) -> int:
+        return 2 if self.quick else 7
+
+
+@dataclass(frozen=True)
+class Case:
+    """One figure of a suite."""
+
+    name: str
+    unit: str
+    better: Better
+    target: float | None
+    reference: str | None
+    measure: Runs
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured case, in the field order of the JSON schema."""
+
+    name: str
+    value: float
+    unit: str
+    better: Better
+    target: float | None
+    reference: str | None
+    spread: tuple[float, float]
+    runs: int
+
+
+class BenchError(Exception):
+    """A benchmark that cannot run; the message says why."""
+
+
+def case(
+    name: str,
+    *,
+    unit: str,
+    better: Better,
+    target: float | None = None,
+    reference: str | None = None,
+) -> Callable[[Runs], Case]:
+    """Marks a function that yields one float a run as a case of its suite."""
+    return lambda measure: Case(name, unit, better, target, reference, measure)
+
+
+def cases_of(suite: str) -> list[Case]:
+    """The cases of a suite, in the order of its module."""
+    try:
+        module = importlib.import_module(f"benchmarks.suite_{suite}")
+    except ModuleNotFoundError as missing:
+        if missing.name != f"benchmarks.suite_{suite}":
+            raise
+        return []
+    return [value for value in vars(module).values() if isinstance(value, Case)]
+
+
+def run_case(item: Case, effort: Effort) -> Result:
+    """Measures a case; the value is the median over its runs."""
+    figures = [float(figure) for figure in item.measure(effort)]
+    if not figures:
+        raise BenchError(f"case '{item.name}' yielded no figure")
+    return Result(
+        name=item.name,
+        value=statistics.median(figures),
+        unit=item.unit,
+        better=item.better,
+        target=item.target,
+        reference=item.reference,
+        spread=(min(figures), max(figures)),
+        runs=len(figures),
+    )
+
+
+def document(suite: str, results: list[Result]) -> dict[str, Any]:
+    """The JSON document of a suite."""
+    return {
+        "suite": suite,
+        "commit": _commit(),
+        "machine": _machine(),
+        "results": [vars(result) | {"spread": list(result.spread)} for result in results],
+    }
+
+
+def run_suite(name: str) -> Path:
+    """Runs a suite (or `quick`: the short form of all) and writes its JSON and plot."""
+    if name == "quick":
+        effort, suites = Effort(quick=True), SUITES
+    elif name in SUITES:
+        effort, suites = Effort(quick=False), (name,)
+    else:
+        raise BenchError(f"unknown suite '{name}': expected quick or {', '.join(SUITES)}")
+    items = [(suite, item) for suite in suites for item in cases_of(suite)]
+    if not items:
+        raise BenchError(f"suite '{name}' has no cases yet")
+    results = []
+    for suite, item in items:
+        print(f"{suite}: {item.name} ...", file=sys.stderr, flush=True)
+        result = run_case(item, effort)
+        print(_line(result), flush=True)
+        results.append(result)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    target = OUTPUT / f"{name}.json"
+    target.write_text(json.dumps(document(name, results), indent=2) + "\n", encoding="utf-8")
+    _plot(name, results, target.with_suffix(".png"))
+    return target
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its ended children, user and system."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@contextmanager
+def cpu_time(into: list[float]) -> Iterator[None]:
+    """Appends the CPU seconds of a block to a list."""
+    start = cpu_seconds()
+    yield
+    into.append(cpu_seconds() - start)
+
+
+def _line(result: Result) -> str:
+    low, high = result.spread
+    goal = "" if result.target is None else f", target {result.target:g}"
+    return (
+        f"  {result.value:.4g} {result.unit} "
+        f"({low:.4g} to {high:.4g} in {result.runs} runs; {result.better} is better{goal})"
+    )
+
+
+def _commit() -> str:
+    answer = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _plot(name: str, results: list[Result], target: Path) -> None:
+    """One row a case: the median, its spread and the target, each on its own scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    height = 0.9 * len(results) + 0.6
+    figure, rows = plt.subplots(len(results), 1, figsize=(8, height), squeeze=False)
+    for result, axis in zip(results, rows[:, 0], strict=True):
+        low, high = result.spread
+        axis.barh([0], [result.value], height=0.5, color="#3b6ea5")
+        axis.plot([low, high], [0, 0], color="black", linewidth=1)
+        if result.target is not None:
+            axis.axvline(result.target, color="#c0392b", linestyle="--", linewidth=1)
+        axis.set_yticks([])
+        axis.set_xlim(left=0)
+        for side in ("top", "right", "left"):
+            axis.spines[side].set_visible(False)
+        axis.set_title(
+            f"{result.name}: {result.value:.3g} {result.unit} ({result.better} is better)",
+            fontsize=8,
+            loc="left",
+        )
+        axis.tick_params(labelsize=7)
+    figure.tight_layout()
+    figure.savefig(target, dpi=120)
+    plt.close(figure)
