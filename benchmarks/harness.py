@@ -39,13 +39,13 @@ class Effort:
 
     Attributes:
         quick: a short form that shows that the case works.
-        runs: how many figures the case yields.
     """
 
     quick: bool
 
     @property
     def runs(self) -> int:
+        """How many figures a case yields."""
         return 2 if self.quick else 7
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from three_parties import CommandFailed, Parties, new_cloud, triparty
+from three_parties import CommandError, Parties, new_cloud, triparty
 
 PROMPTS = {
     "stories": "Once upon a time, Zyxwolf met a quizzical brontosaurus",
@@ -176,7 +176,7 @@ def test_a_revoked_device_is_refused_at_once(parties: Parties) -> None:
     parties.pull("lost")
     assert parties.ask("lost", "stories", "One day", "--max-tokens", "2")["token_ids"]
     triparty("developer", "revoke", "lost", "--home", parties.developer)
-    with pytest.raises(CommandFailed, match="revoked"):
+    with pytest.raises(CommandError, match="revoked"):
         parties.ask("lost", "stories", "One day", "--max-tokens", "2")
     assert parties.ask("phone", "stories", "One day", "--max-tokens", "2")["token_ids"]
 
@@ -194,9 +194,9 @@ def test_a_cloud_that_swaps_a_devices_keys_gets_nothing(parties: Parties) -> Non
         forged = X25519PrivateKey.generate().public_key().public_bytes_raw()
         swapped = forged if isinstance(stored, bytes) else text_key(forged)
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE name = 'victim'", (swapped,))
-    with pytest.raises(CommandFailed, match="swapped"):
+    with pytest.raises(CommandError, match="swapped"):
         parties.grant("victim")
-    with pytest.raises(CommandFailed):
+    with pytest.raises(CommandError):
         parties.ask("victim", "stories", "One day")
 
 
@@ -225,7 +225,7 @@ def test_another_cloud_with_another_certificate_is_refused(
     home = tmp_path / "developer"
     triparty("developer", "init", "--home", home)
     try:
-        with pytest.raises(CommandFailed, match="certificate"):
+        with pytest.raises(CommandError, match="certificate"):
             triparty(
                 "developer", "enroll", "--cloud", impostor.url, "--invite", "-", "--home", home,
                 stdin=code,
@@ -237,7 +237,7 @@ def test_another_cloud_with_another_certificate_is_refused(
 
 def test_rotation_begins_an_epoch_that_the_old_bundle_cannot_use(parties: Parties) -> None:
     triparty("developer", "rotate", "capp", "--home", parties.developer)
-    with pytest.raises(CommandFailed, match="pull"):
+    with pytest.raises(CommandError, match="pull"):
         parties.ask("phone", "capp", PROMPTS["capp"], "--max-tokens", "4")
     parties.pull("phone")
     assert parties.ask("phone", "capp", PROMPTS["capp"], "--max-tokens", "4")["token_ids"]

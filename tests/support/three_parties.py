@@ -17,7 +17,7 @@ START_LIMIT_S = 120
 STEP_LIMIT_S = 240
 
 
-class CommandFailed(Exception):
+class CommandError(Exception):
     """A role command that failed: its exit code and its line on stderr."""
 
     def __init__(self, code: int, line: str) -> None:
@@ -27,7 +27,7 @@ class CommandFailed(Exception):
 
 
 def triparty(role: str, *words: str | Path, stdin: str | None = None) -> dict[str, Any]:
-    """Runs a role command; its JSON document, or CommandFailed."""
+    """Runs a role command; its JSON document, or CommandError."""
     done = subprocess.run(
         [sys.executable, "-m", "triparty.common", role, *map(str, words), "--json"],
         input=stdin,
@@ -37,7 +37,7 @@ def triparty(role: str, *words: str | Path, stdin: str | None = None) -> dict[st
         check=False,
     )
     if done.returncode != 0:
-        raise CommandFailed(done.returncode, done.stderr.strip())
+        raise CommandError(done.returncode, done.stderr.strip())
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
