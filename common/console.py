@@ -43,9 +43,13 @@ class Console:
             typer.echo(text)
 
     def write(self, text: str) -> None:
-        """Prints a piece of a line at once (streamed answers); nothing under `--json`."""
+        """Prints a piece of streamed text at once; nothing under `--json`.
+
+        A model's words may hold control characters, with which a terminal can be steered:
+        only line ends and tabs pass.
+        """
         if not self.as_json:
-            sys.stdout.write(text)
+            sys.stdout.write("".join(c for c in text if c.isprintable() or c in "\n\t"))
             sys.stdout.flush()
 
     def report(self, document: Mapping[str, Any]) -> None:

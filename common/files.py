@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -68,6 +69,25 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Renames a folder to `target`, in the place of what may be there.
+
+    POSIX cannot rename a folder over one that holds files: the old one steps aside for the
+    moment between two renames, and comes back if the second fails.
+    """
+    if not target.exists():
+        os.rename(folder, target)
+        return
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.old")
+    os.rename(target, aside)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:

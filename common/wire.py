@@ -14,6 +14,7 @@ NumPy has no bfloat16: bf16 rows are carried as `Frame(BF16, uint16 array)`, and
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
@@ -87,7 +88,7 @@ class Frame:
         """The frame of a float32, float16, int32 or int64 array."""
         for dtype, storage in _STORAGE.items():
             if dtype is not DType.BF16 and array.dtype == storage:
-                return cls(dtype, np.ascontiguousarray(array))
+                return cls(dtype, np.asarray(array, order="C"))
         raise FrameError(
             f"no frame dtype for {array.dtype}: expected float32, float16, int32 or int64"
         )
@@ -108,9 +109,11 @@ def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The bfloat16 bit patterns nearest to float32 values, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 0x40
+    bits = np.asarray(values, dtype=np.float32, order="C").view(np.uint32)
+    high = bits >> 16
+    # The low half alone decides: adding to the whole would wrap around for some NaN.
+    rounded = high + ((bits & 0xFFFF) + (high & 1) > 0x8000)
+    quiet = high | 0x40
     return np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
 
 
@@ -178,6 +181,8 @@ def _decode_one(data: bytes, at: int, limit_bytes: int) -> tuple[Frame, int]:
     expected = prod(shape) * dtype.storage.itemsize  # Python integers: cannot overflow
     if length != expected:
         raise FrameError(f"shape {shape} of {dtype.name} has {expected} bytes, not {length}")
+    if prod(max(n, 1) for n in shape) * dtype.storage.itemsize > sys.maxsize:
+        raise FrameError(f"no array has shape {shape}")  # empty, but NumPy refuses its strides
     if length > limit_bytes:
         raise TooLargeError(f"the frame's payload has {length} bytes, limit {limit_bytes}")
     if len(data) - at < length:

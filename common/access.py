@@ -1,0 +1,160 @@
+"""A party's access to its cloud: made at enrolment, kept in its home, used for every request.
+
+`HOME/cloud.json` (mode 0600) holds URL, token and certificate pin; `HOME/cloud.pem` the one
+certificate that is trusted. Both are written only after the cloud accepted the enrolment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from triparty.common.connection import Connection
+from triparty.common.errors import SettingsError, StateError
+from triparty.common.files import make_private_folder, write_private
+from triparty.common.invites import Invite
+from triparty.common.tls import fetch_pinned_certificate, is_loopback
+from triparty.common.transport import CloudClient
+
+ACCESS_FILE = "cloud.json"
+CERTIFICATE_FILE = "cloud.pem"
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a party reaches its cloud.
+
+    Attributes:
+        url: base URL.
+        principal: this party's id there.
+        developer: root fingerprint of the developer to whom the account belongs.
+        token: bearer token; hidden.
+        expires: when the token ends, RFC 3339.
+        certificate_pem: the one certificate to trust; None for the system's authorities.
+        allow_http: the invite itself named plain http.
+    """
+
+    url: str
+    principal: str
+    developer: str
+    token: str
+    expires: str
+    certificate_pem: str | None
+    allow_http: bool
+
+    def __repr__(self) -> str:
+        """Never shows the token."""
+        return f"Access(url={self.url!r}, principal={self.principal!r})"
+
+    def client(self) -> CloudClient:
+        """A client with the token; the caller closes it."""
+        connection = Connection(
+            self.url,
+            token=self.token,
+            certificate_pem=self.certificate_pem,
+            allow_http=self.allow_http,
+        )
+        return CloudClient(connection)
+
+    def with_token(self, token: str, expires: str) -> Access:
+        """The access after the token was rotated."""
+        return replace(self, token=token, expires=expires)
+
+    def save(self, home: Path) -> None:
+        """Keeps the access in a home, readable by its owner alone."""
+        make_private_folder(home)
+        if self.certificate_pem is not None:
+            write_private(home / CERTIFICATE_FILE, self.certificate_pem.encode())
+        document = {
+            "url": self.url,
+            "principal": self.principal,
+            "developer": self.developer,
+            "token": self.token,
+            "expires": self.expires,
+            "is_pinned": self.certificate_pem is not None,
+            "allow_http": self.allow_http,
+        }
+        write_private(home / ACCESS_FILE, json.dumps(document, indent=2).encode())
+
+    @classmethod
+    def load(cls, home: Path, *, role: str) -> Access:
+        """Reads the access of a home.
+
+        Args:
+            home: the party's folder.
+            role: `developer` or `device`, for the remedy.
+
+        Raises:
+            StateError: this home is not enrolled, or its files are damaged.
+        """
+        path = home / ACCESS_FILE
+        if not path.is_file():
+            raise StateError(
+                f"{home} is not enrolled with a cloud: run 'triparty {role} enroll --cloud URL "
+                f"--invite CODE'"
+            )
+        try:
+            document = json.loads(path.read_bytes())
+            certificate = (
+                (home / CERTIFICATE_FILE).read_text() if document["is_pinned"] else None
+            )
+            return cls(
+                url=str(document["url"]),
+                principal=str(document["principal"]),
+                developer=str(document["developer"]),
+                token=str(document["token"]),
+                expires=str(document["expires"]),
+                certificate_pem=certificate,
+                allow_http=document["allow_http"] is True,
+            )
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise StateError(f"{path} is damaged ({error!r}): enrol again") from error
+
+
+def check_invite(invite: Invite, *, role: str, cloud: str) -> None:
+    """Refuses an invite for another role or another cloud than the one named.
+
+    Raises:
+        SettingsError: with what the invite is for.
+    """
+    if invite.role != role:
+        raise SettingsError(
+            f"this invite is for a {invite.role}: use 'triparty {invite.role} enroll'"
+        )
+    if invite.url.rstrip("/") != cloud.rstrip("/"):
+        raise SettingsError(f"this invite is for the cloud {invite.url}, not for {cloud}")
+
+
+@contextmanager
+def first_contact(invite: Invite) -> Iterator[tuple[CloudClient, str | None]]:
+    """A client without a token to an invite's cloud, and the certificate it trusts.
+
+    Raises:
+        CertificateError: whoever answers is not the invite's cloud.
+        SettingsError: plain http to another machine without the invite saying so.
+    """
+    certificate = fetch_pinned_certificate(invite.url, invite.pin) if invite.pin else None
+    is_plain = invite.url.startswith("http:") and not is_loopback(invite.url)
+    connection = Connection(invite.url, certificate_pem=certificate, allow_http=is_plain)
+    with CloudClient(connection) as client:
+        yield client, certificate
+
+
+def read_code(text: str) -> Invite:
+    """The invite of a command's `--invite`: a code, or `-` for one line of standard input.
+
+    Raises:
+        InviteError: not a code.
+        SettingsError: `-`, and nothing came.
+    """
+    if text != "-":
+        return Invite.from_code(text)
+    with os.fdopen(os.dup(0), encoding="utf-8") as stdin:
+        line = stdin.readline().strip()
+    if not line:
+        raise SettingsError("--invite - reads the code from standard input, which was empty")
+    return Invite.from_code(line)

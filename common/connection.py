@@ -1,0 +1,303 @@
+"""One HTTP connection to a cloud: bounded answers, typed errors, polite repetition.
+
+Everything that httpx can raise becomes an `UnreachableError` or a `CertificateError` here,
+every answer that is no success becomes the typed error of its problem document, and a
+request that may be repeated is repeated when the cloud says when (`Retry-After`).
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from triparty.common.errors import (
+    CertificateError,
+    CloudError,
+    TransportError,
+    TripartyError,
+    UnreachableError,
+    from_problem,
+)
+from triparty.common.tls import check_url, client_context, is_loopback
+
+JSON_LIMIT_BYTES = 16 << 20
+PROBLEM_TYPE = "application/problem+json"
+ATTEMPTS = 4
+LONGEST_WAIT_S = 60.0
+BACKOFF_S = 0.2
+_REPEATABLE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_BUSY = frozenset({429, 503})
+# The connection was there and broke (a keep-alive connection closed by the other side, a
+# cut): repeating helps. One that was never there is reported at once.
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer of the cloud.
+
+    Attributes:
+        status: HTTP status.
+        headers: case-insensitive.
+        body: at most the limit that the request named.
+    """
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    def document(self) -> dict[str, Any]:
+        """The body as a JSON object.
+
+        Raises:
+            CloudError: it is none.
+        """
+        try:
+            parsed = json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise CloudError("the cloud's answer is not JSON") from error
+        if not isinstance(parsed, dict):
+            raise CloudError("the cloud's answer is not a JSON object")
+        return parsed
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """How long the cloud asks to wait, in seconds; None if it does not say."""
+        value = self.headers.get("Retry-After", "")
+        return float(value) if value.isascii() and value.isdigit() else None
+
+    def error(self) -> TripartyError:
+        """The typed error of an answer that is no success."""
+        media_type = self.headers.get("Content-Type", "").partition(";")[0].strip()
+        if media_type != PROBLEM_TYPE:
+            return CloudError(
+                f"the cloud answered with status {self.status} and without a problem document",
+                status=self.status,
+            )
+        problem = self.document()
+        problem["detail"] = printable(str(problem.get("detail") or ""))
+        for name in ("self", "message"):  # names of the exception's own parameters
+            problem.pop(name, None)
+        if self.retry_after_s is not None:
+            problem.setdefault("retry_after_s", self.retry_after_s)
+        return from_problem(self.status, problem)
+
+
+class Connection:
+    """Requests to one cloud with one token.
+
+    Args:
+        url: base URL; `http` only to this machine unless `allow_http`.
+        token: bearer token; never shown.
+        certificate_pem: the one certificate to trust; None for the system's authorities.
+        allow_http: the invite said http.
+        timeout_s: longest silence of the cloud inside one answer.
+        transport: replaces the network (tests).
+        sleep: waits between repetitions.
+
+    Raises:
+        SettingsError: a URL that must not be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        certificate_pem: str | None = None,
+        allow_http: bool = False,
+        timeout_s: float = 120.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Prepares the connection; nothing is sent yet."""
+        self.url = check_url(url, allow_http=allow_http)
+        self._sleep = sleep
+        headers = {"User-Agent": "triparty", "Accept-Encoding": "identity"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        needs_tls = transport is None and self.url.startswith("https:")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            verify=client_context(certificate_pem) if needs_tls else False,
+            trust_env=not is_loopback(self.url),  # a proxy does not serve this machine
+            timeout=httpx.Timeout(timeout_s, connect=10.0),
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        """Names the cloud, never the token."""
+        return f"{type(self).__name__}({self.url!r})"
+
+    def __enter__(self) -> Self:
+        """The connection itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._http.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        accept: Collection[int] = (200,),
+        body: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
+        limit_bytes: int = JSON_LIMIT_BYTES,
+    ) -> Answer:
+        """Sends a request and reads its whole answer.
+
+        Args:
+            method: HTTP method.
+            path: below the base URL.
+            accept: statuses to return; any other is raised as a typed error.
+            body: a JSON body.
+            content: a binary body.
+            headers: further headers.
+            params: query parameters.
+            repeatable: whether sending it twice is harmless; None: as the method says.
+            limit_bytes: longest answer to read.
+
+        Raises:
+            TransportError: the cloud was not reached.
+            TripartyError: what the cloud answered.
+        """
+        if repeatable is None:
+            repeatable = method in _REPEATABLE_METHODS
+        request = self._http.build_request(
+            method, path, json=body, content=content, headers=headers, params=params
+        )
+        waited, attempt = 0.0, 1
+        while True:
+            try:
+                answer = self._send(request, limit_bytes)
+            except UnreachableError as error:
+                if not repeatable or attempt == ATTEMPTS or not error.extra.get("broken"):
+                    raise
+                pause = BACKOFF_S * 2**attempt
+            else:
+                if answer.status in accept:
+                    return answer
+                wait = answer.retry_after_s if answer.status in _BUSY else None
+                if not repeatable or attempt == ATTEMPTS or wait is None:
+                    raise answer.error()
+                pause = wait
+                if waited + pause > LONGEST_WAIT_S:
+                    raise answer.error()
+            self._sleep(pause)
+            waited, attempt = waited + pause, attempt + 1
+
+    @contextmanager
+    def stream(
+        self, path: str, *, headers: Mapping[str, str], accept: Collection[int]
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """A GET whose body is read piece by piece; the answer's own body is empty.
+
+        Raises:
+            TransportError: the cloud was not reached, or the body was cut.
+            TripartyError: what the cloud answered.
+        """
+        request = self._http.build_request("GET", path, headers=headers)
+        with translated(self.url):
+            response = self._http.send(request, stream=True)
+            try:
+                if response.status_code not in accept:
+                    body = _read(response, JSON_LIMIT_BYTES)
+                    raise Answer(response.status_code, response.headers, body).error()
+                _refuse_encoding(response)
+                answer = Answer(response.status_code, response.headers, b"")
+                yield answer, response.iter_bytes()
+            finally:
+                response.close()
+
+    def _send(self, request: httpx.Request, limit_bytes: int) -> Answer:
+        with translated(self.url):
+            response = self._http.send(request, stream=True)
+            try:
+                return Answer(
+                    response.status_code, response.headers, _read(response, limit_bytes)
+                )
+            finally:
+                response.close()
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turns every httpx error inside the block into a `TransportError`."""
+    try:
+        yield
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        httpx.StreamError,
+        httpx.CookieConflict,
+    ) as error:
+        raise translate(error, url) from error
+
+
+def translate(error: Exception, url: str) -> TransportError:
+    """The typed error of an httpx error, most specific first.
+
+    Args:
+        error: any exception that httpx raises.
+        url: the cloud's base URL, for the message.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return CertificateError(
+                f"the certificate of {url} is not trusted ({cause.verify_message}): either "
+                "the cloud has a new one and you need a new invite, or it is not the cloud"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return CertificateError(f"no TLS connection to {url}: {cause.reason or cause}")
+    if isinstance(error, httpx.TimeoutException):
+        return UnreachableError(f"{url} did not answer in time ({type(error).__name__})")
+    if isinstance(error, _BROKEN):
+        return UnreachableError(f"the connection to {url} broke: {error}", broken=True)
+    return UnreachableError(f"cannot reach {url}: {error}")
+
+
+def printable(text: str, *, limit: int = 500) -> str:
+    """Text of another party without control characters, fit for a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text[:limit])
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _read(response: httpx.Response, limit_bytes: int) -> bytes:
+    _refuse_encoding(response)
+    pieces: list[bytes] = []
+    held = 0
+    for piece in response.iter_bytes():
+        held += len(piece)
+        if held > limit_bytes:
+            raise CloudError(f"the cloud's answer is longer than {limit_bytes} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _refuse_encoding(response: httpx.Response) -> None:
+    # Compression is never asked for; unpacking it could outgrow any limit.
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise CloudError("the cloud's answer is compressed, which was not asked for")

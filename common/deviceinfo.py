@@ -1,0 +1,148 @@
+"""`device.json`: what a device must know about a protected model, and nothing more.
+
+The developer writes it, the device reads it; the file is inside a signed and sealed bundle,
+but it is still parsed strictly: unknown or missing members and wrong types are errors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from triparty.common.errors import CheckpointError, FormatVersionError
+
+TYPE = "triparty-bundle"
+FORMAT_VERSION = 1
+DTYPES = ("float32", "float16", "bfloat16")
+REPLIES = ("hidden", "logits", "topk", "id")
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What `device.json` says.
+
+    Attributes:
+        family: the model's architecture, as `model_type` in its configuration.
+        interface: `embeddings`.
+        width: D, elements of a row.
+        vocabulary: V, rows of the table and of the head; a padded head counts.
+        max_positions: longest session, in tokens.
+        positions: whether the device adds learned positions to its rows.
+        dtype: of the rows in the bundle: `float32`, `float16` or `bfloat16`.
+        transport: of the rows on the wire.
+        bos_id: the model's begin-of-text token, if it has one; the tokenizer adds it to a text
+            where the model wants it.
+        eos_ids: tokens after which generation stops.
+        pad_id: padding token, if the model has one.
+        chat_template: Jinja template of a conversation, if the model has one.
+        replies: kinds of reply that the model's owner lets a device ask for.
+        epoch: generation of the key; rows of one epoch mean nothing to another's model.
+    """
+
+    family: str
+    interface: str
+    width: int
+    vocabulary: int
+    max_positions: int
+    positions: bool
+    dtype: str
+    transport: str
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    pad_id: int | None
+    chat_template: str | None
+    replies: tuple[str, ...]
+    epoch: int
+
+    def __post_init__(self) -> None:
+        """Refuses values that no bundle can have."""
+        sizes = (self.width, self.vocabulary, self.max_positions, self.epoch)
+        if not all(0 < size < 2**31 for size in sizes):
+            raise CheckpointError(
+                f"device.json: width, vocabulary, max_positions and epoch must be positive "
+                f"32-bit numbers, got {sizes}"
+            )
+        if self.dtype not in DTYPES or self.transport not in DTYPES:
+            raise CheckpointError(
+                f"device.json: dtype and transport must be one of {', '.join(DTYPES)}, "
+                f"got {self.dtype!r} and {self.transport!r}"
+            )
+        if self.interface != "embeddings":
+            raise CheckpointError(
+                f"device.json: this version reads the interface 'embeddings', "
+                f"got {self.interface!r}"
+            )
+        if not self.replies or not set(self.replies) <= set(REPLIES):
+            raise CheckpointError(
+                f"device.json: replies must be among {', '.join(REPLIES)}, got {self.replies}"
+            )
+        ids = [n for n in (self.bos_id, self.pad_id, *self.eos_ids) if n is not None]
+        if not all(0 <= n < self.vocabulary for n in ids):
+            raise CheckpointError(
+                f"device.json: special ids must be below {self.vocabulary}, got {ids}"
+            )
+
+    def to_json(self) -> bytes:
+        """The bytes of `device.json`; `from_json(to_json(info)) == info`."""
+        document = {"type": TYPE, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> DeviceInfo:
+        """Reads `device.json`.
+
+        Raises:
+            FormatVersionError: written by a newer triparty.
+            CheckpointError: not a description of a bundle.
+        """
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError("device.json is not JSON") from error
+        if not isinstance(document, dict) or document.pop("type", None) != TYPE:
+            raise CheckpointError(f"device.json: expected a document of type {TYPE!r}")
+        version = document.pop("format_version", None)
+        if type(version) is int and version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"device.json has format version {version}; this triparty reads up to "
+                f"{FORMAT_VERSION}: update it"
+            )
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"device.json: unknown format version {version!r}")
+        return cls(**_members(document))
+
+
+_MEMBERS: dict[str, tuple[type, ...]] = {
+    "family": (str,),
+    "interface": (str,),
+    "width": (int,),
+    "vocabulary": (int,),
+    "max_positions": (int,),
+    "positions": (bool,),
+    "dtype": (str,),
+    "transport": (str,),
+    "bos_id": (int, type(None)),
+    "eos_ids": (list,),
+    "pad_id": (int, type(None)),
+    "chat_template": (str, type(None)),
+    "replies": (list,),
+    "epoch": (int,),
+}
+_ELEMENTS: dict[str, type] = {"eos_ids": int, "replies": str}
+
+
+def _members(document: dict[str, Any]) -> dict[str, Any]:
+    if set(document) != set(_MEMBERS):
+        odd = ", ".join(sorted(set(document) ^ set(_MEMBERS)))
+        raise CheckpointError(f"device.json: missing or unknown members: {odd}")
+    read: dict[str, Any] = {}
+    for name, value in document.items():
+        if type(value) not in _MEMBERS[name]:
+            raise CheckpointError(f"device.json: {name!r} has the wrong type")
+        if name in _ELEMENTS:
+            if not all(type(element) is _ELEMENTS[name] for element in value):
+                raise CheckpointError(f"device.json: {name!r} has an element of a wrong type")
+            value = tuple(value)
+        read[name] = value
+    return read
