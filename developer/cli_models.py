@@ -1,0 +1,170 @@
+"""The developer's commands on models: protect, verify, audit, example-model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from triparty.common.console import Console, JsonOption
+from triparty.common.errors import SettingsError
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SRC", help="Checkpoint folder, or a Hugging Face hub id.")
+]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The protected folder.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands of this module to the developer's."""
+    app.command("protect")(protect)
+    app.command("verify")(verify)
+    app.command("audit")(audit)
+    app.command("example-model")(example_model)
+
+
+def protect(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
+    scheme: Annotated[str, typer.Option(help="permutation.")] = "permutation",
+    interface: Annotated[str, typer.Option(help="embeddings.")] = "embeddings",
+    seed: Annotated[
+        int | None, typer.Option(help="Guessable keys, for reproducible tests only.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan; write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Re-keys a model: OUT/model for the cloud, OUT/device for devices, OUT/secrets for you.
+
+    The result computes what the original computes, at the same speed, but only for devices
+    that have OUT/device. It is re-keying, not encryption: see `audit`.
+    """
+    from triparty.developer.protect import Choices, survey
+    from triparty.developer.protect import protect as compile_model
+    from triparty.developer.protect.description import lines, summary
+
+    console = Console(as_json=as_json)
+    choices = Choices(scheme, interface)
+    if dry_run:
+        found = survey(source, choices)
+        for line in lines(found):
+            console.say(line)
+        console.say("Nothing was written (--dry-run).")
+        console.report({**summary(found), "written": False})
+        return
+    if seed is not None:
+        typer.echo(
+            "triparty: warning: --seed makes keys that anybody can guess; use it for "
+            "reproducible tests, never for a model in service",
+            err=True,
+        )
+    started = time.perf_counter()
+    found = compile_model(source, out, choices=choices, seed=seed)
+    seconds = round(time.perf_counter() - started, 3)
+    facts = summary(found)
+    console.say(
+        f"Protected {facts['tensors']} tensors ({facts['size_bytes'] / 1e6:,.1f} MB) of a "
+        f"{facts['family']} model in {seconds:.1f} s.\n"
+        f"  {out / 'model'}    for the cloud\n"
+        f"  {out / 'device'}   for devices\n"
+        f"  {out / 'secrets'}  for you alone: back it up, never publish it"
+    )
+    if facts["left_out"]:
+        console.say(f"Left out of config.json: {', '.join(facts['left_out'])}")
+    console.report({**facts, "written": True, "out": str(out), "seconds": seconds})
+
+
+def verify(
+    source: SourceArgument,
+    out: OutArgument,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Next-token predictions to compare, at least.")
+    ] = 1000,
+    prompt: Annotated[
+        str | None, typer.Option(help="Also print the original's greedy answer to this.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of that answer.")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the texts to compare on.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Compares the protected model with the original, both in stock transformers classes."""
+    import numpy as np
+
+    from triparty.developer.verify import Comparison
+
+    console = Console(as_json=as_json)
+    comparison = Comparison(source, out)
+    agreement = comparison.agreement(samples, rng=np.random.default_rng(seed))
+    greedy = "identical" if agreement.greedy_identical else "DIFFERENT"
+    console.say(
+        f"{agreement.samples} predictions in {agreement.dtype}: top-1 agreement "
+        f"{agreement.top1_agreement:.2%}, largest relative error of a logit "
+        f"{agreement.max_relative_error:.1e}; greedy continuations {greedy}."
+    )
+    document = asdict(agreement)
+    if prompt is not None:
+        reference = comparison.reference(prompt, max_tokens=max_tokens)
+        console.say(f"The original answers: {reference.text}")
+        document |= {
+            "reference_token_ids": list(reference.token_ids),
+            "reference_text": reference.text,
+            "reference_finish_reason": reference.finish_reason,
+        }
+    console.report(document)
+
+
+def audit(
+    source: SourceArgument,
+    out: OutArgument,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(help="Frames that a cloud recorded; default: made from sample texts."),
+    ] = None,
+    levels: Annotated[str, typer.Option(help="Attackers to play: K2, K0,K2 or K0..K4.")] = (
+        "K0..K4"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Mounts the attacks on a protected model's traffic and says what each recovered.
+
+    Attackers: K0 the cloud alone, K1 with known plaintext, K2 with the embedding table, K3
+    with the public base weights, K4 with a user who shares a bundle.
+    """
+    from triparty.developer.audit import ATTACKS, Level
+    from triparty.developer.audit import audit as mount
+    from triparty.developer.audit.report import document, sentence, table
+
+    console = Console(as_json=as_json)
+    chosen = Level.parse(levels)
+    if not any(attack.level in chosen for attack in ATTACKS):
+        known = ", ".join(f"{attack.name} ({attack.level})" for attack in ATTACKS)
+        raise SettingsError(f"no attack of level {levels} exists yet; there is: {known}")
+    findings = mount(source, out, trace=traffic, levels=chosen)
+    console.say(table(findings))
+    console.say(sentence(findings))
+    console.report(document(findings))
+
+
+def example_model(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
+    seconds: Annotated[
+        float, typer.Option(min=1, max=36000, help="Time for the training.")
+    ] = 60,
+    as_json: JsonOption = False,
+) -> None:
+    """Trains a small LLaMA on Python's own documentation, to try things with."""
+    from triparty.developer.example_model import make_example_model
+
+    console = Console(as_json=as_json)
+    trained = make_example_model(out, seconds=seconds)
+    console.say(
+        f"Trained {trained.parameters / 1e6:.1f} M weights for {trained.seconds:.0f} s "
+        f"({trained.steps} steps) on {trained.text_bytes / 1e3:.0f} KB of text: loss "
+        f"{trained.loss:.2f} on held-out text. Try: triparty developer protect {out} protected"
+    )
+    console.report({"out": str(out), **asdict(trained)})

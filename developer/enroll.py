@@ -1,0 +1,65 @@
+"""Enrolment of a developer with a cloud, by an operator's invite."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from triparty.common.access import Access, check_invite, first_contact
+from triparty.common.errors import StateError
+from triparty.common.invites import Invite, confirmation
+from triparty.common.signing import to_base64url
+from triparty.developer.home import Home
+from triparty.developer.statements import renew_latest
+
+
+def enroll(
+    home: Home, invite: Invite, *, cloud: str, name: str, latest_days: int, now: datetime
+) -> Access:
+    """Turns an operator's invite into this developer's account.
+
+    Args:
+        home: with keys, not enrolled.
+        invite: made by the cloud's operator.
+        cloud: URL that the user named; must be the invite's.
+        name: label that the operator sees.
+        latest_days: how long the first latest statement counts.
+        now: for the delegation's expiry.
+
+    Raises:
+        StateError: no keys yet, or enrolled already.
+        InviteError: unknown, used or expired.
+        CertificateError: whoever answers is not the invite's cloud.
+    """
+    check_invite(invite, role="developer", cloud=cloud)
+    if (home.folder / "cloud.json").exists():
+        raise StateError(f"{home.folder} is enrolled already: name another --home")
+    delegation = home.delegation(now)
+    root = delegation.root.raw
+    with first_contact(invite) as (client, certificate):
+        signed = home.signed_delegation()
+        account = client.enroll(
+            {
+                "role": "developer",
+                "login": to_base64url(invite.login),
+                "name": name,
+                "identity": to_base64url(root),
+                "confirmation": to_base64url(
+                    confirmation(invite.confirm_key, identity=root, sealing=b"")
+                ),
+                "delegation": to_base64url(signed.payload),
+                "delegation_signature": to_base64url(signed.signature),
+            }
+        )
+    access = Access(
+        url=invite.url.rstrip("/"),
+        principal=account.principal,
+        developer=delegation.developer,
+        token=account.token,
+        expires=account.expires,
+        certificate_pem=certificate,
+        allow_http=invite.url.startswith("http:"),
+    )
+    access.save(home.folder)
+    with access.client() as client:
+        renew_latest(home, client, now=now, days=latest_days)
+    return access

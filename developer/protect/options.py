@@ -1,0 +1,141 @@
+"""Options of a checkpoint's `config.json`: read with their types, copied only if known.
+
+What the cloud gets is built from an allow-list. It never names the source, the tokenizer or
+the special tokens; a key that nobody knows is left out (stock classes ignore it as well).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from triparty.common.errors import UnsupportedModelError
+
+# Activations that act on each neuron alone, so that neurons may trade places.
+ELEMENTWISE_ACTIVATIONS = frozenset(
+    {
+        "gelu",
+        "gelu_accurate",
+        "gelu_fast",
+        "gelu_new",
+        "gelu_python",
+        "gelu_pytorch_tanh",
+        "hardswish",
+        "leaky_relu",
+        "linear",
+        "mish",
+        "quick_gelu",
+        "relu",
+        "relu2",
+        "relu6",
+        "sigmoid",
+        "silu",
+        "swish",
+        "tanh",
+    }
+)
+# Position-only: frequencies that depend on nothing but the pair. The others ("dynamic",
+# "longrope") also depend on the length of whatever shares a batch.
+ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
+# Sources describe themselves with these; they change nothing in what the model computes.
+SAFE_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "quantization_config": (None,),
+    "pruned_heads": (None, {}),
+    "pretraining_tp": (None, 1),
+    "chunk_size_feed_forward": (None, 0),
+    "partial_rotary_factor": (None, 1, 1.0),
+    "sliding_window": (None,),
+    "auto_map": (None, {}),
+}
+
+
+class Options:
+    """The options of one `config.json`.
+
+    Args:
+        document: the parsed file.
+        known: names that the family's plan covers, with their defaults in `transformers`.
+    """
+
+    def __init__(self, document: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        """Refuses the options that every plan refuses."""
+        self._document = document
+        self._known = known
+        for name, safe in SAFE_VALUES.items():
+            self.require(name, document.get(name, safe[0]), safe)
+
+    def count(self, name: str, *, default: int | None = None) -> int:
+        """A positive number.
+
+        Args:
+            name: of the option.
+            default: value where the option is absent or null.
+        """
+        value = self._get(name)
+        value = default if value is None else value
+        if type(value) is not int or value < 1:
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be a positive number, got {value!r}"
+            )
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A truth value."""
+        value = self._get(name)
+        if type(value) is not bool:
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be true or false, got {value!r}"
+            )
+        return value
+
+    def require(self, name: str, value: Any, choices: Sequence[Any] | frozenset[Any]) -> None:
+        """Refuses a value for which there is no plan."""
+        if value not in choices:
+            known = ", ".join(sorted(map(str, choices)))
+            raise UnsupportedModelError(
+                f"config.json: {name!r} is {value!r}; there is a plan for: {known}"
+            )
+
+    def activation(self, name: str) -> None:
+        """Refuses an activation that might look at more than one neuron."""
+        self.require(name, self._get(name), ELEMENTWISE_ACTIVATIONS)
+
+    def rope(self) -> None:
+        """Refuses rotary positions whose frequencies depend on more than the pair."""
+        for name in ("rope_parameters", "rope_scaling"):
+            given = self._document.get(name) or {}
+            if not isinstance(given, Mapping):
+                raise UnsupportedModelError(f"config.json: {name!r} is {given!r}")
+            kind = given.get("rope_type", given.get("type", "default"))
+            self.require(f"{name}.rope_type", kind, ROPE_TYPES)
+            share = given.get("partial_rotary_factor", 1)
+            self.require(f"{name}.partial_rotary_factor", share, (1, 1.0))
+
+    def hosted(self, model_type: str, architecture: str) -> dict[str, Any]:
+        """The `config.json` of the protected model.
+
+        The head has its own key, so embedding and head are no longer tied; special tokens
+        stay with the device.
+        """
+        kept = {name: self._document[name] for name in self._known if name in self._document}
+        dtype = self._document.get("dtype", self._document.get("torch_dtype"))
+        return {
+            **kept,
+            **({"dtype": dtype} if dtype is not None else {}),
+            "model_type": model_type,
+            "architectures": [architecture],
+            "tie_word_embeddings": False,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": None,
+        }
+
+    def left_out(self) -> list[str]:
+        """Keys of the source that the protected model's configuration does not have."""
+        derived = {"model_type", "architectures", "dtype", "torch_dtype"}
+        return sorted(set(self._document) - set(self._known) - derived)
+
+    def _get(self, name: str) -> Any:
+        return self._document.get(name, self._known[name])

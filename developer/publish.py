@@ -1,0 +1,173 @@
+"""Publishing a protected model: signed, uploaded, current.
+
+1. Only `OUT/model` is read for the cloud; what an artifact must not hold is refused.
+2. The blobs go up first (resumed after a cut), the signed manifest after them: the model is
+   visible whole or not at all.
+3. The latest statement names the new version.
+4. Devices that had a bundle of the name get one of the new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from triparty.common.artifacts import (
+    FileEntry,
+    Kind,
+    Manifest,
+    describe_folder,
+    sign_manifest,
+)
+from triparty.common.console import progress
+from triparty.common.deviceinfo import DeviceInfo
+from triparty.common.documents import check_name
+from triparty.common.errors import RollbackError, StateError
+from triparty.common.keying import DEVICE_FILE
+from triparty.common.transport import CloudClient
+from triparty.developer.grant import Granted, grant_model, own_manifests
+from triparty.developer.home import Home, PublishedModel
+from triparty.developer.settings import DeveloperSettings
+from triparty.developer.statements import renew_latest
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What publishing did.
+
+    Attributes:
+        model: the record of what is published now.
+        size_bytes: of the model's files.
+        granted: bundles that were renewed.
+    """
+
+    model: PublishedModel
+    size_bytes: int
+    granted: tuple[Granted, ...]
+
+
+def publish_model(
+    home: Home,
+    out: Path,
+    *,
+    name: str,
+    settings: DeveloperSettings,
+    now: datetime,
+    revoke_earlier: bool = False,
+) -> Publication:
+    """Publishes `OUT/model` under a name; a name that exists gets its next version.
+
+    Args:
+        home: of an enrolled developer.
+        out: a folder that `protect` made.
+        name: on the cloud.
+        settings: for expiry times.
+        now: when it is signed.
+        revoke_earlier: the versions before must not be used any more.
+
+    Raises:
+        StateError: not a protected folder.
+        ArtifactError: a file that must not be published.
+        TransportError: the cloud was not reached; publishing again goes on.
+    """
+    check_name(name)
+    info = _device_info(out)
+    files = describe_folder(out / "model", kind=Kind.MODEL)
+    before = home.model(name)
+    if before is not None and info.epoch < before.epoch:
+        raise RollbackError(
+            f"{out} is of epoch {info.epoch}, '{name}' is published in epoch {before.epoch}"
+        )
+    with home.access().client() as client:
+        version = 1 + _newest_version(home, client, name, now=now)
+        publishing = home.publishing()
+        manifest = Manifest(
+            kind=Kind.MODEL,
+            name=name,
+            version=version,
+            epoch=info.epoch,
+            developer=home.delegation(now).developer,
+            signer=publishing.public.key_id,
+            files=files,
+            created=now,
+            expires=now + timedelta(days=settings.artifact_days),
+        )
+        upload_files(client, out / "model", files, title=f"publishing {name}")
+        client.publish_artifact(sign_manifest(manifest, publishing))
+        model = PublishedModel(
+            name=name,
+            out=str(out.resolve()),
+            version=version,
+            epoch=info.epoch,
+            devices=before.devices if before else (),
+        )
+        home.keep_model(model)
+        revoked = _earlier(before) if revoke_earlier and before else ()
+        renew_latest(
+            home,
+            client,
+            now=now,
+            days=settings.latest_days,
+            versions={f"{Kind.MODEL}/{name}": version},
+            revoked=revoked,
+        )
+        granted = _renew_grants(home, client, model, settings=settings, now=now)
+    return Publication(home.existing_model(name), manifest.size, granted)
+
+
+def upload_files(
+    client: CloudClient, folder: Path, files: Sequence[FileEntry], *, title: str
+) -> None:
+    """Uploads the blobs of an artifact, those the cloud has already excepted."""
+    with progress(title, sum(file.size for file in files)) as advance:
+        for file in files:
+            client.upload_blob(
+                folder / file.path, sha256=file.sha256, size=file.size, on_bytes=advance
+            )
+
+
+def _device_info(out: Path) -> DeviceInfo:
+    path = out / "device" / DEVICE_FILE
+    if not path.is_file() or not (out / "model").is_dir():
+        raise StateError(
+            f"{out} is no protected model: make one with 'triparty developer protect SRC {out}'"
+        )
+    return DeviceInfo.from_json(path.read_bytes())
+
+
+def _newest_version(home: Home, client: CloudClient, name: str, *, now: datetime) -> int:
+    """The highest version that this developer signed under a name, here or on the cloud.
+
+    The cloud is asked too, because an earlier attempt may have been cut after the cloud had
+    accepted it; what it shows counts only with this developer's signature.
+    """
+    model = home.model(name)
+    shown = own_manifests(home, client, Kind.MODEL, name, now=now)
+    versions = [manifest.version for manifest in shown]
+    return max([*versions, model.version if model else 0])
+
+
+def _earlier(before: PublishedModel) -> tuple[str, ...]:
+    kinds = (Kind.MODEL, Kind.BUNDLE)
+    return tuple(f"{kind}/{before.name}@{before.version}" for kind in kinds)
+
+
+def _renew_grants(
+    home: Home,
+    client: CloudClient,
+    model: PublishedModel,
+    *,
+    settings: DeveloperSettings,
+    now: datetime,
+) -> tuple[Granted, ...]:
+    holders = [
+        device
+        for device in client.devices()
+        if device.id in model.devices and not device.is_revoked
+    ]
+    return tuple(
+        grant_model(home, client, model, device, settings=settings, now=now)
+        for device in holders
+    )

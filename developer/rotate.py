@@ -1,0 +1,56 @@
+"""A new key epoch of a published model: new master key, new version, new bundles.
+
+The versions before are revoked, and devices that were revoked get no bundle of the new one.
+What it does not do: recorded traffic of the epoch before stays readable for whoever has a
+bundle of it, and the relative key of two epochs can be found from their weights alone.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from triparty.common.errors import StateError
+from triparty.developer.home import Home
+from triparty.developer.protect import Choices, protect
+from triparty.developer.publish import Publication, publish_model
+from triparty.developer.settings import DeveloperSettings
+
+
+def rotate(
+    home: Home,
+    name: str,
+    *,
+    source: str | None,
+    settings: DeveloperSettings,
+    now: datetime,
+) -> Publication:
+    """Re-keys a published model and publishes it as the next epoch.
+
+    Args:
+        home: of an enrolled developer.
+        name: of the published model.
+        source: the original checkpoint; None takes the one it was protected from.
+        settings: for expiry times.
+        now: when it is signed.
+
+    Raises:
+        StateError: not published from this home, or the original is gone.
+    """
+    model = home.existing_model(name)
+    before = Path(model.out)
+    key_file = before / "secrets" / "key.json"
+    if not key_file.is_file():
+        raise StateError(f"{key_file} is gone: protect the model anew and publish it")
+    described = json.loads(key_file.read_bytes())
+    original = source or str(described.get("source", ""))
+    if source is None and not Path(original).is_dir():
+        raise StateError(f"the original checkpoint {original!r} is gone: name it with --source")
+    epoch = model.epoch + 1
+    stem = before.name.partition(".epoch")[0]
+    out = before.with_name(f"{stem}.epoch{epoch}")
+    choices = Choices(described["scheme"], described["interface"], epoch)
+    if not out.exists():  # else an earlier attempt was cut after the compiler had finished
+        protect(original, out, choices=choices)
+    return publish_model(home, out, name=name, settings=settings, now=now, revoke_earlier=True)

@@ -1,0 +1,218 @@
+"""The comparison: does the protected model answer what the original would?
+
+Both run in stock `transformers` classes. The protected one is used as a cloud and a device
+would use it together: keyed rows from `OUT/device` in, keyed logits of `OUT/model` out, read
+back with the head's order. The sums of a keyed model are those of the original in another
+order, so logits differ by rounding, as between two kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.common.errors import RequestError, StateError
+from triparty.common.keying import Bundle, KeyedReply, PlainLogits
+from triparty.developer.protect.checkpoints import fetch
+from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
+from triparty.developer.stock import load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TEXT_TOKENS = 64
+GREEDY_PROMPTS = 3
+GREEDY_TOKENS = 48
+_LOGITS_IN_MEMORY = 1 << 24
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the protected model's answers are from the original's.
+
+    Attributes:
+        samples: how many next-token predictions were compared.
+        top1_agreement: share of them with the same most likely token.
+        max_relative_error: max|a - b| / max|a| over all logits.
+        greedy_identical: whether greedy continuations are the same tokens.
+        dtype: in which both computed.
+    """
+
+    samples: int
+    top1_agreement: float
+    max_relative_error: float
+    greedy_identical: bool
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the unprotected model answers greedily to a prompt.
+
+    Attributes:
+        token_ids: the new tokens; the last one is an end token if the model stopped.
+        text: the same as text, without special tokens.
+        finish_reason: `stop` or `length`.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+
+
+class Comparison:
+    """A source and its protected form, loaded.
+
+    Args:
+        source: folder or hub id of the original.
+        out: what `protect` wrote.
+    """
+
+    def __init__(self, source: str, out: Path) -> None:
+        """Loads both models and the bundle."""
+        if not (out / MODEL_FOLDER).is_dir() or not (out / DEVICE_FOLDER).is_dir():
+            raise StateError(
+                f"{out} holds no protected model; make one: triparty developer protect "
+                f"{source} {out}"
+            )
+        self._folder = fetch(source)
+        self._bundle = Bundle.open(out / DEVICE_FOLDER)
+        self._original = load_model(self._folder)
+        self._protected = load_model(out / MODEL_FOLDER)
+
+    def agreement(self, samples: int, *, rng: np.random.Generator) -> Agreement:
+        """Compares logits on random texts, and greedy continuations.
+
+        Args:
+            samples: how many next-token predictions to compare, at least.
+            rng: draws the texts.
+        """
+        same = compared = 0
+        difference = largest = 0.0
+        for ids in self._texts(samples, rng):
+            plain = original_logits(self._original, ids)
+            keyed = protected_logits(self._protected, self._bundle, ids)
+            same += int((plain.argmax(-1) == keyed.argmax(-1)).sum())
+            compared += plain[..., 0].size
+            difference = max(difference, float(np.abs(plain - keyed).max()))
+            largest = max(largest, float(np.abs(plain).max()))
+        return Agreement(
+            samples=compared,
+            top1_agreement=same / compared,
+            max_relative_error=difference / largest if largest else difference,
+            greedy_identical=self._greedy_identical(rng),
+            dtype=str(self._original.dtype).removeprefix("torch."),
+        )
+
+    def reference(self, prompt: str, *, max_tokens: int) -> Reference:
+        """What the original answers greedily, with its own tokenizer and end tokens.
+
+        Raises:
+            RequestError: an empty prompt, or one that fills all positions.
+        """
+        tokenizer = load_tokenizer(self._folder)
+        ids = np.array(tokenizer(prompt)["input_ids"], np.int64)
+        space = self._bundle.info.max_positions - len(ids)
+        if not len(ids) or space < 1:
+            raise RequestError(
+                f"the prompt has {len(ids)} tokens; expected 1 to "
+                f"{self._bundle.info.max_positions - 1}"
+            )
+        ends = self._bundle.info.eos_ids
+        new = original_greedy(self._original, ids, min(max_tokens, space), ends)
+        text = tokenizer.decode(new, skip_special_tokens=True)
+        return Reference(tuple(new), text, "stop" if new[-1] in ends else "length")
+
+    def _texts(self, samples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Batches (B, T) of uniformly drawn ids, `samples` of them or a few more."""
+        info = self._bundle.info
+        length = min(TEXT_TOKENS, info.max_positions, samples)
+        at_once = max(1, _LOGITS_IN_MEMORY // (length * info.vocabulary))
+        left = -(-samples // length)
+        while left:
+            batch = min(left, at_once)
+            yield rng.integers(0, info.vocabulary, (batch, length))
+            left -= batch
+
+    def _greedy_identical(self, rng: np.random.Generator) -> bool:
+        info = self._bundle.info
+        length = min(8, info.max_positions // 2) or 1
+        steps = min(GREEDY_TOKENS, info.max_positions - length)
+        for _ in range(GREEDY_PROMPTS if steps else 0):
+            ids = rng.integers(0, info.vocabulary, length)
+            expected = original_greedy(self._original, ids, steps, ())
+            if protected_greedy(self._protected, self._bundle, ids, steps) != expected:
+                return False
+        return True
+
+
+def original_logits(model: PreTrainedModel, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The original's logits (B, T, V) of texts (B, T)."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=torch.from_numpy(ids), use_cache=False).logits
+    array: NDArray[np.float32] = logits.float().numpy()
+    return array
+
+
+def protected_logits(
+    model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64]
+) -> PlainLogits:
+    """The plain logits (B, T, V) of texts (B, T), through keyed rows and a keyed reply."""
+    rows = np.stack([bundle.rows(text, start=0).as_float32() for text in ids])
+    return bundle.plain_logits(_step(model, rows, None))
+
+
+def original_greedy(
+    model: PreTrainedModel, ids: NDArray[np.int64], steps: int, ends: tuple[int, ...]
+) -> list[int]:
+    """The tokens that stock `generate` adds to a text (T,), greedily."""
+    import torch
+    from transformers import GenerationConfig
+
+    from triparty.developer.stock import quiet
+
+    # In place of the checkpoint's own, which may ask for sampling or penalties.
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, eos_token_id=list(ends) or None, pad_token_id=0
+    )
+    given = torch.from_numpy(ids)[None]
+    with quiet(), torch.inference_mode():
+        whole = model.generate(  # type: ignore[operator]  # a mixin that mypy cannot see
+            given, attention_mask=torch.ones_like(given), max_new_tokens=steps
+        )
+    new: list[int] = whole[0, len(ids) :].tolist()
+    return new
+
+
+def protected_greedy(
+    model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], steps: int
+) -> list[int]:
+    """The tokens that device and cloud together add to a text (T,), one row a step."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    new: list[int] = []
+    rows, position = ids, 0
+    for _ in range(steps):
+        keyed = bundle.rows(rows, start=position).as_float32()[None]
+        logits = bundle.plain_logits(_step(model, keyed, cache))
+        position += len(rows)
+        new.append(int(logits[0, -1].argmax()))
+        rows = np.array(new[-1:], np.int64)
+    return new
+
+
+def _step(model: PreTrainedModel, rows: NDArray[np.float32], cache: Any) -> KeyedReply:
+    import torch
+
+    given = torch.from_numpy(rows).to(model.dtype)
+    with torch.inference_mode():
+        reply = model(inputs_embeds=given, past_key_values=cache, use_cache=cache is not None)
+    return KeyedReply(reply.logits.float().numpy())

@@ -1,0 +1,131 @@
+"""The attacks: each recovers what is planted, and nothing from rows it cannot read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triparty.common.errors import SettingsError, StateError
+from triparty.common.keying import Bundle
+from triparty.common.wire import Frame, encode_frames
+from triparty.developer.audit import ATTACKS, Findings, Knowledge, Level, audit
+from triparty.developer.audit.audit import rotated
+from triparty.developer.audit.knowledge import UNKNOWN, Recovered, Table
+from triparty.developer.audit.report import document, sentence, table
+from triparty.developer.audit.sorted_rows import SortedRows
+from triparty.developer.protect import protect
+
+RNG = np.random.default_rng(0)
+VOCABULARY, WIDTH, POSITIONS = 300, 32, 40
+
+
+def planted(*, positions: bool, noise: float = 0.0) -> tuple[Knowledge, Recovered]:
+    """Two interleaved sessions under a signed permutation, with the truth beside them."""
+    rows = RNG.normal(size=(VOCABULARY, WIDTH)).astype(np.float32)
+    placed = RNG.normal(size=(POSITIONS, WIDTH)).astype(np.float32) if positions else None
+    index, sign = RNG.permutation(WIDTH), RNG.choice([-1, 1], WIDTH).astype(np.float32)
+    requests, truth = [], []
+    for ids, start in (([1, 2, 3], 0), ([9, 9], 0), ([4], 3), ([5, 6], 2), ([7], 4)):
+        plain = rows[ids]
+        if placed is not None:
+            plain = plain + placed[start : start + len(ids)]
+        keyed = plain[:, index] * sign
+        requests.append(keyed + noise * RNG.normal(size=keyed.shape).astype(np.float32))
+        truth.append(np.array(ids))
+    return Knowledge(tuple(requests), Table(rows, placed)), Recovered(tuple(truth))
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_sorted_rows_recovers_every_planted_token(positions: bool) -> None:
+    knowledge, truth = planted(positions=positions)
+    assert SortedRows().mount(knowledge).share_right(truth) == 1.0
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_sorted_rows_recovers_nothing_from_rotated_rows(positions: bool) -> None:
+    knowledge, _ = planted(positions=positions)
+    control = Knowledge(rotated(knowledge.traffic), knowledge.table)
+    assert SortedRows().mount(control).share == 0.0
+
+
+def test_two_tokens_with_one_row_are_not_told_apart() -> None:
+    knowledge, truth = planted(positions=False)
+    knowledge.table.rows[200] = knowledge.table.rows[9]
+    found = SortedRows().mount(knowledge)
+    assert found.token_ids[1].tolist() == [UNKNOWN, UNKNOWN]
+    assert found.share_right(truth) == 7 / 9
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_audit_of_a_protected_model(
+    family: str, dtype: str, make_model: Any, tmp_path: Path
+) -> None:
+    source, out = make_model(family, dtype=dtype), tmp_path / "out"
+    protect(str(source), out)
+    (found,) = audit(str(source), out)
+    assert (found.name, found.level, found.target) == ("sorted-rows", "K2", "tokens")
+    assert found.recovered == 1.0
+    assert found.control == 0.0
+    assert found.checked
+    assert found.seconds >= 0
+
+
+def trace_of(out: Path, path: Path) -> Path:
+    bundle = Bundle.open(out / "device")
+    frames = [bundle.rows(np.array([5, 6, 7]), start=0), bundle.rows(np.array([8]), start=3)]
+    path.write_bytes(encode_frames(*frames))
+    return path
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_trace_is_attacked_and_checked(family: str, make_model: Any, tmp_path: Path) -> None:
+    source = make_model(family)
+    for name in ("out", "other"):
+        protect(str(source), tmp_path / name)
+    trace = trace_of(tmp_path / "out", tmp_path / "trace")
+    (found,) = audit(str(source), tmp_path / "out", trace=trace)
+    assert (found.recovered, found.matched, found.rows, found.checked) == (1.0, 1.0, 4, True)
+    (found,) = audit(str(source), tmp_path / "other", trace=trace)
+    assert (found.recovered, found.checked) == (1.0, False)
+    assert "unchecked" in sentence([found])
+
+
+def test_traces_of_something_else_are_refused(make_model: Any, tmp_path: Path) -> None:
+    source, out, trace = make_model("llama"), tmp_path / "out", tmp_path / "trace"
+    protect(str(source), out)
+    for data, named in (
+        (b"", "0 bytes"),
+        (b"nonsense", "no trace of frames"),
+        (encode_frames(Frame.of(np.zeros((1, 7), np.float32))), "no rows of this model"),
+        (encode_frames(Frame.of(np.zeros(24, np.float32))), "no rows of this model"),
+    ):
+        trace.write_bytes(data)
+        with pytest.raises(SettingsError, match=named):
+            audit(str(source), out, trace=trace)
+    with pytest.raises(SettingsError, match="cannot read"):
+        audit(str(source), out, trace=tmp_path / "absent")
+    with pytest.raises(StateError, match="no protected model"):
+        audit(str(source), tmp_path)
+
+
+def test_levels_are_parsed() -> None:
+    assert Level.parse("K2") == {Level.K2}
+    assert Level.parse("k0, K3") == {Level.K0, Level.K3}
+    assert Level.parse("K1..K3") == Level.parse("K1-K3") == {Level.K1, Level.K2, Level.K3}
+    assert Level.parse("K0..K4") == frozenset(Level)
+    for text in ("", "K5", "K2-", "K2-K9", "K3-K1", "all"):
+        with pytest.raises(SettingsError, match="K0 to K4"):
+            Level.parse(text)
+
+
+def test_report() -> None:
+    found = Findings("a", "K2", "tokens", 0.5, 0.25, 10, 0.5, checked=True, control=0.0)
+    assert document([found])["public_base"] is None
+    assert document([found])["attacks"][0]["recovered"] == 0.5
+    assert "50.0%" in table([found])
+    assert "not encryption" in sentence([found])
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)

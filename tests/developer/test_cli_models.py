@@ -1,0 +1,113 @@
+"""The commands on models, as a person types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from triparty.common.errors import SettingsError, StateError, TripartyError
+from triparty.developer.cli_models import add_commands
+
+APP = typer.Typer()
+add_commands(APP)
+
+
+def run(*words: str | Path) -> Any:
+    """The result of a command; its error is raised."""
+    result = CliRunner().invoke(APP, [str(word) for word in words])
+    if isinstance(result.exception, TripartyError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def source(make_model: Any) -> Path:
+    folder: Path = make_model("llama", tie_word_embeddings=True)
+    return folder
+
+
+def test_protect_verify_audit_in_json(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = json.loads(run("protect", source, out, "--json").stdout)
+    assert made["written"]
+    assert made["untied"]
+    assert made["tensors"] == 20
+    found = json.loads(run("verify", source, out, "--samples", "200", "--json").stdout)
+    assert found["samples"] >= 200
+    assert found["top1_agreement"] == 1.0
+    assert found["max_relative_error"] <= 1e-5
+    assert found["greedy_identical"] is True
+    assert found["dtype"] == "float32"
+    assert "reference_text" not in found
+    attacks = json.loads(run("audit", source, out, "--json").stdout)
+    assert attacks["public_base"] is None
+    assert attacks["attacks"][0]["recovered"] == 1.0
+
+
+def test_protect_verify_audit_for_people(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "never publish it" in run("protect", source, out).stdout
+    said = run("verify", source, out, "--prompt", "w3 w4", "--max-tokens", "3").stdout
+    assert "100.00%" in said
+    assert "identical" in said
+    assert "The original answers: w" in said
+    assert "not encryption" in run("audit", source, out).stdout
+
+
+def test_verify_answers_a_prompt_as_generate_does(source: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run("protect", source, tmp_path / "out")
+    words = ("--samples", "1", "--prompt", "w3 w4", "--max-tokens", "9", "--json")
+    found = json.loads(run("verify", source, tmp_path / "out", *words).stdout)
+    given = AutoTokenizer.from_pretrained(source)("w3 w4", return_tensors="pt")
+    model: Any = AutoModelForCausalLM.from_pretrained(source)
+    with torch.inference_mode():
+        whole = model.generate(
+            given["input_ids"],
+            attention_mask=given["attention_mask"],
+            do_sample=False,
+            max_new_tokens=9,
+            pad_token_id=1,
+        )
+    assert found["reference_token_ids"] == whole[0, 2:].tolist()
+    stopped = found["reference_token_ids"][-1] == 1
+    assert found["reference_finish_reason"] == ("stop" if stopped else "length")
+
+
+def test_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    said = run("protect", source, tmp_path / "out", "--dry-run").stdout
+    assert "neurons.{l} x residual" in said
+    assert "Nothing was written" in said
+    found = json.loads(run("protect", source, tmp_path / "out", "--dry-run", "--json").stdout)
+    assert found["written"] is False
+    assert found["size_bytes"] > 0
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_seed_is_warned_about(source: Path, tmp_path: Path) -> None:
+    result = run("protect", source, tmp_path / "out", "--seed", "1", "--json")
+    assert "reproducible tests" in result.stderr
+    assert json.loads(result.stdout)["written"]
+    assert run("protect", source, tmp_path / "other").stderr == ""
+
+
+def test_what_does_not_exist_is_named(source: Path, tmp_path: Path) -> None:
+    for words, named in (
+        (("protect", source, tmp_path / "out", "--scheme", "orthogonal"), "permutation"),
+        (("protect", source, tmp_path / "out", "--interface", "tokens"), "embeddings"),
+        (("audit", source, tmp_path, "--levels", "K0"), "sorted-rows"),
+        (("audit", source, tmp_path, "--levels", "K7"), "K0 to K4"),
+    ):
+        with pytest.raises(SettingsError, match=named):
+            run(*words)
+    with pytest.raises(StateError, match="triparty developer protect"):
+        run("verify", source, tmp_path)

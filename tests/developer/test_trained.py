@@ -1,0 +1,77 @@
+"""Trained models: the protected one says what stock `generate` says; without keys, nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triparty.common.keying import Bundle
+from triparty.developer.protect import protect
+from triparty.developer.stock import load_model, load_tokenizer
+from triparty.developer.verify import (
+    Comparison,
+    original_greedy,
+    original_logits,
+    protected_greedy,
+)
+
+PROMPTS = {"stories260K": "Once upon a time", "gpt2-capp": "<SOS> geometry_prismatic"}
+TOKENS = 200
+
+
+@pytest.fixture(scope="module", params=sorted(PROMPTS))
+def trained(
+    request: pytest.FixtureRequest, test_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    source = test_data / "models" / request.param
+    out = tmp_path_factory.mktemp("protected") / "out"
+    protect(str(source), out)
+    return source, out
+
+
+def test_200_greedy_tokens_equal_stock_generate(trained: tuple[Path, Path]) -> None:
+    source, out = trained
+    ids = np.array(load_tokenizer(source)(PROMPTS[source.name])["input_ids"], np.int64)
+    expected = original_greedy(load_model(source), ids, TOKENS, ())
+    bundle = Bundle.open(out / "device")
+    assert protected_greedy(load_model(out / "model"), bundle, ids, TOKENS) == expected
+    assert len(expected) == TOKENS
+
+
+def test_top1_agreement_is_complete(trained: tuple[Path, Path]) -> None:
+    source, out = trained
+    agreement = Comparison(str(source), out).agreement(2000, rng=np.random.default_rng(1))
+    assert agreement.top1_agreement == 1.0
+    assert agreement.max_relative_error <= 1e-5
+    assert agreement.greedy_identical
+
+
+def test_without_keys_agreement_is_chance(trained: tuple[Path, Path]) -> None:
+    """The hosted model with plain rows in, and its answer read as it comes."""
+    import torch
+
+    source, out = trained
+    original, hosted = load_model(source), load_model(out / "model")
+    vocabulary = int(original.config.vocab_size)
+    ids = np.random.default_rng(2).integers(0, vocabulary, (16, 32))
+    with torch.inference_mode():
+        plain_rows = original.get_input_embeddings()(torch.from_numpy(ids))
+        with_rows = hosted(inputs_embeds=plain_rows).logits.argmax(-1).numpy()
+        with_ids = hosted(input_ids=torch.from_numpy(ids)).logits.argmax(-1).numpy()
+    right = original_logits(original, ids).argmax(-1)
+    # Chance is 1/V for uniform answers, more for a model with favourites.
+    assert (with_rows == right).mean() < 0.1
+    assert (with_ids == right).mean() < 0.1
+
+
+def test_a_wrong_bundle_reads_nothing(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    source, out = trained
+    other = tmp_path / "other"
+    protect(str(source), other)
+    (other / "model").rename(tmp_path / "unused")
+    (other / "model").symlink_to(out / "model")
+    agreement = Comparison(str(source), other).agreement(500, rng=np.random.default_rng(1))
+    assert agreement.top1_agreement < 0.1
+    assert not agreement.greedy_identical
