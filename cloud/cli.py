@@ -1,5 +1,195 @@
-"""Commands."""
+"""`triparty cloud`: init, serve, invite, status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer()
+from triparty.common.console import Console, JsonOption
+from triparty.common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from triparty.cloud.desk import Desk
+
+TOKEN_VARIABLE = "TRIPARTY_CLOUD_OPERATOR_TOKEN"  # noqa: S105  the name, not the token
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Serve re-keyed models (P2).",
+)
+
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="TRIPARTY_CLOUD_DATA", help="The data folder.")
+]
+MaybeDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="TRIPARTY_CLOUD_DATA",
+        help="The data folder of a running cloud on this machine. Whoever can write its "
+        "database is the operator: the command makes itself a token for one minute.",
+    ),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(help=f"A cloud on another machine; its token is in {TOKEN_VARIABLE}."),
+]
+PinOption = Annotated[
+    str | None, typer.Option(help="SHA-256 of that cloud's certificate, as init printed it.")
+]
+DatabaseOption = Annotated[
+    str | None, typer.Option(help="SQLAlchemy URL; default: SQLite in the data folder.")
+]
+
+
+@app.command()
+def init(
+    data: DataOption,
+    url: Annotated[
+        str | None, typer.Option(help="How others reach this cloud; goes into invites.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to serve on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to serve on [default: the URL's, or 8443].")
+    ] = None,
+    database: DatabaseOption = None,
+    self_signed: Annotated[
+        bool, typer.Option("--self-signed", help="Make a TLS certificate for clients to pin.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a data folder and print its one operator token."""
+    from triparty.cloud.initialise import initialise
+    from triparty.cloud.state import utc_now
+
+    made = initialise(
+        data,
+        url=url,
+        host=host,
+        port=port,
+        database=database,
+        self_signed=self_signed,
+        now=utc_now(),
+    )
+    console = Console(as_json=as_json)
+    console.say(f"operator token (shown once): {made.token}")
+    if made.pin:
+        console.say(f"certificate pin: {made.pin}")
+    console.say(f"next: triparty cloud serve --data {data}")
+    console.report(
+        {"token": made.token, "url": made.url, "pin": made.pin, "data": str(made.data)}
+    )
+
+
+@app.command()
+def serve(
+    data: DataOption,
+    host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8443; 0: any free one.")] = None,
+    database: DatabaseOption = None,
+    blobs: Annotated[str | None, typer.Option(help="Folder of blobs.")] = None,
+    engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    insecure_no_tls: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-tls",
+            help="Serve other machines in the clear: everyone on the path can read and use "
+            "tokens, read rows and replies, and change them.",
+        ),
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write every row that arrives here, for the audit.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve until stopped; says 'serving URL' once connections are accepted."""
+    import logging
+
+    from triparty.cloud import server
+    from triparty.cloud.settings import load_settings
+    from triparty.common.telemetry import log_to
+
+    settings = load_settings(
+        data,
+        host=host,
+        port=port,
+        database=database,
+        blobs=blobs,
+        engine=engine,
+        cert=cert,
+        key=key,
+        trace=trace,
+    )
+    console = Console(as_json=as_json)
+
+    def announce(ready: server.Ready) -> None:
+        console.write(f"serving {ready.url}\n")
+        console.report({"url": ready.url, "pin": ready.pin})
+
+    log_to()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    server.serve(settings, allow_insecure=insecure_no_tls, announce=announce)
+
+
+@app.command()
+def invite(
+    data: MaybeDataOption = None,
+    url: UrlOption = None,
+    pin: PinOption = None,
+    days: Annotated[float, typer.Option(min=0.001, max=365, help="How long it works.")] = 7,
+    name: Annotated[str, typer.Option(help="A name for your own list.")] = "developer",
+    as_json: JsonOption = False,
+) -> None:
+    """Invite a developer; the code is a secret, made on this machine."""
+    from triparty.cloud.desk import check_invite_url
+
+    console = Console(as_json=as_json)
+    with _desk(data, url, pin) as desk:
+        check_invite_url(desk.url)
+        made, expires = desk.invite_developer(label=name, days=days)
+    code = made.to_code()
+    console.say(code)
+    console.report({"invite": code, "expires": expires, "url": desk.url, "pin": desk.pin})
+
+
+@app.command()
+def status(
+    data: MaybeDataOption = None,
+    url: UrlOption = None,
+    pin: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count models, sessions, jobs, developers and devices of a running cloud."""
+    console = Console(as_json=as_json)
+    with _desk(data, url, pin) as desk:
+        counts = desk.status()
+    for field, value in counts.items():
+        console.say(f"{field:<12}{value}")
+    console.report(counts)
+
+
+@contextmanager
+def _desk(data: Path | None, url: str | None, pin: str | None) -> Iterator[Desk]:
+    from triparty.cloud import desk as desks
+
+    if url is None and data is not None:
+        with desks.desk_of_folder(data) as desk:
+            yield desk
+        return
+    if url is None:
+        raise SettingsError("which cloud? give --data DIR, or --url URL and --pin PIN")
+    import os
+
+    token = os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        raise SettingsError(f"put the operator token into {TOKEN_VARIABLE}")
+    with desks.desk_of_url(url, pin=pin, token=token) as desk:
+        yield desk

@@ -1,0 +1,1 @@
+"""Schema migrations (Alembic), run when a database is opened."""

@@ -1,0 +1,131 @@
+"""Invites, devices and tokens over HTTP, and the operator's status."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from sqlalchemy import distinct, func, select
+
+from triparty.cloud import accounts
+from triparty.cloud.accounts import Principal
+from triparty.cloud.auth import Bearer, authenticated, require
+from triparty.cloud.bodies import (
+    DeviceReply,
+    DevicesReply,
+    InviteReply,
+    InviteRequest,
+    StatusReply,
+    TokenReply,
+)
+from triparty.cloud.state import Clock, Sessions, Settings, Store
+from triparty.cloud.tables import ArtifactRow, PrincipalRow
+from triparty.common.documents import format_time
+from triparty.common.errors import UnauthenticatedError
+
+router = APIRouter(tags=["accounts"])
+Inviter = Annotated[Principal, Depends(require("invite"))]
+Developer = Annotated[Principal, Depends(require("publish"))]
+Operator = Annotated[Principal, Depends(require("operate"))]
+
+
+@router.post("/v1/invites", status_code=201)
+def post_invite(
+    body: InviteRequest, inviter: Inviter, settings: Settings, store: Store, clock: Clock
+) -> InviteReply:
+    """Registers the login hash of an invite made on the inviter's machine."""
+    now = clock()
+    expires = now + timedelta(seconds=body.expires_in_s)
+    with store.writing() as session:
+        accounts.add_invite(
+            session,
+            inviter,
+            role=body.role,
+            login_hash=body.login_hash,
+            label=body.label,
+            expires=expires,
+            now=now,
+            limit=settings.max_invites,
+        )
+    return InviteReply(invite=body.login_hash, expires=format_time(expires))
+
+
+@router.get("/v1/devices")
+def get_devices(developer: Developer, store: Store) -> DevicesReply:
+    """All devices of the developer, with their keys and confirmations."""
+    with store.reading() as session:
+        rows = accounts.devices_of(session, developer.id)
+        return DevicesReply(devices=[_device(row) for row in rows])
+
+
+@router.get("/v1/devices/{device}")
+def get_device(device: str, developer: Developer, store: Store) -> DeviceReply:
+    """One device of the developer."""
+    with store.reading() as session:
+        return _device(accounts.device_of(session, developer.id, device))
+
+
+@router.delete("/v1/devices/{device}", status_code=204)
+def delete_device(
+    device: str,
+    developer: Developer,
+    store: Store,
+    clock: Clock,
+    sessions: Sessions,
+) -> Response:
+    """Revokes a device: its token stops and its sessions end before this answers."""
+    with store.writing() as session:
+        row = accounts.device_of(session, developer.id, device)
+        accounts.revoke(session, row, now=clock())
+    sessions.close_sessions_of(device)
+    return Response(status_code=204)
+
+
+@router.post("/v1/tokens/rotate")
+def rotate(
+    principal: Annotated[Principal, Depends(authenticated)],
+    credentials: Bearer,
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+) -> TokenReply:
+    """A new token; the one that asked stops at once."""
+    if credentials is None:
+        raise UnauthenticatedError("the request has no token")
+    life = timedelta(days=settings.token_days)
+    with store.writing() as session:
+        new = accounts.rotate_token(
+            session, principal, credentials.credentials, life=life, now=clock()
+        )
+    return TokenReply(token=new.token, expires=format_time(new.expires))
+
+
+@router.get("/v1/status")
+def get_status(_: Operator, store: Store, sessions: Sessions) -> StatusReply:
+    """What this cloud holds, in numbers."""
+    models = select(func.count(distinct(ArtifactRow.developer + "/" + ArtifactRow.name)))
+    alive = select(func.count()).where(PrincipalRow.revoked.is_(None))
+    with store.reading() as session:
+        return StatusReply(
+            version=version("triparty"),
+            models=session.scalar(models.where(ArtifactRow.kind == "model")) or 0,
+            sessions=sessions.session_count(),
+            jobs=0,
+            developers=session.scalar(alive.where(PrincipalRow.role == "developer")) or 0,
+            devices=session.scalar(alive.where(PrincipalRow.role == "device")) or 0,
+        )
+
+
+def _device(row: PrincipalRow) -> DeviceReply:
+    return DeviceReply(
+        id=row.id,
+        name=row.name,
+        identity=row.identity or "",
+        sealing=row.sealing or "",
+        confirmation=row.confirmation or "",
+        invite=row.invite or "",
+        created=format_time(row.created),
+        revoked=row.revoked is not None,
+    )

@@ -1,0 +1,262 @@
+"""Principals, tokens and invites: who may ask, and for what.
+
+Every function works inside the caller's transaction and takes the time as `now`. A token and
+an invite's login half are 256-bit random numbers, kept only as SHA-256: looking one up by its
+hash compares nothing secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow
+from triparty.common.errors import (
+    ConflictError,
+    ForbiddenError,
+    InviteError,
+    LimitError,
+    NotFoundError,
+    TokenExpiredError,
+    TokenRevokedError,
+    UnauthenticatedError,
+)
+
+OPERATOR = "operator"
+SCOPES = {
+    "operator": frozenset({"operate", "invite"}),
+    "developer": frozenset({"publish", "invite", "pull"}),
+    "device": frozenset({"pull", "infer"}),
+}
+INVITES = {"operator": "developer", "developer": "device"}
+"""Which role may invite which."""
+KEEP_DEAD_TOKENS = timedelta(days=30)
+_TOKEN = re.compile(r"tpt_[A-Za-z0-9_-]{43}")
+_ASK_AGAIN = "ask whoever invited you for a new one"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks.
+
+    Attributes:
+        id: `operator`, or the key id of the principal's identity key.
+        role: operator, developer or device.
+        developer: id of the developer whose things this principal sees; "" for the operator.
+        scopes: what its token allows: operate, publish, invite, pull, infer.
+    """
+
+    id: str
+    role: str
+    developer: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token just made; it is shown once and never stored."""
+
+    token: str
+    expires: datetime
+    scopes: frozenset[str]
+
+    def __repr__(self) -> str:
+        """Hides the token."""
+        return f"NewToken(expires={self.expires.isoformat()})"
+
+
+@dataclass(frozen=True)
+class KnownToken:
+    """A token that was found good: whose it is, and until when."""
+
+    principal: Principal
+    expires: datetime
+
+
+def hash_token(token: str) -> str:
+    """What the database keeps of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def issue_token(
+    session: Session, principal: PrincipalRow, *, life: timedelta, now: datetime
+) -> NewToken:
+    """A new token with all scopes of the principal's role, for `life` from now.
+
+    A principal gets one at enrolment and another only in place of it (`rotate_token`), so it
+    never has two; the operator's commands make theirs in the database and remove them.
+    """
+    mine = TokenRow.principal == principal.id
+    dead = (TokenRow.expires < now - KEEP_DEAD_TOKENS) | (
+        TokenRow.revoked < now - KEEP_DEAD_TOKENS
+    )
+    session.execute(delete(TokenRow).where(mine, dead))
+    new = NewToken("tpt_" + secrets.token_urlsafe(32), now + life, SCOPES[principal.role])
+    session.add(
+        TokenRow(
+            hash=hash_token(new.token),
+            principal=principal.id,
+            scopes=" ".join(sorted(new.scopes)),
+            created=now,
+            expires=new.expires,
+        )
+    )
+    return new
+
+
+_owner = aliased(PrincipalRow)
+_TOKEN_QUERY = (
+    select(
+        PrincipalRow.id,
+        PrincipalRow.role,
+        PrincipalRow.developer,
+        TokenRow.scopes,
+        TokenRow.expires,
+        func.coalesce(TokenRow.revoked, PrincipalRow.revoked, _owner.revoked).label("revoked"),
+    )
+    .join(PrincipalRow, PrincipalRow.id == TokenRow.principal)
+    .outerjoin(_owner, _owner.id == PrincipalRow.developer)
+)
+
+
+def authenticate(session: Session, token: str, *, now: datetime) -> KnownToken:
+    """Whose a token is.
+
+    Raises:
+        UnauthenticatedError: nobody issued it.
+        TokenRevokedError: it, its principal or the principal's developer was revoked.
+        TokenExpiredError: it is past its time.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise UnauthenticatedError("the token is not one of this cloud's")
+    row = session.execute(_TOKEN_QUERY.where(TokenRow.hash == hash_token(token))).one_or_none()
+    if row is None:
+        raise UnauthenticatedError("the token is not one of this cloud's")
+    if row.revoked is not None:
+        raise TokenRevokedError("the token was revoked; enrol again with a new invite")
+    if row.expires <= now:
+        raise TokenExpiredError("the token has expired; enrol again with a new invite")
+    scopes = frozenset(row.scopes.split())
+    return KnownToken(Principal(row.id, row.role, row.developer or "", scopes), row.expires)
+
+
+def rotate_token(
+    session: Session, principal: Principal, token: str, *, life: timedelta, now: datetime
+) -> NewToken:
+    """A new token in place of `token`, which stops at once."""
+    revoke = update(TokenRow).where(
+        TokenRow.hash == hash_token(token), TokenRow.revoked.is_(None)
+    )
+    if not session.execute(revoke.values(revoked=now).returning(TokenRow.hash)).all():
+        raise TokenRevokedError("the token was revoked a moment ago")
+    row = session.get_one(PrincipalRow, principal.id)
+    return issue_token(session, row, life=life, now=now)
+
+
+def add_operator(session: Session, *, now: datetime) -> PrincipalRow:
+    """The operator's account.
+
+    Raises:
+        ConflictError: this database has one.
+    """
+    if session.get(PrincipalRow, OPERATOR):
+        raise ConflictError("this database already has an operator")
+    operator = PrincipalRow(id=OPERATOR, role="operator", name="operator", created=now)
+    session.add(operator)
+    session.flush()
+    return operator
+
+
+def add_invite(
+    session: Session,
+    inviter: Principal,
+    *,
+    role: str,
+    login_hash: str,
+    label: str,
+    expires: datetime,
+    now: datetime,
+    limit: int,
+) -> None:
+    """Registers an invite that was made on the inviter's machine.
+
+    Raises:
+        ForbiddenError: the inviter may not invite that role.
+        LimitError: it has `limit` open invites.
+        ConflictError: the invite is registered already.
+    """
+    if INVITES.get(inviter.role) != role:
+        raise ForbiddenError(f"a {inviter.role} cannot invite a {role}")
+    mine = InviteRow.inviter == inviter.id
+    session.execute(delete(InviteRow).where(mine, InviteRow.expires < now - KEEP_DEAD_TOKENS))
+    still_open = select(func.count()).where(
+        mine, InviteRow.used.is_(None), InviteRow.expires > now
+    )
+    if (session.scalar(still_open) or 0) >= limit:
+        raise LimitError(f"you have {limit} open invites; wait until some are used or expire")
+    if session.get(InviteRow, login_hash):
+        raise ConflictError("this invite is registered already; make a new one")
+    session.add(
+        InviteRow(
+            login_hash=login_hash,
+            role=role,
+            inviter=inviter.id,
+            label=label,
+            created=now,
+            expires=expires,
+        )
+    )
+
+
+def use_invite(session: Session, login: bytes, *, role: str, now: datetime) -> InviteRow:
+    """The invite of a login half, used up by this call.
+
+    Raises:
+        InviteError: unknown, for another role, used, expired, or its inviter was revoked.
+    """
+    invite = session.get(InviteRow, hashlib.sha256(login).hexdigest(), with_for_update=True)
+    if invite is None or invite.role != role:
+        raise InviteError(f"the cloud knows no such {role} invite; {_ASK_AGAIN}")
+    if invite.used is not None:
+        raise InviteError(f"the invite was used before; {_ASK_AGAIN}")
+    if invite.expires <= now:
+        raise InviteError(f"the invite expired {invite.expires:%Y-%m-%d}; {_ASK_AGAIN}")
+    if session.get_one(PrincipalRow, invite.inviter).revoked is not None:
+        raise InviteError("whoever made the invite was revoked")
+    invite.used = now
+    return invite
+
+
+def devices_of(session: Session, developer: str) -> list[PrincipalRow]:
+    """A developer's devices, oldest first."""
+    mine = (PrincipalRow.role == "device") & (PrincipalRow.developer == developer)
+    oldest_first = select(PrincipalRow).where(mine).order_by(PrincipalRow.created)
+    return list(session.scalars(oldest_first))
+
+
+def device_of(session: Session, developer: str, device: str) -> PrincipalRow:
+    """One device of a developer.
+
+    Raises:
+        NotFoundError: no such device, or another developer's.
+    """
+    row = session.get(PrincipalRow, device)
+    if row is None or row.role != "device" or row.developer != developer:
+        raise NotFoundError("no such device")
+    return row
+
+
+def revoke(session: Session, principal: PrincipalRow, *, now: datetime) -> None:
+    """Takes back a principal and all its tokens."""
+    if principal.revoked is None:
+        principal.revoked = now
+    live = update(TokenRow).where(
+        TokenRow.principal == principal.id, TokenRow.revoked.is_(None)
+    )
+    session.execute(live.values(revoked=now))

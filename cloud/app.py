@@ -1,0 +1,97 @@
+"""The cloud as an ASGI application: what it is made of, in one place.
+
+A request passes `Observed` (id, log, last catch) -> `Bounded` (limits) -> the route, whose
+dependencies say who asks (`auth.require`). Every error ends in `problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health
+from triparty.cloud.auth import TokenCache
+from triparty.cloud.blobs import BlobStore
+from triparty.cloud.catalog import Catalog
+from triparty.cloud.database import Database
+from triparty.cloud.enroll import Attempts
+from triparty.cloud.middleware import Bounded, Observed
+from triparty.cloud.problems import add_handlers
+from triparty.cloud.serving import Serving, routes
+from triparty.cloud.settings import CloudSettings
+from triparty.cloud.state import SessionKeeper, utc_now
+from triparty.common.errors import SettingsError
+
+
+def create_app(
+    settings: CloudSettings,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    serving: SessionKeeper | None = None,
+) -> FastAPI:
+    """The application of one data folder.
+
+    Args:
+        settings: from `load_settings`.
+        clock: the time, aware; tests pass their own.
+        serving: another engine than the settings'; tests pass their own.
+
+    Raises:
+        SettingsError: settings that this version cannot serve.
+        StateError: the database cannot be opened.
+    """
+    check_engine(settings)
+    app = FastAPI(
+        title="triparty cloud",
+        version=version("triparty"),
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.clock = clock
+    app.state.database = Database(settings.database_url)
+    app.state.blobs = BlobStore(
+        settings.blob_folder,
+        max_blob_bytes=settings.max_blob_bytes,
+        max_store_bytes=settings.max_store_bytes,
+    )
+    app.state.catalog = Catalog(
+        app.state.database, app.state.blobs, settings.model_folder, clock=clock
+    )
+    app.state.tokens = TokenCache()
+    app.state.database.after_writing(app.state.tokens.forget_all)
+    app.state.attempts = Attempts(settings.enrolments_per_minute)
+    app.state.serving = serving or Serving(settings)
+    app.state.is_ready = False
+    for module in (health, enroll, account_routes, blob_routes, artifacts, routes):
+        app.include_router(module.router)
+    add_handlers(app)
+    app.add_middleware(Bounded, settings=settings)
+    app.add_middleware(Observed)  # added last: outermost
+    return app
+
+
+def check_engine(settings: CloudSettings) -> None:
+    """Raises `SettingsError` for an engine that this version does not have."""
+    if settings.engine != "local":
+        raise SettingsError(
+            f"engine '{settings.engine}' is not available in this version: use --engine local"
+        )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.blobs.drop_stale(now_s=app.state.clock().timestamp())
+    await app.state.serving.start()
+    app.state.is_ready = True
+    try:
+        yield
+    finally:
+        app.state.is_ready = False
+        await app.state.serving.stop()
+        app.state.database.close()

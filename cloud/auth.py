@@ -1,0 +1,105 @@
+"""Who asks, on every request: the bearer token becomes a `Principal`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from triparty.cloud.accounts import KnownToken, Principal, authenticate, hash_token
+from triparty.cloud.database import Database
+from triparty.cloud.state import Clock, Now, Store
+from triparty.common.errors import ForbiddenError, UnauthenticatedError
+
+CACHE_S = 1.0
+_MOST_CACHED = 10_000
+
+_bearer = HTTPBearer(auto_error=False, description="A token of this cloud (`tpt_...`).")
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+class TokenCache:
+    """Tokens found good within the last second, so that a step does not wait for the database.
+
+    Every write to the database calls `forget_all` before its request is answered, so that a
+    revoked token stops at once; the second bounds what a change made by another process, such
+    as an operator's database shell, can do.
+    """
+
+    def __init__(self, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        """An empty cache."""
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, KnownToken]] = {}
+        self._generation = 0
+
+    def known(self, token: str, *, now: datetime) -> Principal | None:
+        """The principal of a token found good a moment ago; None: ask the database."""
+        found = self._known.get(hash_token(token))
+        if found is None or found[0] < self._clock_s() or found[1].expires <= now:
+            return None
+        return found[1].principal
+
+    def look_up(self, token: str, store: Database, clock: Now) -> Principal:
+        """The principal of a token, from the database; see `authenticate`."""
+        generation = self._generation
+        with store.reading() as session:
+            found = authenticate(session, token, now=clock())
+        with self._lock:
+            if generation == self._generation:  # else it may have been revoked meanwhile
+                if len(self._known) >= _MOST_CACHED:
+                    self._known.clear()
+                self._known[hash_token(token)] = self._clock_s() + CACHE_S, found
+        return found.principal
+
+    def forget_all(self) -> None:
+        """Makes every token be looked up again."""
+        with self._lock:
+            self._generation += 1
+            self._known.clear()
+
+
+async def _token_cache(request: Request) -> TokenCache:
+    return cast(TokenCache, request.app.state.tokens)
+
+
+Tokens = Annotated[TokenCache, Depends(_token_cache)]
+
+
+async def authenticated(
+    request: Request, credentials: Bearer, tokens: Tokens, store: Store, clock: Clock
+) -> Principal:
+    """Whoever sent the request.
+
+    Raises:
+        UnauthenticatedError, TokenRevokedError, TokenExpiredError: it is nobody now.
+    """
+    if credentials is None:
+        raise UnauthenticatedError("the request has no token: send 'Authorization: Bearer ...'")
+    token = credentials.credentials
+    principal = tokens.known(token, now=clock())
+    if principal is None:
+        principal = await run_in_threadpool(tokens.look_up, token, store, clock)
+    request.state.principal = principal  # for the access log
+    return principal
+
+
+def require(scope: str) -> Callable[..., Awaitable[Principal]]:
+    """A dependency: the principal, if its token has the scope.
+
+    Args:
+        scope: operate, publish, invite, pull or infer.
+    """
+
+    async def allowed(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+        if scope not in principal.scopes:
+            raise ForbiddenError(f"a {principal.role} token has no scope '{scope}'")
+        return principal
+
+    return allowed

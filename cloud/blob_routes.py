@@ -1,0 +1,168 @@
+"""Blobs over HTTP: resumable uploads, ranges on download.
+
+An upload says with `Content-Range: bytes FIRST-LAST/TOTAL` where it goes on; the answer while
+bytes are missing is 308 with `Range: bytes=0-N`, what is held. If that is everything (the
+cloud died before it verified it), an empty body with `bytes TOTAL-(TOTAL-1)/TOTAL` has it
+verified. Without `Content-Range` the body is the whole blob, and what was held is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from triparty.cloud.accounts import Principal
+from triparty.cloud.auth import require
+from triparty.cloud.blobs import Upload, read_range
+from triparty.cloud.bodies import BlobReply
+from triparty.cloud.problems import problem_response
+from triparty.cloud.publishing import check_blob_visible
+from triparty.cloud.state import Blobs, Store
+from triparty.common.errors import ConflictError, NotFoundError, RequestError
+from triparty.common.files import CHUNK_BYTES
+
+router = APIRouter(tags=["blobs"])
+Publisher = Annotated[Principal, Depends(require("publish"))]
+Reader = Annotated[Principal, Depends(require("pull"))]
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_EMPTY = re.compile(r"bytes \*/0")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+class _Piece(NamedTuple):
+    """Which bytes of a blob a request carries."""
+
+    start: int | None  # None: the whole blob, from the beginning
+    length: int
+    total: int
+
+
+@router.head("/v1/blobs/{sha256}")
+def head_blob(sha256: str, reader: Reader, store: Store, blobs: Blobs) -> Response:
+    """Whether a blob is here, and how much of it."""
+    held = blobs.held(reader.developer, sha256)
+    if reader.role == "device":
+        with store.reading() as session:
+            check_blob_visible(session, reader, sha256)
+    if held is None:
+        raise NotFoundError("no such blob")
+    if not held.is_complete:
+        return Response(status_code=308, headers=_range_held(held.size))
+    return Response(headers={"Content-Length": str(held.size), "Accept-Ranges": "bytes"})
+
+
+@router.get("/v1/blobs/{sha256}", response_class=StreamingResponse)
+def get_blob(
+    sha256: str, request: Request, reader: Reader, store: Store, blobs: Blobs
+) -> StreamingResponse:
+    """The bytes of a blob, or a range of them."""
+    if reader.role == "device":
+        with store.reading() as session:
+            check_blob_visible(session, reader, sha256)
+    path = blobs.path(reader.developer, sha256)
+    size = path.stat().st_size
+    start, end = _wanted(request.headers.get("range"), size)
+    headers = {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
+    is_part = (start, end) != (0, size)
+    if is_part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return StreamingResponse(
+        read_range(path, start, end - start),
+        status_code=206 if is_part else 200,
+        headers=headers,
+        media_type="application/octet-stream",
+    )
+
+
+@router.put("/v1/blobs/{sha256}", response_model=BlobReply, status_code=201)
+async def put_blob(
+    sha256: str, request: Request, developer: Publisher, blobs: Blobs
+) -> Response:
+    """Takes a piece of a blob, or all of it; 201 once all of it is verified."""
+    piece = _announced(request)
+    try:
+        upload = await run_in_threadpool(
+            blobs.begin, developer.id, sha256, start=piece.start, total=piece.total
+        )
+    except ConflictError as error:
+        return problem_response(error, headers=_range_held(error.extra.get("held", 0)))
+    if upload is None:
+        async for _ in request.stream():  # or the sender sees a broken connection
+            pass
+        return _done(sha256, piece.total)
+    try:
+        await _receive(request, upload, piece.length)
+        held = await run_in_threadpool(upload.finish)
+    finally:
+        upload.close()
+    if held.is_complete:
+        return _done(sha256, held.size)
+    return Response(status_code=308, headers=_range_held(held.size))
+
+
+async def _receive(request: Request, upload: Upload, length: int) -> None:
+    """Writes the body as it arrives; what arrived before a cut is kept."""
+    received = 0
+    waiting = bytearray()
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > length:
+                raise RequestError(f"the body is longer than the announced {length} bytes")
+            waiting += chunk
+            if len(waiting) >= CHUNK_BYTES:
+                await run_in_threadpool(upload.write, bytes(waiting))
+                waiting.clear()
+    except ClientDisconnect:
+        await run_in_threadpool(upload.write, bytes(waiting))
+        raise
+    await run_in_threadpool(upload.write, bytes(waiting))
+
+
+def _announced(request: Request) -> _Piece:
+    length = request.headers.get("content-length", "")
+    content_range = request.headers.get("content-range")
+    if content_range is None or _EMPTY.fullmatch(content_range):
+        if not (length.isascii() and length.isdigit()):
+            raise RequestError("an upload needs Content-Range or Content-Length")
+        return _Piece(None, int(length), int(length))
+    matched = _CONTENT_RANGE.fullmatch(content_range)
+    if matched is None:
+        raise RequestError("expected 'Content-Range: bytes FIRST-LAST/TOTAL'")
+    first, last, total = (int(number) for number in matched.groups())
+    is_end = first == total == last + 1  # all bytes are held: verify them
+    if not (first <= last < total or is_end):
+        raise RequestError(f"Content-Range: {first}-{last} is no range of {total} bytes")
+    if length and length != str(last - first + 1):
+        raise RequestError(f"Content-Length {length:.20} is not that of Content-Range")
+    return _Piece(first, last - first + 1, total)
+
+
+def _wanted(header: str | None, size: int) -> tuple[int, int]:
+    """The first byte wanted and the one after the last; anything unusual is the whole blob."""
+    matched = _RANGE.fullmatch(header) if header else None
+    if matched is None or matched.groups() == ("", ""):
+        return 0, size  # RFC 9110, section 14.2: a server may ignore Range
+    first, last = matched.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(size, int(last) + 1) if first and last else size
+    if start >= end:
+        raise HTTPException(
+            416,
+            f"the blob has {size} bytes; the range asked for is outside",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, end
+
+
+def _range_held(held: int) -> dict[str, str]:
+    return {"Range": f"bytes=0-{held - 1}"} if held else {}
+
+
+def _done(sha256: str, size: int) -> Response:
+    return JSONResponse({"sha256": sha256, "size": size}, status_code=201)

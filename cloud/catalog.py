@@ -1,0 +1,165 @@
+"""Published models, laid out as folders for the engine.
+
+A folder is made of hard links to verified blobs (copies on another file system), appears
+whole, and is hashed again when it is first used after a start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from triparty.cloud.accounts import Principal
+from triparty.cloud.blobs import BlobStore, developer_folder
+from triparty.cloud.database import Database
+from triparty.cloud.state import Now, utc_now
+from triparty.cloud.tables import ArtifactRow
+from triparty.common.artifacts import Manifest, verify_folder
+from triparty.common.errors import ArtifactError, NotFoundError, UnavailableError
+from triparty.common.files import make_private_folder, safe_relative, sync_folder
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model that the engine may load.
+
+    Attributes:
+        developer: whose it is.
+        name: its name among the developer's models.
+        version: the newest that is neither revoked nor expired.
+        epoch: the key generation.
+        manifest: what was signed.
+        folder: verified files, a Hugging Face folder.
+    """
+
+    developer: str
+    name: str
+    version: int
+    epoch: int
+    manifest: Manifest
+    folder: Path
+
+
+@dataclass
+class _Shelf:
+    """One version of one model: its lock, and whether its files were hashed since the start."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_verified: bool = False
+
+
+class Catalog:
+    """Finds the model that a principal may use. Hashing blocks: call it from a thread."""
+
+    def __init__(
+        self, database: Database, blobs: BlobStore, folder: Path, *, clock: Now = utc_now
+    ) -> None:
+        """Serves what `database` lists from `blobs`, laid out under `folder`."""
+        make_private_folder(folder)
+        self._database = database
+        self._blobs = blobs
+        self._folder = folder
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shelves: dict[Path, _Shelf] = {}
+
+    def model_for(self, principal: Principal, name: str) -> PublishedModel:
+        """The newest usable version of a model.
+
+        Args:
+            principal: a device with a bundle for the model, or its developer.
+            name: the model's name.
+
+        Raises:
+            NotFoundError: no such model, or not for this principal.
+            UnavailableError: the files on disk are damaged.
+        """
+        now = self._clock()
+        with self._database.reading() as session:
+            if principal.role == "device":
+                _newest(session, principal, "bundle", name, now, recipient=principal.id)
+            row = _newest(session, principal, "model", name, now)
+        manifest = Manifest.from_bytes(row.manifest)
+        folder = self._folder / developer_folder(row.developer) / name / str(row.version)
+        with self._lock:
+            shelf = self._shelves.setdefault(folder, _Shelf())
+        with shelf.lock:
+            if not shelf.is_verified:
+                self._verify(manifest, folder)
+                shelf.is_verified = True
+        return PublishedModel(row.developer, name, row.version, row.epoch, manifest, folder)
+
+    def _verify(self, manifest: Manifest, folder: Path) -> None:
+        """Lays the folder out if need be, and hashes it."""
+        if folder.is_dir():
+            try:
+                verify_folder(manifest, folder)
+            except ArtifactError:
+                shutil.rmtree(folder)
+            else:
+                return
+        try:
+            self._lay_out(manifest, folder)
+            verify_folder(manifest, folder)
+        except (ArtifactError, NotFoundError) as error:
+            _log.exception("a model's files are damaged", extra={"model": manifest.name})
+            raise UnavailableError(
+                f"the files of model '{manifest.name}' on the cloud are damaged; "
+                "its developer has to publish it again"
+            ) from error
+
+    def _lay_out(self, manifest: Manifest, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
+        try:
+            for file in manifest.files:
+                target = temporary / safe_relative(file.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(self._blobs.path(manifest.developer, file.sha256), target)
+            os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(folder.parent)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _newest(
+    session: Session,
+    principal: Principal,
+    kind: str,
+    name: str,
+    now: datetime,
+    *,
+    recipient: str = "",
+) -> ArtifactRow:
+    line = (
+        (ArtifactRow.developer == principal.developer)
+        & (ArtifactRow.kind == kind)
+        & (ArtifactRow.name == name)
+        & (ArtifactRow.recipient == recipient)
+    )
+    usable = ArtifactRow.revoked.is_(False) & (ArtifactRow.expires > now)
+    newest_first = select(ArtifactRow).where(line, usable).order_by(ArtifactRow.version.desc())
+    row = session.scalars(newest_first.limit(1)).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"no model '{name}' for you here; 'triparty device models' lists them"
+        )
+    return row

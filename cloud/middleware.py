@@ -1,0 +1,150 @@
+"""What happens around every request: its id, its log line, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from triparty.cloud.problems import REQUEST_HEADER, internal_problem, problem_response
+from triparty.cloud.settings import CloudSettings
+from triparty.common.errors import RequestError, TooLargeError, TripartyError
+from triparty.common.telemetry import request_id
+
+_access = logging.getLogger("triparty.cloud.access")
+_BLOB = re.compile(r"/v1/blobs/[^/]*")
+_ROWS = re.compile(r"/v1/.*/(step|forward)")
+CLIENT_CLOSED = 499
+FRAME_HEADER_BYTES = 64
+
+
+class Observed:
+    """Gives each request an id, catches what nothing else caught, and writes the access log.
+
+    The log names the route's template, never the path: a session's id opens it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wraps `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        current = secrets.token_hex(8)
+        before = request_id.set(current)
+        seen = {"status": CLIENT_CLOSED, "bytes_in": 0, "bytes_out": 0}
+        began = time.perf_counter()
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            seen["bytes_in"] += len(message.get("body", b""))
+            return message
+
+        async def marked_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seen["status"] = message["status"]
+                MutableHeaders(scope=message)[REQUEST_HEADER] = current
+            seen["bytes_out"] += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, counted_receive, marked_send)
+        except ClientDisconnect:
+            pass  # nobody is left to answer
+        except Exception:  # the outermost edge
+            logging.getLogger(__name__).exception("failed")
+            if seen["status"] != CLIENT_CLOSED:
+                raise  # the answer is half-way out: only a cut connection tells
+            await internal_problem()(scope, counted_receive, marked_send)
+        finally:
+            duration_ms = round((time.perf_counter() - began) * 1000, 2)
+            _access.info("request", extra=_fields(scope) | seen | {"duration_ms": duration_ms})
+            request_id.reset(before)
+
+
+def _fields(scope: Scope) -> dict[str, object]:
+    state = scope.get("state", {})
+    route = getattr(scope.get("route"), "path", None)
+    fields: dict[str, object] = {"method": scope["method"], "route": route}
+    if principal := state.get("principal"):
+        fields |= {"principal": principal.id, "role": principal.role}
+    if problem := state.get("problem"):
+        fields["problem"] = problem
+    return fields
+
+
+class Bounded:
+    """Refuses a body that is too large, announced or not, too slow, or not JSON."""
+
+    def __init__(self, app: ASGIApp, settings: CloudSettings) -> None:
+        """Wraps `app` with the limits of `settings`."""
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = self._limit(scope)
+        announced = headers.get("content-length", "0")
+        refused: TripartyError | None = None
+        status = None
+        if not (announced.isascii() and announced.isdigit()) or int(announced) > limit:
+            refused = TooLargeError(_too_large(limit))
+        elif self._wants_json(scope, headers):
+            refused = RequestError("expected 'Content-Type: application/json'")
+            status = 415
+        if refused:
+            await problem_response(refused, status=status)(scope, receive, send)
+            return
+        await self._app(scope, self._bounded(receive, limit), send)
+
+    def _bounded(self, receive: Receive, limit: int) -> Receive:
+        taken, has_more = 0, True
+        timeout_s = self._settings.body_timeout_s
+
+        async def bounded_receive() -> Message:
+            nonlocal taken, has_more
+            try:
+                async with asyncio.timeout(timeout_s if has_more else None):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"no more body for {timeout_s:g} s") from error
+            has_more = message.get("more_body", False)
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise HTTPException(TooLargeError.status, _too_large(limit))
+            return message
+
+        return bounded_receive
+
+    def _limit(self, scope: Scope) -> int:
+        if _BLOB.fullmatch(scope["path"]):
+            return self._settings.max_blob_bytes
+        if _ROWS.fullmatch(scope["path"]):
+            return self._settings.max_body_bytes + FRAME_HEADER_BYTES
+        return self._settings.max_json_bytes
+
+    @staticmethod
+    def _wants_json(scope: Scope, headers: Headers) -> bool:
+        if _BLOB.fullmatch(scope["path"]) or _ROWS.fullmatch(scope["path"]):
+            return False
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        return has_body and media_type != "application/json"
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is larger than this route's limit of {limit} bytes"

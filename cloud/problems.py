@@ -1,0 +1,92 @@
+"""Every answer that is no success is an RFC 9457 problem document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from triparty.common.errors import (
+    AuthError,
+    CloudError,
+    LimitError,
+    NotFoundError,
+    RequestError,
+    TooLargeError,
+    TripartyError,
+    UnavailableError,
+    to_problem,
+)
+from triparty.common.telemetry import request_id
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_HEADER = "Triparty-Request"
+DEFAULT_RETRY_S = 5
+_log = logging.getLogger(__name__)
+
+
+def problem_response(
+    error: TripartyError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer for an error.
+
+    Args:
+        error: what went wrong; its message goes to the client.
+        status: another HTTP status than the error's own.
+        headers: further headers.
+    """
+    problem = to_problem(error)
+    status = problem["status"] = status or error.status
+    sent = dict(headers or {})
+    if status == 401:
+        sent.setdefault("WWW-Authenticate", "Bearer")
+    if status in (429, 503):
+        sent["Retry-After"] = str(error.extra.get("retry_after_s", DEFAULT_RETRY_S))
+    return JSONResponse(problem, status, headers=sent, media_type=MEDIA_TYPE)
+
+
+def internal_problem() -> JSONResponse:
+    """The answer for a failure of the cloud itself: no internals, only where to look."""
+    current = request_id.get()
+    text = f"the cloud failed; its operator finds the cause in the log under request {current}"
+    return problem_response(CloudError(text, request=current))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turns every exception of the routes and of the framework into a problem document."""
+
+    @app.exception_handler(TripartyError)
+    async def ours(request: Request, error: TripartyError) -> JSONResponse:
+        is_internal = error.status >= 500 and not isinstance(error, UnavailableError)
+        request.state.problem = error.slug
+        if is_internal:
+            _log.error("failed", exc_info=error, extra={"problem": error.slug})
+            return internal_problem()
+        return problem_response(error)
+
+    @app.exception_handler(AnyHTTPException)
+    async def framework(request: Request, error: HTTPException) -> JSONResponse:
+        detail = str(error.detail)
+        kinds: dict[int, TripartyError] = {
+            401: AuthError(detail),
+            404: NotFoundError("no such route"),
+            405: RequestError(f"this route has no {request.method}"),
+            413: TooLargeError(detail),
+            429: LimitError(detail),
+        }
+        ours = kinds.get(error.status_code) or RequestError(detail)
+        request.state.problem = ours.slug
+        return problem_response(ours, status=error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]  # its input is not repeated: it may be a secret
+        where = ".".join(str(part) for part in first["loc"])
+        text = f"{where}: {first['msg']}"[:300]
+        plain = "".join(char if char.isprintable() else "?" for char in text)
+        request.state.problem = RequestError.slug
+        return problem_response(RequestError(plain), status=422)

@@ -1,0 +1,224 @@
+"""`cloud serve`: the application on a socket, with TLS, until it is told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import uvicorn
+
+from triparty.cloud.app import check_engine, create_app
+from triparty.cloud.initialise import url_of
+from triparty.cloud.settings import CloudSettings
+from triparty.cloud.tls import read_pin
+from triparty.common.errors import SettingsError, StateError
+from triparty.common.files import write_private
+
+RUNNING_FILE = "serving.json"
+LOCK_FILE = ".lock"
+LOCK_ATTEMPTS = 5
+DRAIN_S = 20
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A cloud that accepts connections."""
+
+    url: str
+    pin: str | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the operator's commands need of a server on this machine; DATA/serving.json.
+
+    Attributes:
+        url: where it listens.
+        database: its SQLAlchemy URL.
+        certificate: its certificate file; None without TLS.
+    """
+
+    url: str
+    database: str = field(repr=False)
+    certificate: str | None
+
+    def save(self, file: Path) -> None:
+        """Writes it for `find_running`, mode 0600: the database's URL may hold a password."""
+        write_private(file, json.dumps(asdict(self)).encode())
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that says when its socket accepts."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if not self.should_exit:
+            self._on_ready()
+
+
+def check_exposure(settings: CloudSettings, *, allow_insecure: bool) -> None:
+    """Refuses to put tokens and rows on a network in the clear.
+
+    Raises:
+        SettingsError: an address that others can reach, and no certificate.
+    """
+    if settings.is_loopback or settings.certificate_files:
+        return
+    if not allow_insecure:
+        raise SettingsError(
+            f"{settings.host} is not loopback and there is no certificate: run 'cloud init "
+            "--self-signed', give --cert and --key, or accept with --insecure-no-tls that "
+            "everyone on the network can read and use the tokens and rows"
+        )
+    _log.warning(
+        "no TLS: everyone on the network path can read tokens, rows and replies, act as any "
+        "principal, and change answers"
+    )
+
+
+def serve(
+    settings: CloudSettings, *, allow_insecure: bool, announce: Callable[[Ready], None]
+) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes the requests under way.
+
+    Args:
+        settings: from `load_settings`.
+        allow_insecure: `--insecure-no-tls`.
+        announce: called once, when the socket accepts connections.
+
+    Raises:
+        SettingsError: settings that cannot be served.
+        StateError: the address is taken, or another cloud serves this folder.
+    """
+    check_engine(settings)
+    check_exposure(settings, allow_insecure=allow_insecure)
+    files = settings.certificate_files
+    pin = read_pin(files[0]) if files else None
+    with _listening(settings) as listener, _only_one(settings.data):
+        port = listener.getsockname()[1]
+        ready = Ready(url_of(settings.host, port, is_tls=files is not None), pin)
+        running = settings.data / RUNNING_FILE
+
+        def on_ready() -> None:
+            Running(ready.url, settings.database_url, files and str(files[0])).save(running)
+            announce(ready)
+
+        server = _Server(_config(settings, files), on_ready)
+        try:
+            with _terminated_quietly():
+                server.run(sockets=[listener])
+        finally:
+            running.unlink(missing_ok=True)
+    if not server.started:
+        raise StateError("the cloud did not start; the log on stderr says why")
+
+
+@contextmanager
+def _terminated_quietly() -> Iterator[None]:
+    """Exit code 0 after draining, although uvicorn sends itself the signal again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _config(settings: CloudSettings, files: tuple[Path, Path] | None) -> uvicorn.Config:
+    tls: dict[str, Any] = {}
+    if files:
+        tls = {"ssl_certfile": str(files[0]), "ssl_keyfile": str(files[1])}
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,  # ours
+        access_log=False,  # ours: no paths, no addresses
+        server_header=False,
+        proxy_headers=False,  # nobody may claim another address
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=DRAIN_S,
+        lifespan="on",
+        ws="none",
+        **tls,
+    )
+    try:
+        config.load()
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError(f"the certificate or its key cannot be used: {error}") from error
+    if config.ssl:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config
+
+
+@contextmanager
+def _listening(settings: CloudSettings) -> Iterator[socket.socket]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {settings.host}: {error.strerror}") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise StateError(f"cannot listen on {where}: {error.strerror}") from error
+        yield listener
+
+
+@contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Keeps a second server off the folder: blobs under way are known to one process only."""
+    with (data / LOCK_FILE).open("w") as lock:
+        for attempt in range(LOCK_ATTEMPTS):
+            if _lock(lock):
+                break
+            if attempt + 1 == LOCK_ATTEMPTS:
+                raise StateError(f"another 'triparty cloud serve' uses {data}")
+            time.sleep(0.1)  # `find_running` holds it for a moment
+        yield
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether the lock is ours now, until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def find_running(data: Path) -> Running | None:
+    """The server that serves this folder now; None if there is none.
+
+    A server that was killed leaves its file, but not its lock: without the second look a
+    command could send its token to whoever listens on that port now.
+    """
+    try:
+        with (data / LOCK_FILE).open("r+") as lock:
+            if _lock(lock):
+                return None
+        document = json.loads((data / RUNNING_FILE).read_text(encoding="utf-8"))
+        return Running(**document)
+    except (OSError, ValueError, TypeError):
+        return None

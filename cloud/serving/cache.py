@@ -1,0 +1,127 @@
+"""The key/value cache of one session: transformers' cache, growing without a copy per step.
+
+transformers' `DynamicLayer` concatenates, so that every step copies the whole cache.
+`GrowingLayer` writes into a buffer that doubles when it is full: a step copies its own rows,
+and growing to `n` rows copies less than `2 n` rows in all.
+
+Shapes are those of transformers: (1, H, T, d), `H` key/value heads of width `d`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicLayer
+
+from triparty.common.errors import CloudError
+
+FIRST_CAPACITY = 64
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its registry hook
+    """The keys and values of one layer, as views of buffers with room to grow."""
+
+    def __init__(self, *, most_rows: int) -> None:
+        """An empty layer whose buffers never have more than `most_rows` rows."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._most_rows = most_rows
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows held."""
+        return 0 if self.keys is None else self.keys.shape[-2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return sum(buffer.nbytes for buffer in self._buffers or ())
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends rows; returns all keys and values, (1, H, T, d) each."""
+        start = self.rows
+        end = start + key_states.shape[-2]
+        keys, values = self._room_for(end, key_states, value_states)
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self._show(end)
+        return keys[:, :, :end], values[:, :, :end]
+
+    def crop_to(self, rows: int) -> None:
+        """Forgets everything after the first `rows` rows; keeps the room."""
+        if rows > self.rows:
+            raise CloudError(f"the session's cache has {self.rows} rows, expected {rows}")
+        if rows < self.rows:
+            self._show(rows)
+
+    def copy(self, rows: int) -> GrowingLayer:
+        """A layer of its own with the first `rows` rows."""
+        layer = GrowingLayer(most_rows=self._most_rows)
+        if rows and self.keys is not None and self.values is not None:
+            layer.update(self.keys[:, :, :rows], self.values[:, :, :rows])
+        return layer
+
+    def _room_for(
+        self, rows: int, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        old = self._buffers
+        if old is not None and rows <= old[0].shape[-2]:
+            return old
+        capacity = FIRST_CAPACITY if old is None else 2 * old[0].shape[-2]
+        capacity = max(rows, min(capacity, self._most_rows))
+        new = (_empty(key_states, capacity), _empty(value_states, capacity))
+        if old is None:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.is_initialized = True
+        else:
+            for target, source in zip(new, old, strict=True):
+                target[:, :, : self.rows] = source[:, :, : self.rows]
+        self._buffers = new
+        return new
+
+    def _show(self, rows: int) -> None:
+        if self._buffers is not None:
+            self.keys, self.values = (buffer[:, :, :rows] for buffer in self._buffers)
+
+
+def _empty(like: torch.Tensor, rows: int) -> torch.Tensor:
+    batch, heads, _, width = like.shape
+    return like.new_empty((batch, heads, rows, width))
+
+
+@dataclass(frozen=True, eq=False)
+class SessionCache:
+    """The key/value cache of one session.
+
+    Attributes:
+        layers: one of each attention layer of the model, in order.
+    """
+
+    layers: tuple[GrowingLayer, ...]
+
+    @classmethod
+    def empty(cls, *, layers: int, most_rows: int) -> SessionCache:
+        """A cache without rows."""
+        return cls(tuple(GrowingLayer(most_rows=most_rows) for _ in range(layers)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated, all layers."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    def crop_to(self, rows: int) -> None:
+        """Forgets everything after the first `rows` rows.
+
+        Raises:
+            CloudError: the cache has fewer.
+        """
+        for layer in self.layers:
+            layer.crop_to(rows)
+
+    def copy(self, rows: int) -> SessionCache:
+        """An independent cache with the first `rows` rows."""
+        return SessionCache(tuple(layer.copy(rows) for layer in self.layers))

@@ -1,0 +1,128 @@
+"""The seam between serving and whatever runs a model: rows in, replies out, caches inside.
+
+Serving (sessions, scheduling, HTTP) knows an `Engine` only by this protocol. `local.py`
+implements it with one model in this process; an engine on other machines implements the same
+four members and pins a session to the replica that holds its cache.
+
+An engine is called by one thread at a time. It needs no bookkeeping of its own to survive
+failures: every piece of work says at which position its rows begin, and whatever a session's
+cache holds from there on (rows of a failed batch, of a cancelled step, or taken back) is
+replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.common.errors import RequestError
+
+Rows = NDArray[np.float32]
+"""Embedding rows of one session, shape (T, D)."""
+
+Arrays = tuple[NDArray[Any], ...]
+"""A reply: the arrays of its frames, in order."""
+
+
+class ReplyKind(StrEnum):
+    """What a device may ask for about the last row of a step."""
+
+    HIDDEN = "hidden"
+    LOGITS = "logits"
+    TOPK = "topk"
+    ID = "id"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to answer about the last row of a step.
+
+    Attributes:
+        kind: `hidden` (1, D) after the final norm; `logits` (1, V); `topk` values (1, K) and
+            their int32 indices (1, K), largest first; `id` (1,) the int32 argmax.
+        k: how many values `topk` has; 0 for the others.
+    """
+
+    kind: ReplyKind
+    k: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The reply that a `Triparty-Reply` header asks for.
+
+        Raises:
+            RequestError: not one of `hidden`, `logits`, `topk=K`, `id`.
+        """
+        name, equals, count = text.partition("=")
+        if name == ReplyKind.TOPK and _is_count(count):
+            return cls(ReplyKind.TOPK, int(count))
+        if name in (ReplyKind.HIDDEN, ReplyKind.LOGITS, ReplyKind.ID) and not equals:
+            return cls(ReplyKind(name))
+        raise RequestError(
+            f"Triparty-Reply is hidden, logits, topk=K (K at least 1) or id, got {text[:40]!r}"
+        )
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What serving must know of a loaded model.
+
+    Attributes:
+        family: the configuration's `model_type`.
+        width: columns D of the rows.
+        vocabulary: columns V of the logits.
+        positions: most rows that a sequence may have.
+    """
+
+    family: str
+    width: int
+    vocabulary: int
+    positions: int
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What one session contributes to a batch.
+
+    Attributes:
+        session: whose cache.
+        position: rows of the session before these; its cache is cut there first.
+        rows: the next rows (T, D), T at least 1.
+        reply: what to answer about the last of them, or None when the rest of the step is
+            still to come.
+    """
+
+    session: str
+    position: int
+    rows: Rows
+    reply: Reply | None
+
+
+class Engine(Protocol):
+    """One loaded model, and the caches of its sessions."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What serving must know of the model."""
+
+    def run(self, batch: Sequence[Work]) -> list[Arrays]:
+        """Runs a batch of different sessions.
+
+        Returns:
+            For each work its reply, float32 and int32; empty where none was asked for.
+        """
+
+    def fork(self, source: str, target: str, *, position: int) -> None:
+        """Gives session `target` a copy of the first `position` rows of `source`'s cache."""
+
+    def close(self, session: str) -> None:
+        """Frees a session's cache; nothing if it has none."""

@@ -1,0 +1,179 @@
+"""Loaded models: each with its engine and the thread that owns it, loaded when first asked for.
+
+All methods are for the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from triparty.cloud.serving.engine import Engine
+from triparty.cloud.serving.scheduler import Limits
+from triparty.cloud.serving.settings import ServingSettings
+from triparty.cloud.serving.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+CHUNK_ROWS = 512
+"""Most rows of prompts in a batch: what a decoder waits for between two of its rows."""
+
+
+class ServableModel(Protocol):
+    """A published model; `catalog.PublishedModel` is one."""
+
+    @property
+    def developer(self) -> str:
+        """Whose model."""
+
+    @property
+    def name(self) -> str:
+        """Name among the developer's models."""
+
+    @property
+    def version(self) -> int:
+        """Rises with every publication."""
+
+    @property
+    def epoch(self) -> int:
+        """Key generation."""
+
+    @property
+    def folder(self) -> Path:
+        """Verified files laid out as a Hugging Face folder."""
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """Which model, exactly."""
+
+    developer: str
+    name: str
+    version: int
+    epoch: int
+
+    @classmethod
+    def of(cls, model: ServableModel) -> ModelKey:
+        """The key of a published model."""
+        return cls(model.developer, model.name, model.version, model.epoch)
+
+    def replaces(self, other: ModelKey) -> bool:
+        """Whether this is a newer version of the same model."""
+        same = (self.developer, self.name) == (other.developer, other.name)
+        return same and self.version > other.version
+
+
+@dataclass(frozen=True, eq=False)
+class Hosted:
+    """A loaded model.
+
+    Attributes:
+        key: which.
+        engine: runs it; only the worker's thread may call its methods.
+        worker: its thread.
+        positions: most rows of a session.
+    """
+
+    key: ModelKey
+    engine: Engine
+    worker: Worker
+    positions: int
+
+
+def load_local(folder: Path) -> Engine:
+    """The engine of this process; imports torch and transformers when first called."""
+    from triparty.cloud.serving.local import LocalEngine
+
+    return LocalEngine.load(folder)
+
+
+class Models:
+    """The loaded models."""
+
+    def __init__(self, settings: ServingSettings, *, load: Callable[[Path], Engine]) -> None:
+        """No model yet.
+
+        Args:
+            settings: limits.
+            load: makes an engine of a model's folder; called in a thread.
+        """
+        self._settings = settings
+        self._load = load
+        self._limits = Limits(
+            batch_rows=max(2, settings.max_batch_rows),
+            chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
+        )
+        self._tasks: dict[ModelKey, asyncio.Task[Hosted]] = {}
+
+    async def host(self, model: ServableModel) -> Hosted:
+        """The loaded model; requests that ask at once share one load.
+
+        A load goes on when its request is cancelled; one that fails is tried again by the
+        next request.
+
+        Raises:
+            CheckpointError: the folder cannot be served.
+        """
+        key = ModelKey.of(model)
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.create_task(self._host(key, model.folder))
+            self._tasks[key] = task
+            task.add_done_callback(lambda done: self._forget_failed(key, done))
+        return await asyncio.shield(task)
+
+    def loaded(self) -> list[Hosted]:
+        """The models that are ready."""
+        return list(self._ready())
+
+    async def unload_replaced(self, in_use: Callable[[Hosted], bool]) -> None:
+        """Unloads each model without sessions of which a newer version is loaded."""
+        loaded = self.loaded()
+        for old in loaded:
+            if any(new.key.replaces(old.key) for new in loaded) and not in_use(old):
+                del self._tasks[old.key]
+                await asyncio.to_thread(old.worker.stop)
+                _log.info(
+                    "model unloaded", extra={"model": old.key.name, "version": old.key.version}
+                )
+
+    async def stop(self) -> None:
+        """Stops all models' threads; steps that wait fail."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for hosted in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(hosted, Hosted):
+                await asyncio.to_thread(hosted.worker.stop)
+
+    async def _host(self, key: ModelKey, folder: Path) -> Hosted:
+        engine = await asyncio.to_thread(self._load, folder)
+        worker = Worker(
+            engine, self._limits, name=f"model-{key.name}", on_start=self._set_threads
+        )
+        worker.start()
+        _log.info(
+            "model loaded",
+            extra={"model": key.name, "version": key.version, "epoch": key.epoch},
+        )
+        positions = min(self._settings.max_positions, engine.info.positions)
+        return Hosted(key, engine, worker, positions)
+
+    def _set_threads(self) -> None:
+        if self._settings.threads:
+            import torch
+
+            torch.set_num_threads(self._settings.threads)
+
+    def _forget_failed(self, key: ModelKey, task: asyncio.Task[Hosted]) -> None:
+        failed = task.cancelled() or task.exception() is not None
+        if failed and self._tasks.get(key) is task:
+            del self._tasks[key]
+
+    def _ready(self) -> Iterator[Hosted]:
+        for task in self._tasks.values():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                yield task.result()

@@ -1,0 +1,146 @@
+"""The engine in this process: one stock model, on one GPU or the CPU, and its caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from triparty.cloud.serving.attention import PackedBatch, Span
+from triparty.cloud.serving.cache import SessionCache
+from triparty.cloud.serving.engine import Arrays, ModelInfo, Reply, ReplyKind, Work
+from triparty.cloud.serving.loading import load_model
+from triparty.common.errors import LimitError, UnsupportedModelError
+
+OUT_OF_MEMORY_RETRY_S = 5
+
+
+class LocalEngine:
+    """Runs packed batches of sessions through one model; see `Engine`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """An engine of a model loaded with packed attention (`load_model`)."""
+        config = model.config
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if not isinstance(head, torch.nn.Linear):
+            raise UnsupportedModelError(f"{type(model).__name__} has no linear head")
+        self._model = model
+        self._body = model.base_model
+        self._head = head
+        self._layers: int = config.num_hidden_layers
+        self._caches: dict[str, SessionCache] = {}
+        self._info = ModelInfo(
+            family=config.model_type,
+            width=config.hidden_size,
+            vocabulary=config.vocab_size,
+            positions=config.max_position_embeddings,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The engine of a published folder, on the GPU if there is one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(load_model(folder, device=device))
+
+    @property
+    def info(self) -> ModelInfo:
+        """What serving must know of the model."""
+        return self._info
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the sessions' caches have allocated."""
+        return sum(cache.nbytes for cache in self._caches.values())
+
+    def run(self, batch: Sequence[Work]) -> list[Arrays]:
+        """Runs a batch of different sessions; see `Engine.run`."""
+        try:
+            with torch.inference_mode():
+                hidden = self._forward(batch)
+                return self._replies(batch, hidden)
+        except torch.OutOfMemoryError as error:
+            raise LimitError(
+                "the accelerator has no memory left for this step: repeat it later",
+                retry_after_s=OUT_OF_MEMORY_RETRY_S,
+            ) from error
+
+    def fork(self, source: str, target: str, *, position: int) -> None:
+        """Copies the first `position` rows of a cache; see `Engine.fork`."""
+        with torch.inference_mode():
+            self._caches[target] = self._cache(source).copy(position)
+
+    def close(self, session: str) -> None:
+        """Frees a session's cache; see `Engine.close`."""
+        self._caches.pop(session, None)
+
+    def _cache(self, session: str) -> SessionCache:
+        cache = self._caches.get(session)
+        if cache is None:
+            cache = SessionCache.empty(layers=self._layers, most_rows=self._info.positions)
+            self._caches[session] = cache
+        return cache
+
+    def _forward(self, batch: Sequence[Work]) -> torch.Tensor:
+        """The hidden states (B, D) of the last row of each work, after the final norm."""
+        device, dtype = self._head.weight.device, self._head.weight.dtype
+        spans = [
+            Span.of(
+                position=work.position,
+                rows=len(work.rows),
+                cache=self._cache(work.session),
+                device=device,
+            )
+            for work in batch
+        ]
+        rows = torch.from_numpy(np.concatenate([work.rows for work in batch]))
+        positions = np.concatenate(
+            [np.arange(work.position, work.position + len(work.rows)) for work in batch]
+        )
+        output = self._body(
+            inputs_embeds=rows.to(device=device, dtype=dtype)[None],
+            position_ids=torch.from_numpy(positions).to(device)[None],
+            use_cache=False,
+            packed=PackedBatch(spans),
+        )
+        last = np.cumsum([len(work.rows) for work in batch]) - 1
+        hidden: torch.Tensor = output.last_hidden_state[0, torch.from_numpy(last).to(device)]
+        return hidden
+
+    def _replies(self, batch: Sequence[Work], hidden: torch.Tensor) -> list[Arrays]:
+        """The reply of each work from its hidden state; the head runs on what needs it."""
+        wanted = [
+            at
+            for at, work in enumerate(batch)
+            if work.reply is not None and work.reply.kind is not ReplyKind.HIDDEN
+        ]
+        row_of = {at: row for row, at in enumerate(wanted)}
+        logits = self._head(hidden[wanted]).float() if wanted else hidden
+        return [
+            _reply(work.reply, hidden[at], logits[row_of.get(at, 0)])
+            for at, work in enumerate(batch)
+        ]
+
+
+def _reply(reply: Reply | None, hidden: torch.Tensor, logits: torch.Tensor) -> Arrays:
+    if reply is None:
+        return ()
+    match reply.kind:
+        case ReplyKind.HIDDEN:
+            return (_array(hidden.float()[None]),)
+        case ReplyKind.LOGITS:
+            return (_array(logits[None]),)
+        case ReplyKind.ID:
+            return (_array(logits.argmax()[None].int()),)
+        case ReplyKind.TOPK:
+            values, indices = logits.topk(reply.k)
+            return _array(values[None]), _array(indices[None].int())
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32 | np.int32]:
+    array: NDArray[np.float32 | np.int32] = tensor.cpu().numpy()
+    return array

@@ -1,0 +1,207 @@
+"""The session routes of HTTP: open, step, rollback, fork, close.
+
+Authorisation comes first, then the session (a foreign one and an unknown one are the same
+404), then the headers, and only then the body, which is bounded while it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+
+from triparty.cloud.accounts import Principal
+from triparty.cloud.auth import require
+from triparty.cloud.serving.engine import Reply, ReplyKind, Rows
+from triparty.cloud.serving.serving import Serving, SessionInfo, StepRequest
+from triparty.common.errors import RequestError, TooLargeError
+from triparty.common.wire import MEDIA_TYPE, decode_frames
+
+router = APIRouter(prefix="/v1", tags=["sessions"])
+
+may_infer = require("infer")
+Inferrer = Annotated[Principal, Depends(may_infer)]
+
+REPLIES = [kind.value for kind in ReplyKind]
+HEADER_BYTES = 64  # more than the header of a frame with four dims
+JSON_LIMIT_BYTES = 4096
+BODY_TIMEOUT_S = 60.0
+CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for any more
+
+_POSITION = re.compile(r"[0-9]{1,10}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
+_T = TypeVar("_T")
+
+_FRAME = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+_STEP_HEADERS = [
+    {"name": name, "in": "header", "required": True, "schema": {"type": kind}, "description": d}
+    for name, kind, d in (
+        ("Triparty-Position", "integer", "position of the first row"),
+        ("Triparty-Request-Id", "string", "client's name for the step, at most 64 characters"),
+        ("Triparty-Reply", "string", "hidden, logits, topk=K or id, about the last row"),
+    )
+]
+
+
+# First, because routes are tried in this order and this one is asked once a token.
+@router.post(
+    "/sessions/{session_id}/step",
+    response_class=Response,
+    responses={200: _FRAME},
+    openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _STEP_HEADERS},
+)
+async def step(session_id: str, request: Request, principal: Inferrer) -> Response:
+    """Appends rows to a session; answers about the last of them."""
+    serving = _serving(request)
+    limit_bytes = serving.step_limit_bytes(principal.id, session_id)
+    position, request_id, reply = _step_headers(request.headers)
+    body = await _read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
+    rows = _rows(body, limit_bytes=limit_bytes)
+    answer = await _unless_gone(
+        request,
+        serving.step(
+            principal.id,
+            session_id,
+            StepRequest(position=position, request_id=request_id, reply=reply, rows=rows),
+        ),
+    )
+    if answer is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return Response(
+        content=answer.body,
+        media_type=MEDIA_TYPE,
+        headers={"Triparty-Position": str(answer.position)},
+    )
+
+
+@router.post("/models/{name}/sessions", status_code=201)
+async def open_session(name: str, request: Request, principal: Inferrer) -> dict[str, Any]:
+    """Opens a session on the newest version of a model."""
+    catalog = request.app.state.catalog
+    model = await asyncio.to_thread(catalog.model_for, principal, name)
+    serving = _serving(request)
+    return _session_body(await serving.open_session(principal.id, model), serving)
+
+
+@router.post("/sessions/{session_id}/rollback")
+async def rollback(session_id: str, request: Request, principal: Inferrer) -> dict[str, int]:
+    """Takes back the rows from a position on; the body is `{"position": N}`."""
+    serving = _serving(request)
+    serving.step_limit_bytes(principal.id, session_id)
+    position = _position_in(await _read_body(request, limit_bytes=JSON_LIMIT_BYTES))
+    return {"position": await serving.rollback(principal.id, session_id, position)}
+
+
+@router.post("/sessions/{session_id}/fork", status_code=201)
+async def fork(session_id: str, request: Request, principal: Inferrer) -> dict[str, Any]:
+    """Opens a second session with the same rows."""
+    serving = _serving(request)
+    return _session_body(await serving.fork(principal.id, session_id), serving)
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+async def close(session_id: str, request: Request, principal: Inferrer) -> Response:
+    """Closes a session."""
+    _serving(request).close(principal.id, session_id)
+    return Response(status_code=204)
+
+
+def _serving(request: Request) -> Serving:
+    serving: Serving = request.app.state.serving
+    return serving
+
+
+def _session_body(info: SessionInfo, serving: Serving) -> dict[str, Any]:
+    return {
+        "session": info.session,
+        "model": info.model,
+        "version": info.version,
+        "epoch": info.epoch,
+        "position": info.position,
+        "replies": REPLIES,
+        "limits": {
+            "rows_per_step": serving.rows_per_step,
+            "positions": info.positions,
+            "idle_s": serving.idle_s,
+        },
+    }
+
+
+def _step_headers(headers: Mapping[str, str]) -> tuple[int, str, Reply]:
+    position = headers.get("Triparty-Position", "")
+    if not _POSITION.fullmatch(position):
+        raise RequestError(
+            f"Triparty-Position is the position of the first row, got {position[:40]!r}"
+        )
+    request_id = headers.get("Triparty-Request-Id", "")
+    if not _REQUEST_ID.fullmatch(request_id):
+        raise RequestError(
+            "Triparty-Request-Id is 1 to 64 visible ASCII characters, "
+            f"got {len(request_id)} characters"
+        )
+    return int(position), request_id, Reply.parse(headers.get("Triparty-Reply", ""))
+
+
+async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
+    """The body, never holding more than `limit_bytes` of it.
+
+    Raises:
+        TooLargeError: the body is longer.
+        RequestError: it did not arrive in time.
+    """
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdigit() and int(declared[:20]) > limit_bytes:
+        raise TooLargeError(f"the body has {declared[:20]} bytes, limit {limit_bytes}")
+    chunks, held = [], 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                held += len(chunk)
+                if held > limit_bytes:
+                    raise TooLargeError(f"the body has more than {limit_bytes} bytes")
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise RequestError(f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from error
+    return b"".join(chunks)
+
+
+def _rows(body: bytes, *, limit_bytes: int) -> Rows:
+    """The rows (T, D) of a step's one frame, float32."""
+    (frame,) = decode_frames(body, limit_bytes=limit_bytes, max_frames=1)
+    rows = frame.as_float32()
+    if not np.isfinite(rows).all():
+        raise RequestError("the rows of a step are finite numbers, got NaN or infinity")
+    return rows
+
+
+def _position_in(body: bytes) -> int:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError('the body of a rollback is JSON: {"position": N}') from error
+    position = document.get("position") if isinstance(document, dict) else None
+    if not isinstance(position, int) or isinstance(position, bool) or position < 0:
+        raise RequestError('the body of a rollback is {"position": N}, N at least 0')
+    return position
+
+
+async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T | None:
+    """The result of `work`, or None when the client left first; the work is then cancelled."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

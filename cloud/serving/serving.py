@@ -1,0 +1,380 @@
+"""Serving as the routes see it: models on demand, sessions, steps.
+
+The path of a step: `routes` -> `Serving.step` -> `worker` -> `scheduler` -> `engine`, and the
+answer back through the step's future. Everything here runs in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import InvalidStateError
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from triparty.cloud.serving.engine import Arrays, Engine, Reply, ReplyKind, Rows
+from triparty.cloud.serving.hosting import (
+    Hosted,
+    ModelKey,
+    Models,
+    ServableModel,
+    load_local,
+)
+from triparty.cloud.serving.sessions import (
+    Session,
+    SessionLimits,
+    Sessions,
+    StoredReply,
+    session_not_found,
+)
+from triparty.cloud.serving.settings import ServingSettings
+from triparty.cloud.serving.traffic import Trace
+from triparty.cloud.serving.worker import Step, WorkerCounts
+from triparty.common.errors import (
+    LimitError,
+    PositionError,
+    RequestError,
+    TooLargeError,
+    UnavailableError,
+)
+from triparty.common.wire import Frame, encode_frames
+
+_log = logging.getLogger(__name__)
+
+MAX_PENDING = 2
+"""Requests on one session at a time: the running one, and the retry of a client in doubt."""
+
+FLOAT32_BYTES = 4
+LOOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What a client learns about its session.
+
+    Attributes:
+        session: its id.
+        model: name of the model.
+        version: of the model.
+        epoch: key generation of the model.
+        position: rows that the session has.
+        positions: most rows that it may have.
+    """
+
+    session: str
+    model: str
+    version: int
+    epoch: int
+    position: int
+    positions: int
+
+    @classmethod
+    def of(cls, session: Session[Hosted]) -> SessionInfo:
+        """The public part of a session."""
+        hosted = session.hosted
+        key = hosted.key
+        return cls(
+            session.id, key.name, key.version, key.epoch, session.position, hosted.positions
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StepRequest:
+    """One step as a client sends it.
+
+    Attributes:
+        position: where its first row belongs.
+        request_id: the client's name for the step; repeating it repeats the answer.
+        reply: what to answer.
+        rows: (T, D) float32.
+    """
+
+    position: int
+    request_id: str
+    reply: Reply
+    rows: Rows
+
+
+class Serving:
+    """All loaded models and open sessions of a cloud."""
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        *,
+        load: Callable[[Path], Engine] = load_local,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Serving that is not started yet.
+
+        Args:
+            settings: limits.
+            load: makes an engine of a model's folder; called in a thread.
+            clock: seconds that never go back, for idle times.
+        """
+        self._settings = settings
+        self._models = Models(settings, load=load)
+        self._sessions: Sessions[Hosted] = Sessions(
+            SessionLimits(
+                per_principal=settings.max_sessions_per_principal,
+                in_all=settings.max_sessions,
+                idle_s=settings.session_idle_s,
+            ),
+            on_close=_free,
+            clock=clock,
+        )
+        self._trace: Trace | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
+
+    async def start(self) -> None:
+        """Accepts sessions from now on.
+
+        Raises:
+            SettingsError: the trace file cannot be opened.
+        """
+        if self._settings.trace is not None:
+            self._trace = Trace(self._settings.trace)
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Ends all sessions, fails what waits, and stops the models' threads."""
+        self._loop = None
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+            self._sweeper = None
+        await self._models.stop()
+        self._sessions.close_all()
+        if self._trace is not None:
+            self._trace.close()
+            self._trace = None
+
+    async def open_session(self, principal_id: str, model: ServableModel) -> SessionInfo:
+        """Opens a session on a model, loading the model if need be.
+
+        Raises:
+            LimitError: too many sessions.
+            CheckpointError: the model cannot be served.
+            UnavailableError: the cloud is shutting down.
+        """
+        self._check_running()
+        self._sessions.check_room(principal_id)
+        hosted = await self._models.host(model)
+        self._check_running()
+        return SessionInfo.of(self._sessions.open(principal_id, hosted))
+
+    async def step(
+        self, principal_id: str, session_id: str, request: StepRequest
+    ) -> StoredReply:
+        """Runs a step; a repeated request id gets the stored answer again.
+
+        A step that is cancelled or fails leaves the session where it was.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            PositionError: the step does not continue the session.
+            TooLargeError: more rows than a step or the session may have.
+            LimitError: too many requests on one session at once.
+            RequestError: rows of the wrong width, or more values than the model has.
+            UnavailableError: the cloud is shutting down.
+            CloudError: the model failed.
+        """
+        async with self._turn(principal_id, session_id) as session:
+            if session.stored and session.stored.request_id == request.request_id:
+                return session.stored
+            self._check_step(session, request)
+            if self._trace is not None:
+                self._trace.record(request.rows)
+            arrays = await self._run(session, request)
+            _check_open(session)
+            session.position += len(request.rows)
+            session.stored = StoredReply(
+                request_id=request.request_id,
+                body=encode_frames(*(Frame.of(array) for array in arrays)),
+                position=session.position,
+            )
+            return session.stored
+
+    async def rollback(self, principal_id: str, session_id: str, position: int) -> int:
+        """Forgets the rows from `position` on; returns the new position.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            PositionError: the session has fewer rows.
+        """
+        async with self._turn(principal_id, session_id) as session:
+            if position > session.position:
+                raise PositionError(
+                    f"cannot roll back to {position}: the session has {session.position} rows",
+                    position=session.position,
+                )
+            session.position = position  # the next step cuts the cache there
+            session.stored = None
+            return position
+
+    async def fork(self, principal_id: str, session_id: str) -> SessionInfo:
+        """Opens a second session with the same rows; the two go on independently.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            LimitError: too many sessions.
+        """
+        async with self._turn(principal_id, session_id) as source:
+            hosted, position = source.hosted, source.position
+            target = self._sessions.open(principal_id, hosted)
+            copied = hosted.worker.call(
+                lambda: hosted.engine.fork(source.id, target.id, position=position)
+            )
+            try:
+                await asyncio.wrap_future(copied)
+            except BaseException:
+                self._sessions.close(target)
+                raise
+            target.position = position
+            return SessionInfo.of(target)
+
+    def close(self, principal_id: str, session_id: str) -> None:
+        """Closes a session; a step that runs on it fails.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+        """
+        self._sessions.close(self._sessions.find(session_id, principal_id))
+
+    def close_sessions_of(self, principal_id: str) -> int:
+        """Closes all sessions of a principal at once; returns how many.
+
+        Any thread may call; another than the event loop's waits for the loop to do it.
+        """
+        if self._loop is None or threading.get_ident() == self._thread:
+            return self._sessions.close_of(principal_id)
+
+        async def close() -> int:
+            return self._sessions.close_of(principal_id)
+
+        return asyncio.run_coroutine_threadsafe(close(), self._loop).result(LOOP_TIMEOUT_S)
+
+    def session_count(self) -> int:
+        """How many sessions are open. Any thread may call."""
+        return len(self._sessions)
+
+    def counts(self) -> dict[ModelKey, WorkerCounts]:
+        """What each loaded model has done."""
+        return {hosted.key: hosted.worker.counts for hosted in self._models.loaded()}
+
+    def step_limit_bytes(self, principal_id: str, session_id: str) -> int:
+        """Most payload bytes of a step on a session.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+        """
+        self._check_running()
+        session = self._sessions.find(session_id, principal_id)
+        row_bytes = session.hosted.engine.info.width * FLOAT32_BYTES
+        return min(self._settings.max_rows_per_step * row_bytes, self._settings.max_body_bytes)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Most rows in one step."""
+        return self._settings.max_rows_per_step
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds after which an unused session is dropped."""
+        return self._settings.session_idle_s
+
+    def _check_running(self) -> None:
+        if self._loop is None:
+            raise UnavailableError("the cloud is shutting down: repeat the request")
+
+    @asynccontextmanager
+    async def _turn(self, principal_id: str, session_id: str) -> AsyncIterator[Session[Hosted]]:
+        """A session of the principal, to itself until the block ends."""
+        self._check_running()
+        session = self._sessions.find(session_id, principal_id)
+        if session.pending >= MAX_PENDING:
+            raise LimitError(
+                f"a session takes {MAX_PENDING} requests at a time", retry_after_s=1
+            )
+        session.pending += 1
+        try:
+            async with session.lock:
+                _check_open(session)
+                yield session
+        finally:
+            session.pending -= 1
+
+    def _check_step(self, session: Session[Hosted], request: StepRequest) -> None:
+        info, rows = session.hosted.engine.info, request.rows
+        if request.position != session.position:
+            raise PositionError(
+                f"the session is at position {session.position}, the step begins at "
+                f"{request.position}",
+                position=session.position,
+            )
+        if rows.ndim != 2 or rows.shape[1] != info.width or not len(rows):
+            raise RequestError(
+                f"a step is a frame of shape (T, {info.width}), T at least 1, got {rows.shape}"
+            )
+        end = session.position + len(rows)
+        if len(rows) > self._settings.max_rows_per_step:
+            raise TooLargeError(
+                f"a step has at most {self._settings.max_rows_per_step} rows, "
+                f"got {len(rows)}: send them in several steps"
+            )
+        if end > session.hosted.positions:
+            raise TooLargeError(
+                f"a session of this model has at most {session.hosted.positions} positions, "
+                f"the step would end at {end}"
+            )
+        if request.reply.kind is ReplyKind.TOPK and request.reply.k > info.vocabulary:
+            raise RequestError(
+                f"topk is at most the vocabulary, {info.vocabulary}, got {request.reply.k}"
+            )
+
+    async def _run(self, session: Session[Hosted], request: StepRequest) -> Arrays:
+        step = Step(
+            session=session.id,
+            principal=session.principal,
+            position=request.position,
+            rows=request.rows,
+            reply=request.reply,
+        )
+        session.running = step.future
+        session.hosted.worker.submit(step)
+        try:
+            return await asyncio.wrap_future(step.future)
+        finally:
+            session.running = None
+            self._sessions.touch(session)
+
+    async def _sweep(self) -> None:
+        """Drops idle sessions, and models that a newer version has replaced."""
+        pause_s = min(30.0, max(0.05, self._settings.session_idle_s / 4))
+        while True:
+            await asyncio.sleep(pause_s)
+            if dropped := self._sessions.drop_idle():
+                _log.info("idle sessions dropped", extra={"count": dropped})
+            await self._models.unload_replaced(self._sessions.has_any_on)
+
+
+def _check_open(session: Session[Hosted]) -> None:
+    if session.closed:
+        raise session_not_found()
+
+
+def _free(session: Session[Hosted]) -> None:
+    """Fails the step that runs on a closed session, and frees its cache."""
+    if session.running is not None:
+        with suppress(InvalidStateError):
+            session.running.set_exception(session_not_found())
+    worker, engine = session.hosted.worker, session.hosted.engine
+    worker.call(lambda: engine.close(session.id))

@@ -1,0 +1,208 @@
+"""Who has which session, where it stands, and when it is dropped.
+
+The registry decides and remembers; it runs nothing. A session that is unknown and one that
+belongs to somebody else are the same answer, so that nobody can tell that another's exists.
+Everything here runs in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from triparty.common.errors import LimitError, NotFoundError
+
+HostedT = TypeVar("HostedT")
+
+SESSION_ID_BYTES = 32
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """How many sessions there may be, and for how long.
+
+    Attributes:
+        per_principal: most open sessions of one principal.
+        in_all: most open sessions of everybody.
+        idle_s: seconds without a request after which a session is dropped.
+    """
+
+    per_principal: int
+    in_all: int
+    idle_s: float
+
+
+@dataclass(frozen=True)
+class StoredReply:
+    """The answer to a session's last step, for a client that did not receive it.
+
+    Attributes:
+        request_id: the client's name for the step.
+        body: the frames as sent.
+        position: the session's position after the step.
+    """
+
+    request_id: str
+    body: bytes
+    position: int
+
+
+@dataclass(eq=False)
+class Session(Generic[HostedT]):
+    """One sequence of one principal on one model.
+
+    Attributes:
+        id: unguessable name.
+        principal: whose it is.
+        hosted: the loaded model that it runs on.
+        position: rows that the model has seen and the client knows of.
+        last_used: the clock's seconds of the last request.
+        stored: the answer to the last step.
+        pending: requests that wait for the lock or hold it.
+        running: the step that is waiting for the model or in it.
+        closed: true from the moment it is closed or dropped.
+        lock: one step at a time.
+    """
+
+    id: str
+    principal: str
+    hosted: HostedT
+    last_used: float
+    position: int = 0
+    stored: StoredReply | None = None
+    pending: int = 0
+    running: Future[Any] | None = None
+    closed: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def is_idle(self, now: float, idle_s: float) -> bool:
+        """Whether it may be dropped."""
+        return self.running is None and now - self.last_used >= idle_s
+
+
+class Sessions(Generic[HostedT]):
+    """All open sessions."""
+
+    def __init__(
+        self,
+        limits: SessionLimits,
+        *,
+        on_close: Callable[[Session[HostedT]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """An empty registry.
+
+        Args:
+            limits: how many, how long.
+            on_close: frees what a closed session holds; called once per session.
+            clock: seconds that never go back.
+        """
+        self._limits = limits
+        self._on_close = on_close
+        self._clock = clock
+        self._sessions: dict[str, Session[HostedT]] = {}
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def open(self, principal: str, hosted: HostedT) -> Session[HostedT]:
+        """A new session at position 0.
+
+        Raises:
+            LimitError: too many are open; `extra["retry_after_s"]` is when the next one
+                may be dropped for idleness.
+        """
+        self.check_room(principal)
+        session = Session(
+            id=secrets.token_urlsafe(SESSION_ID_BYTES),
+            principal=principal,
+            hosted=hosted,
+            last_used=self._clock(),
+        )
+        self._sessions[session.id] = session
+        return session
+
+    def check_room(self, principal: str) -> None:
+        """Raises LimitError unless `principal` may open one more session now."""
+        self.drop_idle()
+        everybody = list(self._sessions.values())
+        own = [session for session in everybody if session.principal == principal]
+        if len(own) >= self._limits.per_principal:
+            raise LimitError(
+                f"{len(own)} sessions are open, the limit of one principal is "
+                f"{self._limits.per_principal}: close one",
+                retry_after_s=self._next_idle_s(own),
+            )
+        if len(everybody) >= self._limits.in_all:
+            raise LimitError(
+                f"the cloud's {self._limits.in_all} sessions are all taken: wait",
+                retry_after_s=self._next_idle_s(everybody),
+            )
+
+    def find(self, session_id: str, principal: str) -> Session[HostedT]:
+        """An open session of `principal`; marks it as used.
+
+        Raises:
+            NotFoundError: no such session, or not this principal's.
+        """
+        session = self._sessions.get(session_id)
+        if session is None or session.principal != principal:
+            raise session_not_found()
+        now = self._clock()
+        if session.is_idle(now, self._limits.idle_s):
+            self._close(session)
+            raise session_not_found()
+        session.last_used = now
+        return session
+
+    def touch(self, session: Session[HostedT]) -> None:
+        """Marks a session as used."""
+        session.last_used = self._clock()
+
+    def close(self, session: Session[HostedT]) -> None:
+        """Closes a session; nothing if it is closed."""
+        if not session.closed:
+            self._close(session)
+
+    def close_of(self, principal: str) -> int:
+        """Closes all sessions of a principal; returns how many."""
+        return self._close_all(lambda session: session.principal == principal)
+
+    def close_all(self) -> int:
+        """Closes all sessions; returns how many."""
+        return self._close_all(lambda _: True)
+
+    def drop_idle(self) -> int:
+        """Closes the sessions that have been idle for too long; returns how many."""
+        now, idle_s = self._clock(), self._limits.idle_s
+        return self._close_all(lambda session: session.is_idle(now, idle_s))
+
+    def has_any_on(self, hosted: HostedT) -> bool:
+        """Whether any session runs on a loaded model."""
+        return any(session.hosted is hosted for session in self._sessions.values())
+
+    def _close_all(self, wanted: Callable[[Session[HostedT]], bool]) -> int:
+        chosen = [session for session in self._sessions.values() if wanted(session)]
+        for session in chosen:
+            self._close(session)
+        return len(chosen)
+
+    def _close(self, session: Session[HostedT]) -> None:
+        del self._sessions[session.id]
+        session.closed = True
+        self._on_close(session)
+
+    def _next_idle_s(self, sessions: list[Session[HostedT]]) -> int:
+        oldest = min((session.last_used for session in sessions), default=self._clock())
+        return max(1, math.ceil(oldest + self._limits.idle_s - self._clock()))
+
+
+def session_not_found() -> NotFoundError:
+    """The one answer for a session that is unknown, foreign, closed or dropped."""
+    return NotFoundError("no such session: open one and replay the rows sent so far")

@@ -1,0 +1,46 @@
+"""What serving reads of the cloud's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class ServingSettings(Protocol):
+    """The settings that serving reads; `CloudSettings` has them all."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Most bytes of rows in one request."""
+
+    @property
+    def max_rows_per_step(self) -> int:
+        """Most rows in one step."""
+
+    @property
+    def max_positions(self) -> int:
+        """Most rows of a session, where the model allows as many."""
+
+    @property
+    def max_sessions_per_principal(self) -> int:
+        """Most open sessions of one principal."""
+
+    @property
+    def max_sessions(self) -> int:
+        """Most open sessions in all."""
+
+    @property
+    def session_idle_s(self) -> float:
+        """Seconds after which an unused session is dropped."""
+
+    @property
+    def max_batch_rows(self) -> int:
+        """Most rows that a model runs at once."""
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of a model on the CPU; None or 0 for the library's choice."""
+
+    @property
+    def trace(self) -> Path | None:
+        """File that gets every received row, or None."""

@@ -1,0 +1,140 @@
+"""Typed settings of the cloud: `DATA/cloud.toml`, `TRIPARTY_CLOUD_...`, command line.
+
+The defaults are safe and small: loopback only, bounded bodies, bounded sessions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr
+
+from triparty.common.config import RoleSettings, settings_config
+from triparty.common.errors import SettingsError, StateError
+
+CONFIG_FILE = "cloud.toml"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+
+class CloudSettings(RoleSettings):
+    """What a cloud is told before it starts."""
+
+    role: ClassVar[str] = "cloud"
+    model_config = settings_config("TRIPARTY_CLOUD_")
+
+    data: Path = Field(description="Folder of everything that the cloud keeps (mode 0700).")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8443, ge=0, le=65535, description="0: any free port.")
+    url: str | None = Field(None, description="How others reach this cloud; goes into invites.")
+    database: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in `data`.")
+    blobs: str | None = Field(None, description="Folder of blobs; default: `data`/blobs.")
+    engine: Literal["local", "ray"] = Field("local", description="Where models run.")
+    cert: Path | None = Field(None, description="TLS certificate chain, PEM.")
+    key: Path | None = Field(None, description="The certificate's private key, PEM.")
+    operator_token: SecretStr | None = Field(
+        None, description="For commands against a cloud on another machine."
+    )
+    trace: Path | None = Field(
+        None, description="Write every row that arrives to this file, for the audit."
+    )
+
+    max_body_bytes: int = Field(64 * MiB, ge=1024, description="Largest body of rows.")
+    max_json_bytes: int = Field(4 * MiB, ge=1024, description="Largest JSON body.")
+    max_blob_bytes: int = Field(64 * GiB, ge=1, description="Largest single blob.")
+    max_store_bytes: int = Field(
+        512 * GiB, ge=1, description="Most blob bytes of one developer, unfinished ones too."
+    )
+    max_artifacts: int = Field(10_000, ge=1, description="Most artifacts of one developer.")
+    max_devices: int = Field(10_000, ge=1, description="Most devices of one developer.")
+    max_invites: int = Field(1_000, ge=1, description="Most open invites of one principal.")
+    enrolments_per_minute: int = Field(
+        60, ge=1, description="Enrolment attempts from one address."
+    )
+    body_timeout_s: float = Field(
+        60.0, gt=0, description="Longest silence of a client inside a body."
+    )
+    token_days: float = Field(365.0, gt=0, le=3650, description="Life of a token.")
+
+    max_rows_per_step: int = Field(4096, ge=1, description="Rows in one step.")
+    max_positions: int = Field(8192, ge=1, description="Rows that one session may hold.")
+    max_sessions_per_principal: int = Field(16, ge=1)
+    max_sessions: int = Field(512, ge=1)
+    session_idle_s: float = Field(600.0, gt=0, description="A silent session ends then.")
+    max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        return self.database or f"sqlite:///{self.data / 'cloud.db'}"
+
+    @property
+    def blob_folder(self) -> Path:
+        """The folder of the blobs.
+
+        Raises:
+            SettingsError: `blobs` names a store that this version cannot use.
+        """
+        if self.blobs is None:
+            return self.data / "blobs"
+        scheme, _, rest = self.blobs.rpartition("://")
+        if scheme not in ("", "file"):
+            raise SettingsError(
+                f"blobs '{scheme}://...' are not available in this version: "
+                "expected a folder or a file:// URL"
+            )
+        return Path(rest)
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder in which published models are laid out for the engine."""
+        return self.data / "models"
+
+    @property
+    def certificate_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key: the given ones, else those that `cloud init` made, else None."""
+        if (self.cert is None) != (self.key is None):
+            raise SettingsError("a certificate and its key go together: give --cert and --key")
+        if self.cert and self.key:
+            return self.cert, self.key
+        made = self.data / "tls" / "cert.pem", self.data / "tls" / "key.pem"
+        return made if all(file.exists() for file in made) else None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOOPBACK_HOSTS
+
+
+def load_settings(data: Path, **command_line: Any) -> CloudSettings:
+    """The settings of an initialised data folder.
+
+    Raises:
+        StateError: `cloud init` was not run here.
+        SettingsError: a wrong key or value.
+    """
+    file = data / CONFIG_FILE
+    if not file.exists():
+        raise StateError(f"no cloud in {data}: run 'triparty cloud init --data {data}' first")
+    settings = CloudSettings.load(file, data=data, **command_line)
+    if settings.url:
+        check_url(settings.url)
+    return settings
+
+
+def check_url(url: str) -> str:
+    """`url` without a trailing slash, if it is one under which a cloud can be reached.
+
+    Raises:
+        SettingsError: no http(s) scheme, no host, or a path, query or user in it.
+    """
+    parts = urlsplit(url)
+    plain = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        raise SettingsError(f"url {url!r}: expected https://HOST[:PORT]")
+    return url.rstrip("/")

@@ -1,0 +1,64 @@
+"""What the routes share, as dependencies; `create_app` puts it into `app.state`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+
+from triparty.cloud.blobs import BlobStore
+from triparty.cloud.database import Database
+from triparty.cloud.settings import CloudSettings
+
+Now = Callable[[], datetime]
+
+
+class SessionKeeper(Protocol):
+    """What accounts need of serving; `triparty.cloud.serving.Serving` is one."""
+
+    async def start(self) -> None:
+        """Accepts sessions from now on."""
+
+    async def stop(self) -> None:
+        """Ends all sessions."""
+
+    def close_sessions_of(self, principal_id: str) -> int:
+        """Ends a principal's sessions; any thread may call."""
+
+    def session_count(self) -> int:
+        """How many sessions are open; any thread may call."""
+
+
+def utc_now() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+# Asynchronous on purpose: a synchronous dependency costs a thread hop each.
+async def _settings(request: Request) -> CloudSettings:
+    return cast(CloudSettings, request.app.state.settings)
+
+
+async def _store(request: Request) -> Database:
+    return cast(Database, request.app.state.database)
+
+
+async def _blobs(request: Request) -> BlobStore:
+    return cast(BlobStore, request.app.state.blobs)
+
+
+async def _clock(request: Request) -> Now:
+    return cast(Now, request.app.state.clock)
+
+
+async def _sessions(request: Request) -> SessionKeeper:
+    return cast(SessionKeeper, request.app.state.serving)
+
+
+Settings = Annotated[CloudSettings, Depends(_settings)]
+Store = Annotated[Database, Depends(_store)]
+Blobs = Annotated[BlobStore, Depends(_blobs)]
+Clock = Annotated[Now, Depends(_clock)]
+Sessions = Annotated[SessionKeeper, Depends(_sessions)]

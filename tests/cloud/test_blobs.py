@@ -1,0 +1,314 @@
+"""Blobs: resumable, verified, apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from triparty.cloud.blobs import STALE_UPLOAD_S, BlobStore
+from triparty.common.errors import ConflictError, DigestError, NotFoundError, RequestError
+
+DEVELOPER = "ed25519:" + "a" * 64
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs", max_blob_bytes=1 << 20, max_store_bytes=4 << 20)
+
+
+@pytest.fixture
+def data() -> bytes:
+    return os.urandom(10_000)
+
+
+@pytest.fixture
+def url(data) -> str:
+    return f"/v1/blobs/{sha(data)}"
+
+
+def part(data: bytes, first: int, last: int) -> dict:
+    return {
+        "content": data[first : last + 1],
+        "headers": {"Content-Range": f"bytes {first}-{last}/{len(data)}"},
+    }
+
+
+def test_whole_blob(developer, data, url):
+    assert developer.request("HEAD", url).status_code == 404
+    answer = developer.put(data)
+    assert answer.status_code == 201
+    assert answer.json() == {"sha256": sha(data), "size": len(data)}
+    head = developer.request("HEAD", url)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, "10000")
+    assert developer.request("GET", url).content == data
+    assert developer.put(data).status_code == 201  # again: nothing to do
+
+
+def test_an_empty_blob(developer):
+    assert developer.put(b"").status_code == 201
+    url = f"/v1/blobs/{sha(b'')}"
+    assert developer.request("GET", url).content == b""
+    again = developer.request("PUT", url, headers={"Content-Range": "bytes */0"})
+    assert again.status_code == 201
+
+
+def test_resumed_after_a_cut(cloud, developer, data, url):
+    first = developer.request("PUT", url, **part(data, 0, 3999))
+    assert (first.status_code, first.headers["Range"]) == (308, "bytes=0-3999")
+    cloud.restart()
+    head = developer.request("HEAD", url)
+    assert (head.status_code, head.headers["Range"]) == (308, "bytes=0-3999")
+    assert developer.request("GET", url).status_code == 404  # half a blob is no blob
+    second = developer.request("PUT", url, **part(data, 4000, 9998))
+    assert second.status_code == 308
+    assert developer.request("PUT", url, **part(data, 9999, 9999)).status_code == 201
+    assert developer.request("GET", url).content == data
+
+
+@pytest.mark.parametrize("first", [0, 3999, 4001, 9999])
+def test_only_the_next_byte_goes_on(developer, data, url, slug, first):
+    developer.request("PUT", url, **part(data, 0, 3999))
+    refused = developer.request("PUT", url, **part(data, first, 9999))
+    assert (refused.status_code, slug(refused)) == (409, "conflict")
+    assert refused.headers["Range"] == "bytes=0-3999"
+
+
+def test_everything_held_but_not_verified(cloud, developer, data, url):
+    """What a cloud that dies between the last byte and the hash leaves behind."""
+    developer.request("PUT", url, **part(data, 0, 3999))
+    (partial,) = cloud.data.glob("blobs/*/partial/*")
+    partial.write_bytes(data)
+    cloud.restart()
+    assert developer.request("HEAD", url).headers["Range"] == "bytes=0-9999"
+    assert developer.request("GET", url).status_code == 404
+    header = {"Content-Range": "bytes 10000-9999/10000"}
+    assert developer.request("PUT", url, headers=header).status_code == 201
+    assert developer.request("GET", url).content == data
+
+
+def test_more_held_than_the_blob_has(developer, data, url):
+    developer.request("PUT", url, **part(data + b"more", 0, 10_001))
+    refused = developer.request("PUT", url, headers={"Content-Range": "bytes 10000-9999/10000"})
+    assert refused.status_code == 409
+    assert "Range" not in refused.headers
+    assert developer.request("PUT", url, **part(data, 0, 9999)).status_code == 201
+
+
+def test_without_a_range_an_upload_starts_over(developer, data, url):
+    developer.request("PUT", url, **part(b"x" * 10_000, 0, 3999))
+    assert developer.put(data).status_code == 201
+
+
+def test_a_wrong_hash_is_dropped(developer, data, url, slug):
+    refused = developer.request("PUT", url, content=data[::-1])
+    assert (refused.status_code, slug(refused)) == (422, "digest")
+    assert developer.request("HEAD", url).status_code == 404
+    assert developer.put(data).status_code == 201
+
+
+def test_a_wrong_tail_is_dropped(developer, data, url, slug):
+    developer.request("PUT", url, **part(data, 0, 3999))
+    assert slug(developer.request("PUT", url, **part(data[::-1], 4000, 9999))) == "digest"
+    assert developer.request("HEAD", url).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "bytes 0-9/5",
+        "bytes 5-4/10",
+        "bytes -1-4/10",
+        "0-4/10",
+        "bytes 0-4/*",
+        "bytes 0-4/5,0-1/5",
+    ],
+)
+def test_nonsense_ranges(developer, url, slug, header):
+    refused = developer.request("PUT", url, content=b"12345", headers={"Content-Range": header})
+    assert (refused.status_code, slug(refused)) == (400, "request")
+
+
+def test_a_body_longer_than_its_range(developer, url, slug):
+    def pieces():
+        yield b"12345"
+        yield b"6"
+
+    async def stream():
+        for piece in pieces():
+            yield piece
+
+    header = {"Content-Range": "bytes 0-4/10"}
+    refused = developer.request("PUT", url, content=stream(), headers=header)
+    assert slug(refused) == "request"
+    assert developer.request("HEAD", url).status_code in (308, 404)
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "expected"),
+    [
+        ("bytes=0-0", 206, slice(0, 1)),
+        ("bytes=9990-", 206, slice(9990, None)),
+        ("bytes=-10", 206, slice(9990, None)),
+        ("bytes=100-99999", 206, slice(100, None)),
+        ("bytes=0-", 200, slice(None)),
+        ("bytes=0-1,5-6", 200, slice(None)),
+        ("rows=1-2", 200, slice(None)),
+    ],
+)
+def test_ranges_on_download(developer, data, url, header, status, expected):
+    developer.put(data)
+    answer = developer.request("GET", url, headers={"Range": header})
+    assert answer.status_code == status
+    assert answer.content == data[expected]
+    assert answer.headers["Content-Length"] == str(len(answer.content))
+
+
+@pytest.mark.parametrize(
+    "header", ["bytes=10000-", "bytes=20000-30000", "bytes=-0", "bytes=5-4"]
+)
+def test_ranges_outside(developer, data, url, header):
+    developer.put(data)
+    refused = developer.request("GET", url, headers={"Range": header})
+    assert refused.status_code == 416
+    assert refused.headers["Content-Range"] == "bytes */10000"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        "../cloud.toml",
+        "%2e%2e%2fcloud.db",
+        "A" * 64,
+        "0" * 63,
+        "0" * 64 + "%0a",
+        "%00" * 64,
+    ],
+)
+def test_path_tricks(developer, name):
+    for method in ("HEAD", "GET", "PUT"):
+        assert developer.request(method, f"/v1/blobs/{name}").status_code in (400, 404, 405)
+
+
+def test_developers_are_apart(cloud, developer, data, url):
+    """The same hash of another developer is neither readable nor said to exist."""
+    developer.put(data)
+    other = cloud.developer("other")
+    assert other.request("HEAD", url).status_code == 404
+    assert other.request("GET", url).json() == other.request("GET", url[:-1] + "0").json()
+    other.request("PUT", url, **part(data, 0, 99))
+    assert other.request("HEAD", url).headers["Range"] == "bytes=0-99"
+    assert developer.request("GET", url).content == data
+
+
+def test_a_device_reads_only_what_it_sees(developer, device, data, url):
+    developer.put(data)
+    assert device.request("GET", url).status_code == 404
+    assert device.request("HEAD", url).status_code == 404
+    assert developer.publish({"model.safetensors": data}).status_code == 201
+    assert device.request("GET", url).status_code == 404  # a model is for no device
+    assert developer.grant(device).status_code == 201
+    sealed = b"sealed to " + device.id.encode()
+    assert device.request("GET", f"/v1/blobs/{sha(sealed)}").content == sealed
+    assert developer.device("b").request("GET", f"/v1/blobs/{sha(sealed)}").status_code == 404
+
+
+def test_limits(make_cloud, slug):
+    cloud = make_cloud(max_blob_bytes=1000, max_store_bytes=1500)
+    developer = cloud.developer()
+    assert slug(developer.put(b"a" * 1001)) == "too-large"
+    header = {"Content-Range": "bytes 0-0/1001"}
+    refused = developer.request("PUT", f"/v1/blobs/{'0' * 64}", content=b"a", headers=header)
+    assert (refused.status_code, slug(refused)) == (413, "too-large")
+    assert developer.put(b"a" * 1000).status_code == 201
+    refused = developer.put(b"b" * 501)
+    assert (refused.status_code, slug(refused)) == (429, "limit")
+    cloud.restart()
+    assert slug(developer.put(b"b" * 501)) == "limit"
+    header = {"Content-Range": "bytes 0-0/400"}
+    developer.request("PUT", f"/v1/blobs/{'0' * 64}", content=b"a", headers=header)
+    assert slug(developer.put(b"b" * 101)) == "limit"  # the unfinished one is promised 400
+    assert developer.put(b"b" * 100).status_code == 201
+    assert cloud.developer("other").put(b"a" * 1000).status_code == 201
+
+
+def test_a_newer_upload_takes_over(store):
+    data = os.urandom(1000)
+    older = store.begin(DEVELOPER, sha(data), start=0, total=1000)
+    older.write(data[:300])
+    with pytest.raises(ConflictError):
+        store.begin(DEVELOPER, sha(data), start=0, total=1000)
+    newer = store.begin(DEVELOPER, sha(data), start=300, total=1000)
+    with pytest.raises(ConflictError):
+        older.write(b"x")
+    older.close()
+    newer.write(data[300:])
+    assert newer.finish().is_complete
+    assert store.path(DEVELOPER, sha(data)).read_bytes() == data
+    assert store.begin(DEVELOPER, sha(data), start=0, total=1000) is None
+
+
+def test_a_stopped_upload_cannot_publish(store):
+    data = os.urandom(1000)
+    older = store.begin(DEVELOPER, sha(data), start=0, total=1000)
+    older.write(data)
+    newer = store.begin(DEVELOPER, sha(data), start=None, total=1000)
+    with pytest.raises((ConflictError, OSError)):
+        older.finish()
+    newer.close()
+    with pytest.raises(NotFoundError):
+        store.path(DEVELOPER, sha(data))
+
+
+def test_many_writers_of_one_blob(store):
+    data = os.urandom(50_000)
+    errors: list[Exception] = []
+
+    def send() -> None:
+        upload = store.begin(DEVELOPER, sha(data), start=None, total=len(data))
+        if upload is None:
+            return
+        try:
+            for at in range(0, len(data), 5000):
+                upload.write(data[at : at + 5000])
+            upload.finish()
+        except (ConflictError, DigestError, OSError) as error:
+            errors.append(error)
+        finally:
+            upload.close()
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [e for e in errors if isinstance(e, DigestError)]
+    assert store.path(DEVELOPER, sha(data)).read_bytes() == data
+
+
+def test_stale_uploads_are_dropped(store, tmp_path):
+    upload = store.begin(DEVELOPER, sha(b"ab"), start=0, total=2)
+    upload.write(b"a")
+    upload.close()
+    begun = next(tmp_path.glob("blobs/*/partial/*")).stat().st_mtime
+    store.drop_stale(now_s=begun + STALE_UPLOAD_S - 1)
+    assert store.held(DEVELOPER, sha(b"ab")).size == 1
+    store.drop_stale(now_s=begun + STALE_UPLOAD_S + 1)
+    assert store.held(DEVELOPER, sha(b"ab")) is None
+
+
+@pytest.mark.parametrize("name", ["../x", "", "0" * 64 + "\n", "0" * 63 + "/"])
+def test_the_store_itself_refuses_other_names(store, name):
+    with pytest.raises(RequestError):
+        store.held(DEVELOPER, name)
+    for developer in ("operator", "../..", "ed25519:../" + "a" * 61):
+        with pytest.raises(NotFoundError):
+            store.held(developer, "0" * 64)

@@ -1,0 +1,134 @@
+"""The registry of sessions: limits, owners, idleness."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+import pytest
+
+from triparty.cloud.serving.sessions import Session, SessionLimits, Sessions
+from triparty.common.errors import LimitError, NotFoundError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def closed() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def sessions(clock: Clock, closed: list[str]) -> Sessions[str]:
+    def on_close(session: Session[str]) -> None:
+        closed.append(session.id)
+
+    limits = SessionLimits(per_principal=2, in_all=3, idle_s=60)
+    return Sessions(limits, on_close=on_close, clock=clock)
+
+
+def test_ids_are_long_and_never_the_same(sessions: Sessions[str]) -> None:
+    ids = set()
+    for _ in range(50):
+        session = sessions.open("a", "model")
+        ids.add(session.id)
+        sessions.close(session)
+    assert len(ids) == 50
+    assert min(len(name) for name in ids) >= 43
+
+
+def test_foreign_and_unknown_sessions_look_alike(sessions: Sessions[str]) -> None:
+    session = sessions.open("a", "model")
+    with pytest.raises(NotFoundError) as foreign:
+        sessions.find(session.id, "b")
+    with pytest.raises(NotFoundError) as unknown:
+        sessions.find("nothing", "b")
+    assert foreign.value.message == unknown.value.message
+    assert foreign.value.extra == unknown.value.extra
+    assert sessions.find(session.id, "a") is session
+
+
+def test_one_principal_has_its_limit(sessions: Sessions[str], clock: Clock) -> None:
+    sessions.open("a", "model")
+    clock.now += 10
+    sessions.open("a", "model")
+    with pytest.raises(LimitError) as error:
+        sessions.open("a", "model")
+    assert error.value.extra == {"retry_after_s": 50}
+    sessions.open("b", "model")
+
+
+def test_the_cloud_has_its_limit(sessions: Sessions[str]) -> None:
+    for name in "aab":
+        sessions.open(name, "model")
+    with pytest.raises(LimitError):
+        sessions.open("c", "model")
+    assert len(sessions) == 3
+
+
+def test_an_idle_session_makes_room(
+    sessions: Sessions[str], clock: Clock, closed: list[str]
+) -> None:
+    old = sessions.open("a", "model")
+    sessions.open("a", "model")
+    clock.now += 59
+    assert sessions.drop_idle() == 0
+    clock.now += 1
+    sessions.open("a", "model")
+    assert len(closed) == 2
+    assert old.closed
+
+
+def test_an_idle_session_is_gone_before_anybody_sweeps(
+    sessions: Sessions[str], clock: Clock, closed: list[str]
+) -> None:
+    session = sessions.open("a", "model")
+    clock.now += 60
+    with pytest.raises(NotFoundError):
+        sessions.find(session.id, "a")
+    assert closed == [session.id]
+
+
+def test_use_keeps_a_session(sessions: Sessions[str], clock: Clock) -> None:
+    session = sessions.open("a", "model")
+    for _ in range(5):
+        clock.now += 40
+        sessions.find(session.id, "a")
+    assert not session.closed
+
+
+def test_a_session_that_runs_is_not_idle(sessions: Sessions[str], clock: Clock) -> None:
+    session = sessions.open("a", "model")
+    session.running = Future()
+    clock.now += 600
+    assert sessions.drop_idle() == 0
+    session.running = None
+    assert sessions.drop_idle() == 1
+
+
+def test_closing_happens_once(sessions: Sessions[str], closed: list[str]) -> None:
+    session = sessions.open("a", "model")
+    sessions.close(session)
+    sessions.close(session)
+    assert closed == [session.id]
+
+
+def test_all_sessions_of_one_principal_close(sessions: Sessions[str]) -> None:
+    sessions.open("a", "old")
+    sessions.open("a", "old")
+    kept = sessions.open("b", "new")
+    assert sessions.close_of("a") == 2
+    assert sessions.close_of("a") == 0
+    assert sessions.find(kept.id, "b") is kept
+    assert sessions.has_any_on("new")
+    assert not sessions.has_any_on("old")
