@@ -1,0 +1,33 @@
+"""The device (P3): asks privately and alone reads the answers.
+
+* `client`: `Device`, the public interface.
+* `enroll`, `pull`: the account, and bundles that are verified before they are used.
+* `inference`: conversation, generation, sampling.
+* `home`, `settings`, `cli`: files, configuration, commands.
+
+It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transformers.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from triparty.device.client import Device
+    from triparty.device.inference.generation import Generation
+    from triparty.device.inference.sampling import SamplingOptions
+
+__all__ = ["Device", "Generation", "SamplingOptions"]
+
+_MODULES = {
+    "Device": "client",
+    "Generation": "inference.generation",
+    "SamplingOptions": "inference.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is used, so that `triparty device --help` is quick."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,5 +1,140 @@
-"""Commands."""
+"""`triparty device`: enroll, models, pull, generate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer()
+from triparty.common.console import Console, JsonOption
+
+if TYPE_CHECKING:
+    from triparty.device.client import Device
+    from triparty.device.home import HeldModel
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Ask privately, read the answers alone (P3).",
+)
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", help="This device's folder [default: ~/.local/share/triparty/device]."
+    ),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
+
+
+@app.command()
+def enroll(
+    cloud: Annotated[str, typer.Option(help="URL of the cloud; must be the invite's.")],
+    invite: Annotated[
+        str, typer.Option(help="The developer's code; '-' reads it from standard input.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="What the developer sees [default: the host's name].")
+    ] = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a developer's invite into this device's account."""
+    from triparty.common.access import read_code
+
+    code = read_code(invite).to_code()
+    access = _device(home, config).enroll(code, cloud=cloud, name=name)
+    console = Console(as_json=as_json)
+    console.say(f"enrolled with {access.url} as {access.principal}")
+    console.say("next, on the developer's machine: triparty developer grant, then here: pull")
+    console.report(
+        {"device": access.principal, "developer": access.developer, "url": access.url}
+    )
+
+
+@app.command()
+def models(
+    home: HomeOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """List the models that this device can use."""
+    held = _device(home, config).models()
+    console = Console(as_json=as_json)
+    for model in held:
+        console.say(_line(model))
+    if not held:
+        console.say("none yet: ask the developer for a grant, then run 'triparty device pull'")
+    console.report({"models": [asdict(model) for model in held]})
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str | None, typer.Argument(help="One model [default: all granted].")
+    ] = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Get the bundles that the developer granted; verified before they are used."""
+    pulled = _device(home, config).pull(name)
+    console = Console(as_json=as_json)
+    for model in pulled.taken:
+        console.say(f"got {_line(model)}")
+    for model in pulled.kept:
+        console.say(f"current: {_line(model)}")
+    console.report(
+        {
+            "taken": [asdict(model) for model in pulled.taken],
+            "kept": [asdict(model) for model in pulled.kept],
+        }
+    )
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="Name of a model that this device holds.")],
+    prompt: Annotated[str, typer.Argument(help="Plain text; it does not leave this device.")],
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Draw among the k likeliest; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest with this sum.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Repeats the draws.")] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on after an end token, for measurements.")
+    ] = False,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a text with a protected model; the answer streams as it comes."""
+    from triparty.device.inference.generation import Generation
+    from triparty.device.inference.sampling import SamplingOptions
+
+    console = Console(as_json=as_json)
+    options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    device = _device(home, config)
+    parts = device.stream(
+        model, prompt, max_tokens=max_tokens, options=options, ignore_eos=ignore_eos
+    )
+    for part in parts:
+        if isinstance(part, Generation):
+            console.say("")
+            console.report(asdict(part))
+        else:
+            console.write(part.text)
+
+
+def _device(home: Path | None, config: Path | None) -> Device:
+    from triparty.device.client import Device
+    from triparty.device.settings import DeviceSettings
+
+    settings = DeviceSettings.load(config, home=home)
+    return Device(settings.home, passphrase=settings.passphrase)
+
+
+def _line(model: HeldModel) -> str:
+    return f"{model.name}  version {model.version}, epoch {model.epoch}"

@@ -1,0 +1,1 @@
+"""Private inference from the device: conversation, generation, sampling."""

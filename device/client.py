@@ -1,0 +1,150 @@
+"""`Device`: everything that a program does with its device's home.
+
+>>> from triparty.device import Device
+>>> device = Device("home/of/this/device")           # doctest: +SKIP
+>>> device.enroll(code, name="phone")                # doctest: +SKIP
+>>> device.pull()                                    # doctest: +SKIP
+>>> print(device.generate("assistant", "Hello").text)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from triparty.common.access import Access
+from triparty.common.errors import CloudError
+from triparty.common.invites import Invite
+from triparty.common.keying import Bundle
+from triparty.device.enroll import enroll
+from triparty.device.home import HeldModel, Home
+from triparty.device.inference.conversation import Conversation
+from triparty.device.inference.generation import (
+    Generation,
+    Piece,
+    collect,
+    pieces,
+    read_tokenizer,
+)
+from triparty.device.inference.sampling import SamplingOptions
+from triparty.device.pull import Pulled, pull
+
+MAX_TOKENS = 128
+
+
+class Device:
+    """One device: its keys, its bundles, its way to the cloud.
+
+    Args:
+        home: the device's folder.
+        passphrase: of its private keys, if they have one.
+    """
+
+    def __init__(self, home: Path | str, *, passphrase: str | None = None) -> None:
+        """Touches nothing yet."""
+        self._home = Home(Path(home), passphrase=passphrase)
+
+    def enroll(self, code: str, *, cloud: str | None = None, name: str | None = None) -> Access:
+        """Turns a developer's invite into this device's account.
+
+        Args:
+            code: the invite.
+            cloud: the cloud that the user expects; None takes the invite's word.
+            name: label that the developer sees; None takes the host's name.
+
+        Raises:
+            StateError: this home is enrolled already.
+            InviteError: unknown, used or expired.
+            TransportError: the invite's cloud was not reached, or somebody else answered.
+        """
+        invite = Invite.from_code(code)
+        return enroll(
+            self._home,
+            invite,
+            cloud=cloud or invite.url,
+            name=name or platform.node() or "device",
+            now=datetime.now(UTC),
+        )
+
+    def pull(self, name: str | None = None) -> Pulled:
+        """Brings the bundles of one model, or of all granted ones, up to date.
+
+        Raises:
+            ArtifactError: what the cloud offers must not be used; nothing changed.
+            NotFoundError: nothing was granted.
+        """
+        return pull(self._home, name=name, now=datetime.now(UTC))
+
+    def models(self) -> list[HeldModel]:
+        """The models that this device can use."""
+        self._home.access()
+        return self._home.held()
+
+    def rotate_token(self) -> str:
+        """Replaces this device's token; returns when the new one ends."""
+        access = self._home.access()
+        with access.client() as client:
+            token, expires = client.rotate_token()
+        access.with_token(token, expires).save(self._home.folder)
+        return expires
+
+    def stream(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        options: SamplingOptions | None = None,
+        ignore_eos: bool = False,
+    ) -> Iterator[Piece | Generation]:
+        """Yields the answer piece by piece, then whole; closing it frees the session.
+
+        Args:
+            model: name of a model that this device holds.
+            prompt: plain text; it never leaves the device.
+            max_tokens: most tokens to generate.
+            options: how tokens are chosen; None is greedy.
+            ignore_eos: go on after an end token, for measurements.
+
+        Raises:
+            StateError: no bundle of this model.
+            RollbackError: the cloud hosts another version: pull.
+            TransportError: the cloud was not reached.
+        """
+        held = self._home.model(model)
+        bundle = Bundle.open(self._home.bundle_folder(model))
+        tokenizer = read_tokenizer(bundle)
+        with (
+            self._home.access().client() as client,
+            Conversation(client, bundle, model, version=held.version) as conversation,
+        ):
+            answer = pieces(
+                prompt,
+                bundle=bundle,
+                tokenizer=tokenizer,
+                conversation=conversation,
+                options=options or SamplingOptions(),
+                max_tokens=max_tokens,
+                ignore_eos=ignore_eos,
+            )
+            yield from collect(answer, bundle)
+
+    def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        options: SamplingOptions | None = None,
+        ignore_eos: bool = False,
+    ) -> Generation:
+        """The whole answer; see `stream`."""
+        parts = self.stream(
+            model, prompt, max_tokens=max_tokens, options=options, ignore_eos=ignore_eos
+        )
+        for part in parts:
+            if isinstance(part, Generation):
+                return part
+        raise CloudError("the answer ended without an end")

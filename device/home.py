@@ -1,0 +1,117 @@
+"""A device's folder: its keys, its access to the cloud, what it has seen, its bundles.
+
+HOME/identity.key, sealing.key   private keys, mode 0600
+HOME/cloud.json, cloud.pem       access
+HOME/seen.json                   highest versions so far: nothing older is taken
+HOME/models/NAME/                opened bundle, mode 0700
+HOME/models/NAME.json            its version and epoch
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from triparty.common.access import Access
+from triparty.common.documents import check_name
+from triparty.common.errors import StateError
+from triparty.common.files import make_private_folder, write_private
+from triparty.common.latest import Seen
+from triparty.common.sealing import SealingKey
+from triparty.common.signing import PrivateKey
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """A model that this device can use.
+
+    Attributes:
+        name: as its developer published it.
+        version: of the bundle.
+        epoch: generation of the key.
+    """
+
+    name: str
+    version: int
+    epoch: int
+
+
+class Home:
+    """The files of one device.
+
+    Args:
+        folder: the home; made on first use.
+        passphrase: of the private keys, if they have one.
+    """
+
+    def __init__(self, folder: Path, *, passphrase: str | None = None) -> None:
+        """Touches nothing yet."""
+        self.folder = folder
+        self._passphrase = passphrase
+
+    def make_keys(self) -> tuple[PrivateKey, SealingKey]:
+        """Makes and keeps this device's identity and sealing keys.
+
+        Raises:
+            StateError: the device is enrolled already.
+        """
+        if (self.folder / "cloud.json").exists():
+            raise StateError(
+                f"{self.folder} is enrolled already: name another --home, or remove it"
+            )
+        make_private_folder(self.folder)
+        identity, sealing = PrivateKey.generate(), SealingKey.generate()
+        identity.save(self.folder / "identity.key", passphrase=self._passphrase)
+        sealing.save(self.folder / "sealing.key", passphrase=self._passphrase)
+        return identity, sealing
+
+    def access(self) -> Access:
+        """How this device reaches its cloud.
+
+        Raises:
+            StateError: it is not enrolled.
+        """
+        return Access.load(self.folder, role="device")
+
+    def sealing_key(self) -> SealingKey:
+        """The key to which bundles are sealed."""
+        return SealingKey.load(self.folder / "sealing.key", passphrase=self._passphrase)
+
+    def seen(self) -> Seen:
+        """The highest versions that this device has taken."""
+        path = self.folder / "seen.json"
+        return Seen.from_json(path.read_text(encoding="utf-8")) if path.exists() else Seen()
+
+    def save_seen(self, seen: Seen) -> None:
+        """Raises the bar for what comes next."""
+        write_private(self.folder / "seen.json", seen.to_json().encode())
+
+    def bundle_folder(self, name: str) -> Path:
+        """Where the opened bundle of a model lies, or will lie."""
+        return self.folder / "models" / check_name(name)
+
+    def held(self) -> list[HeldModel]:
+        """The models that this device can use, by name."""
+        files = sorted((self.folder / "models").glob("*.json"))
+        return [HeldModel(**json.loads(file.read_bytes())) for file in files]
+
+    def hold(self, model: HeldModel) -> None:
+        """Notes version and epoch of the bundle in `bundle_folder`."""
+        target = self.folder / "models" / f"{model.name}.json"
+        write_private(target, json.dumps(asdict(model)).encode())
+
+    def model(self, name: str) -> HeldModel:
+        """A model by name.
+
+        Raises:
+            StateError: this device has no bundle of it.
+        """
+        held = {model.name: model for model in self.held()}
+        if name not in held:
+            have = ", ".join(held) or "none"
+            raise StateError(
+                f"this device has no bundle of '{name}' (it has: {have}): ask the developer "
+                f"for a grant, then run 'triparty device pull'"
+            )
+        return held[name]

@@ -1,0 +1,183 @@
+"""One conversation with a model on the cloud, which survives what happens to the cloud.
+
+The device keeps the token ids that it sent. If the cloud lost the session (eviction,
+restart), it opens another and replays them; the answer goes on as if nothing had happened.
+If the connection broke in the middle of a step, it repeats the step under the same request
+id, and the cloud runs it once.
+
+Shapes: `T` tokens, `D` width, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self
+
+import numpy as np
+
+from triparty.common.errors import (
+    CloudError,
+    NotFoundError,
+    PositionError,
+    RequestError,
+    RollbackError,
+    TripartyError,
+    UnreachableError,
+)
+from triparty.common.keying import Bundle, KeyedReply, KeyedRows, PlainLogits
+from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.wire import Frame
+
+SESSIONS = 3
+PAUSES_S = (0.5, 1.0, 2.0)
+
+
+class Steps(Protocol):
+    """The session routes of a cloud, as a conversation uses them; `CloudClient` has them."""
+
+    def open_session(self, model: str) -> SessionRecord:
+        """Opens a session of a model."""
+
+    def step(
+        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
+    ) -> StepReply:
+        """Sends keyed rows (T, D); returns the reply about the last one."""
+
+    def close_session(self, session: str) -> None:
+        """Ends a session; one that is gone already is no error."""
+
+
+class Conversation:
+    """A session of one model, from the device's side.
+
+    Args:
+        steps: the way to the cloud.
+        bundle: opened bundle of the model.
+        model: its name on the cloud.
+        version: of the bundle, which is that of the model it belongs to.
+        sleep: waits between attempts.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        bundle: Bundle,
+        model: str,
+        *,
+        version: int,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Sends nothing yet."""
+        self._steps, self._bundle, self._model = steps, bundle, model
+        self._version, self._sleep = version, sleep
+        self._session: SessionRecord | None = None
+        self._sent: list[int] = []
+
+    def __enter__(self) -> Self:
+        """The conversation."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Frees the session on the cloud, if it can be reached."""
+        if self._session is not None:
+            try:
+                self._steps.close_session(self._session.id)
+            except TripartyError:
+                return  # the cloud frees an idle session by itself
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cloud has seen."""
+        return len(self._sent)
+
+    def logits_after(self, ids: Sequence[int]) -> PlainLogits:
+        """Sends tokens; the logits (V,) of what follows them.
+
+        Args:
+            ids: at least one token id; they continue what was sent before.
+
+        Raises:
+            RequestError: no tokens, or more than the model has positions.
+            RollbackError: the cloud hosts another version or epoch than the bundle's.
+            UnreachableError: the cloud stayed away.
+        """
+        if not ids:
+            raise RequestError("expected at least one token to send; give a prompt")
+        for _ in range(SESSIONS - 1):
+            try:
+                return self._sent_after(ids)
+            except (NotFoundError, PositionError):
+                if self._session is None:
+                    raise  # no such model for this device
+                self._session = None  # gone, or not ours to continue: another one
+        return self._sent_after(ids)
+
+    def _sent_after(self, ids: Sequence[int]) -> PlainLogits:
+        logits = self._send(ids)
+        self._sent.extend(ids)
+        return logits
+
+    def _send(self, ids: Sequence[int]) -> PlainLogits:
+        if self._session is None:
+            self._session = self._open()
+            pending, start = [*self._sent, *ids], 0
+        else:
+            pending, start = list(ids), self.position
+        session = self._session
+        if start + len(pending) > session.positions:
+            raise RequestError(
+                f"the conversation would have {start + len(pending)} tokens, the model takes "
+                f"{session.positions}: shorten it"
+            )
+        for at in range(0, len(pending), session.rows_per_step):
+            part = pending[at : at + session.rows_per_step]
+            frames = self._step(session, part, start + at)
+        return self._read(frames)
+
+    def _open(self) -> SessionRecord:
+        session = self._steps.open_session(self._model)
+        hosted, held = (
+            (session.version, session.epoch),
+            (self._version, self._bundle.info.epoch),
+        )
+        if hosted != held:
+            self._steps.close_session(session.id)
+            raise RollbackError(
+                f"the cloud hosts version {hosted[0]}, epoch {hosted[1]} of '{self._model}', "
+                f"this device's bundle is of version {held[0]}, epoch {held[1]}: "
+                f"run 'triparty device pull'"
+            )
+        return session
+
+    def _step(
+        self, session: SessionRecord, ids: Sequence[int], position: int
+    ) -> Sequence[Frame]:
+        """One request, repeated under one id while the connection breaks."""
+        rows = self._bundle.rows(np.asarray(ids, np.int64), start=position)
+        request_id = secrets.token_hex(16)
+        for pause_s in PAUSES_S:
+            try:
+                return self._request(session, rows, position, request_id)
+            except UnreachableError:
+                self._sleep(pause_s)
+        return self._request(session, rows, position, request_id)
+
+    def _request(
+        self, session: SessionRecord, rows: KeyedRows, position: int, request_id: str
+    ) -> Sequence[Frame]:
+        answer = self._steps.step(
+            session.id, rows, position=position, request_id=request_id, reply="logits"
+        )
+        return answer.frames
+
+    def _read(self, frames: Sequence[Frame]) -> PlainLogits:
+        width = self._bundle.info.vocabulary
+        if len(frames) != 1 or frames[0].array.shape != (1, width):
+            shapes = [frame.array.shape for frame in frames]
+            raise CloudError(f"expected logits (1, {width}) from the cloud, got {shapes}")
+        logits = self._bundle.plain_logits(KeyedReply(frames[0].as_float32()))[0]
+        if not np.isfinite(logits).all():
+            raise CloudError("the cloud's logits are not finite: the model may be damaged")
+        return PlainLogits(logits)

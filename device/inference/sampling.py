@@ -1,0 +1,91 @@
+"""From logits to the next token: pure functions of the logits, the options and a generator.
+
+The order is that of `transformers`: temperature, top-k, top-p, draw; a test compares the
+distributions step by step.
+
+Shapes: `V` tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.common.errors import SettingsError
+from triparty.common.keying import PlainLogits
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likeliest token (greedy).
+        top_k: draw among the k likeliest; 0 means all.
+        top_p: draw among the likeliest that together have this probability, 0 < p <= 1
+            (Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020).
+        seed: of the draws; None takes one from the operating system.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values without a meaning."""
+        if not (np.isfinite(self.temperature) and self.temperature >= 0):
+            raise SettingsError(f"temperature must be 0 or more, got {self.temperature}")
+        if self.top_k < 0:
+            raise SettingsError(f"top-k must be 0 (all) or more, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise SettingsError(f"top-p must be above 0 and at most 1, got {self.top_p}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken and nothing drawn."""
+        return self.temperature == 0
+
+    def generator(self) -> np.random.Generator:
+        """The generator of one answer's draws."""
+        return np.random.default_rng(self.seed)
+
+
+def distribution(logits: PlainLogits, options: SamplingOptions) -> NDArray[np.float64]:
+    """The probabilities (V,) from which the next token is drawn; they sum to 1.
+
+    Args:
+        logits: (V,) float32.
+        options: not greedy.
+    """
+    scores = logits.astype(np.float64) / options.temperature
+    if 0 < options.top_k < scores.size:
+        kth = np.partition(scores, -options.top_k)[-options.top_k]
+        scores[scores < kth] = -np.inf
+    if options.top_p < 1:
+        order = np.argsort(scores, kind="stable")
+        tail = np.cumsum(_softmax(scores)[order]) <= 1 - options.top_p
+        tail[-1] = False  # the likeliest token always stays
+        scores[order[tail]] = -np.inf
+    return _softmax(scores)
+
+
+def next_token(logits: PlainLogits, options: SamplingOptions, rng: np.random.Generator) -> int:
+    """The next token's id.
+
+    Args:
+        logits: (V,) float32, in the tokenizer's order.
+        options: how to choose; greedy takes the first of equals.
+        rng: advanced by one draw unless greedy.
+    """
+    if options.is_greedy:
+        return int(np.argmax(logits))
+    return int(rng.choice(logits.size, p=distribution(logits, options)))
+
+
+def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights = np.exp(scores - scores.max())
+    total: NDArray[np.float64] = weights / weights.sum()
+    return total

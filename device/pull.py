@@ -1,0 +1,160 @@
+"""Getting bundles: every signature, version and hash is checked before anything is replaced.
+
+1. The delegation must come from the root pinned at enrolment, and be no older than seen.
+2. The latest statement must be signed under it, fresh, and no older than seen.
+3. A bundle's manifest must be signed by the developer for this device, be current, and be
+   neither expired, revoked, nor older than seen.
+4. Its one blob must have the manifest's hash, and open with this device's key for this device,
+   model, version and epoch.
+5. Only then it takes the place of the bundle before, and what was seen is raised.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from triparty.common.access import Access
+from triparty.common.artifacts import Manifest, verify_manifest
+from triparty.common.console import progress
+from triparty.common.delegation import Delegation, verify_delegation
+from triparty.common.entries import Kind
+from triparty.common.errors import CheckpointError, ManifestError, NotFoundError
+from triparty.common.files import replace_folder
+from triparty.common.keying import Bundle
+from triparty.common.latest import Latest, Seen, verify_latest
+from triparty.common.sealing import SEALED_FILE, open_sealed
+from triparty.common.transport import CloudClient
+from triparty.device.home import HeldModel, Home
+
+BUNDLE_LIMIT_BYTES = 64 << 30
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Attributes:
+        taken: bundles that are new.
+        kept: bundles that were current already.
+    """
+
+    taken: tuple[HeldModel, ...]
+    kept: tuple[HeldModel, ...]
+
+
+def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
+    """Brings this device's bundles up to date.
+
+    Args:
+        home: of an enrolled device.
+        name: one model; None for all that were granted.
+        now: for expiry times.
+
+    Raises:
+        NotFoundError: nothing was granted, or not this model.
+        ArtifactError: something that must not be used; what was held stays usable.
+    """
+    access = home.access()
+    taken: list[HeldModel] = []
+    kept: list[HeldModel] = []
+    with access.client() as client:
+        delegation, latest, seen = _current(client, access, home.seen(), now)
+        home.save_seen(seen)
+        manifests = list(_bundles(client, access, delegation, latest, seen, name, now))
+        if not manifests:
+            wanted = f"model '{name}'" if name else "any model"
+            raise NotFoundError(
+                f"no bundle of {wanted} for this device: ask the developer to run "
+                f"'triparty developer grant {access.principal}'"
+            )
+        for manifest in manifests:
+            model = HeldModel(manifest.name, manifest.version, manifest.epoch)
+            if model in home.held():
+                kept.append(model)
+                continue
+            _take(client, home, access, manifest)
+            home.hold(model)
+            home.save_seen(home.seen().raised(manifest))
+            taken.append(model)
+    return Pulled(tuple(taken), tuple(kept))
+
+
+def _current(
+    client: CloudClient, access: Access, seen: Seen, now: datetime
+) -> tuple[Delegation, Latest, Seen]:
+    """The developer's verified delegation and latest statement, and what is seen by them."""
+    developer = access.developer
+    state = client.statements()
+    delegation = verify_delegation(
+        state.delegation,
+        root_fingerprint=developer,
+        seen_version=seen.delegation_version(developer),
+        now=now,
+    )
+    latest = verify_latest(
+        state.latest, delegation, seen_sequence=seen.sequence(developer), now=now
+    )
+    return delegation, latest, seen.raised_delegation(delegation).raised_latest(latest)
+
+
+def _bundles(
+    client: CloudClient,
+    access: Access,
+    delegation: Delegation,
+    latest: Latest,
+    seen: Seen,
+    name: str | None,
+    now: datetime,
+) -> Iterator[Manifest]:
+    """The newest verified manifest of each granted model."""
+    found: set[str] = set()
+    for signed in client.artifacts(kind=Kind.BUNDLE, name=name):
+        claimed = Manifest.from_bytes(signed.payload).name  # not believed before step 3
+        if claimed in found:
+            continue
+        found.add(claimed)
+        yield verify_manifest(
+            signed,
+            delegation=delegation,
+            now=now,
+            kind=Kind.BUNDLE,
+            name=name,
+            recipient=access.principal,
+            seen=seen,
+            latest=latest,
+            limit_bytes=BUNDLE_LIMIT_BYTES,
+        )
+
+
+def _take(client: CloudClient, home: Home, access: Access, manifest: Manifest) -> None:
+    """Downloads, opens and checks one bundle; the one before stays until then."""
+    if [file.path for file in manifest.files] != [SEALED_FILE]:
+        raise ManifestError(f"a bundle holds one file, {SEALED_FILE}")
+    target = home.bundle_folder(manifest.name)
+    sealed, opened = (target.with_name(f".{manifest.name}.{w}") for w in ("sealed", "opened"))
+    file = manifest.files[0]
+    with progress(f"pulling {manifest.name}", file.size) as advance:
+        client.download_blob(sealed, sha256=file.sha256, size=file.size, on_bytes=advance)
+    try:
+        open_sealed(
+            sealed,
+            opened,
+            home.sealing_key(),
+            device=access.principal,
+            model=manifest.name,
+            version=manifest.version,
+            epoch=manifest.epoch,
+        )
+        held = Bundle.open(opened).info.epoch
+        if held != manifest.epoch:
+            raise CheckpointError(
+                f"the bundle of '{manifest.name}' says epoch {held}, its manifest "
+                f"{manifest.epoch}: tell the developer"
+            )
+        replace_folder(opened, target)
+    finally:
+        sealed.unlink(missing_ok=True)
+        shutil.rmtree(opened, ignore_errors=True)
