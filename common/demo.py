@@ -39,7 +39,7 @@ from triparty.common.wire import decode_frames
 
 app = typer.Typer(add_completion=False)
 
-PROMPT = "The following example"
+PROMPT = "When a function is called,"
 START_LIMIT_S = 120
 STEP_LIMIT_S = 1800
 
@@ -281,7 +281,7 @@ def _cloud_saw(trace: Path) -> dict[str, Any]:
         "requests": len(frames),
         "rows": len(rows),
         "width": len(rows[0]),
-        "first_values": [[round(float(value), 3) for value in row[:6]] for row in rows[:6]],
+        "first_values": [[round(float(value), 3) for value in row[:6]] for row in rows[:8]],
     }
 
 
@@ -297,7 +297,7 @@ def _show(console: Console, outcome: dict[str, Any], original: dict[str, Any]) -
     table.add_column("the device saw", ratio=1)
     table.add_column("the cloud saw", ratio=1)
     rows = "\n".join(
-        "  ".join(f"{value:7.3f}" for value in row[:4]) + "  ..."
+        "  ".join(f"{value:7.3f}" for value in row[:3]) + "  ..."
         for row in cloud["first_values"]
     )
     table.add_row(

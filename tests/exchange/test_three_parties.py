@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from three_parties import CommandError, Parties, new_cloud, triparty
 
+from triparty.common.invites import Invite
+
 PROMPTS = {
     "stories": "Once upon a time, Zyxwolf met a quizzical brontosaurus",
-    "capp": "<BOS>",
+    "capp": "<SOS> geometry_prismatic batch_size_mass",
 }
 TOKENS = 200
 
@@ -26,6 +29,7 @@ def stock_answer(folder: Path, prompt: str) -> list[int]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model.generation_config.eos_token_id = None  # as `--ignore-eos`: always all tokens
     given = tokenizer(prompt, return_tensors="pt")
     with torch.inference_mode():
         whole = model.generate(**given, do_sample=False, max_new_tokens=TOKENS)
@@ -36,7 +40,7 @@ def stock_answer(folder: Path, prompt: str) -> list[int]:
 @pytest.fixture(scope="module")
 def answers(parties: Parties) -> dict[str, dict[str, Any]]:
     return {
-        name: parties.ask("phone", name, prompt, "--max-tokens", str(TOKENS))
+        name: parties.ask("phone", name, prompt, "--max-tokens", str(TOKENS), "--ignore-eos")
         for name, prompt in PROMPTS.items()
     }
 
@@ -48,7 +52,7 @@ def test_protected_generation_equals_stock_generation(
     source = {"stories": stories_model, "capp": capp_model}[name]
     expected = stock_answer(source, PROMPTS[name])
     assert answers[name]["token_ids"] == expected
-    assert len(expected) > 20
+    assert len(expected) == TOKENS
 
 
 def secrets_of(parties: Parties, answers: dict[str, dict[str, Any]]) -> dict[str, bytes]:
@@ -184,16 +188,16 @@ def test_a_revoked_device_is_refused_at_once(parties: Parties) -> None:
 def test_a_cloud_that_swaps_a_devices_keys_gets_nothing(parties: Parties) -> None:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    parties.enroll_device("victim")
+    victim = parties.enroll_device("victim")["device"]
     database = parties.cloud.data / "cloud.db"
     with sqlite3.connect(database, timeout=30) as connection:
         table, column = sealing_column(connection)
         (stored,) = connection.execute(
-            f"SELECT {column} FROM {table} WHERE name = 'victim'"
+            f"SELECT {column} FROM {table} WHERE id = ?", (victim,)
         ).fetchone()
         forged = X25519PrivateKey.generate().public_key().public_bytes_raw()
         swapped = forged if isinstance(stored, bytes) else text_key(forged)
-        connection.execute(f"UPDATE {table} SET {column} = ? WHERE name = 'victim'", (swapped,))
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (swapped, victim))
     with pytest.raises(CommandError, match="swapped"):
         parties.grant("victim")
     with pytest.raises(CommandError):
@@ -220,8 +224,9 @@ def text_key(raw: bytes) -> str:
 def test_another_cloud_with_another_certificate_is_refused(
     parties: Parties, tmp_path: Path
 ) -> None:
-    code = triparty("cloud", "invite", "--data", parties.cloud.data)["invite"]
     impostor = new_cloud(tmp_path / "impostor")
+    genuine = triparty("cloud", "invite", "--data", parties.cloud.data)["invite"]
+    code = replace(Invite.from_code(genuine), url=impostor.url).to_code()
     home = tmp_path / "developer"
     triparty("developer", "init", "--home", home)
     try:
