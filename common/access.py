@@ -7,7 +7,7 @@ certificate that is trusted. Both are written only after the cloud accepted the 
 from __future__ import annotations
 
 import json
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -144,17 +144,13 @@ def first_contact(invite: Invite) -> Iterator[tuple[CloudClient, str | None]]:
         yield client, certificate
 
 
-def read_code(text: str) -> Invite:
-    """The invite of a command's `--invite`: a code, or `-` for one line of standard input.
+def read_code(text: str) -> str:
+    """The code of a command's `--invite`: itself, or for `-` one line of standard input.
 
     Raises:
-        InviteError: not a code.
         SettingsError: `-`, and nothing came.
     """
-    if text != "-":
-        return Invite.from_code(text)
-    with os.fdopen(os.dup(0), encoding="utf-8") as stdin:
-        line = stdin.readline().strip()
-    if not line:
+    code = sys.stdin.readline().strip() if text == "-" else text
+    if not code:
         raise SettingsError("--invite - reads the code from standard input, which was empty")
-    return Invite.from_code(line)
+    return code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +12,8 @@ from triparty.common.console import Console, JsonOption
 from triparty.developer.cli_models import OutArgument, add_commands
 
 if TYPE_CHECKING:
-    from triparty.developer.home import Home
+    from triparty.developer.account import Developer
     from triparty.developer.publish import Publication
-    from triparty.developer.settings import DeveloperSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,12 +40,13 @@ def init(
 
     A passphrase for the private keys is taken from TRIPARTY_DEVELOPER_PASSPHRASE.
     """
-    place, settings = _open(home, config)
-    delegation = place.make_keys(key_days=settings.key_days, now=_now())
+    developer = _developer(home, config)
+    fingerprint = developer.init()
+    folder = developer.home.folder
     console = Console(as_json=as_json)
-    console.say(f"root key: {delegation.developer}")
-    console.say(f"kept in {place.folder / 'keys'}: back up root.key and move it offline")
-    console.report({"developer": delegation.developer, "home": str(place.folder)})
+    console.say(f"root key: {fingerprint}")
+    console.say(f"kept in {folder / 'keys'}: back up root.key and move it offline")
+    console.report({"developer": fingerprint, "home": str(folder)})
 
 
 @app.command()
@@ -63,17 +62,8 @@ def enroll(
 ) -> None:
     """Turn an operator's invite into your account on a cloud."""
     from triparty.common.access import read_code
-    from triparty.developer.enroll import enroll as enroll_developer
 
-    place, settings = _open(home, config)
-    access = enroll_developer(
-        place,
-        read_code(invite),
-        cloud=cloud,
-        name=name,
-        latest_days=settings.latest_days,
-        now=_now(),
-    )
+    access = _developer(home, config).enroll(read_code(invite), cloud=cloud, name=name)
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url}")
     console.report({"developer": access.developer, "url": access.url})
@@ -90,13 +80,7 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Upload a protected model; devices that hold the name get new bundles."""
-    from triparty.developer.publish import publish_model
-
-    place, settings = _open(home, config)
-    done = publish_model(
-        place, out, name=name or out.resolve().name, settings=settings, now=_now()
-    )
-    _say_published(Console(as_json=as_json), done)
+    _say_published(Console(as_json=as_json), _developer(home, config).publish(out, name=name))
 
 
 @app.command()
@@ -108,10 +92,7 @@ def invite(
     as_json: JsonOption = False,
 ) -> None:
     """Print a code with which one device can enrol; pass it on privately."""
-    from triparty.developer.invite import invite_device
-
-    place, _ = _open(home, config)
-    code, expires = invite_device(place, label=name, days=days, now=_now())
+    code, expires = _developer(home, config).invite(name=name, days=days)
     console = Console(as_json=as_json)
     console.say(code)
     console.say(f"works once, until {expires}; whoever has it can enrol in the device's place")
@@ -129,23 +110,12 @@ def grant(
     as_json: JsonOption = False,
 ) -> None:
     """Seal the bundle of published models to devices, after checking their keys."""
-    from triparty.developer.grant import find_device, grant_model, models_to_grant
-
-    place, settings = _open(home, config)
-    models = models_to_grant(place, model)
+    granted = _developer(home, config).grant(*devices, model=model)
     console = Console(as_json=as_json)
-    granted = []
-    with place.access().client() as client:
-        found = [find_device(place, client, device) for device in devices]
-        for device in found:
-            for published in models:
-                done = grant_model(
-                    place, client, published, device, settings=settings, now=_now()
-                )
-                what = "granted" if done.is_new else "has already"
-                console.say(f"{done.name}: {what} {done.model} version {done.version}")
-                granted.append(asdict(done))
-    console.report({"granted": granted})
+    for done in granted:
+        what = "granted" if done.is_new else "has already"
+        console.say(f"{done.name}: {what} {done.model} version {done.version}")
+    console.report({"granted": [asdict(done) for done in granted]})
 
 
 @app.command()
@@ -156,21 +126,15 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """Take a device's access back; its sessions end at once."""
-    from triparty.developer.grant import find_device
-
-    place, _ = _open(home, config)
-    with place.access().client() as client:
-        found = find_device(place, client, device)
-        client.revoke_device(found.id)
-    shared = [model.name for model in place.models() if found.id in model.devices]
+    done = _developer(home, config).revoke(device)
     console = Console(as_json=as_json)
-    console.say(f"revoked {found.name} ({found.id})")
-    for name in shared:
+    console.say(f"revoked {done.name} ({done.device})")
+    for name in done.shared:
         console.say(
             f"it keeps the bundle of '{name}' that it has, and with it the key of everybody "
             f"who shares it: run 'triparty developer rotate {name}'"
         )
-    console.report({"device": found.id, "name": found.name, "rotate": shared})
+    console.report({"device": done.device, "name": done.name, "rotate": list(done.shared)})
 
 
 @app.command()
@@ -187,10 +151,7 @@ def rotate(
 
     Traffic recorded in the epoch before stays readable for whoever has a bundle of it.
     """
-    from triparty.developer.rotate import rotate as rotate_model
-
-    place, settings = _open(home, config)
-    done = rotate_model(place, model, source=source, settings=settings, now=_now())
+    done = _developer(home, config).rotate(model, source=source)
     _say_published(Console(as_json=as_json), done)
 
 
@@ -200,42 +161,37 @@ def status(
 ) -> None:
     """Show devices and models, and renew the latest statement."""
     from triparty.common.documents import format_time
-    from triparty.developer.statements import renew_latest
 
-    place, settings = _open(home, config)
-    access = place.access()
-    with access.client() as client:
-        latest = renew_latest(place, client, now=_now(), days=settings.latest_days)
-        devices = client.devices()
-    models = place.models()
+    found = _developer(home, config).status()
+    expires = format_time(found.latest.expires)
     console = Console(as_json=as_json)
-    console.say(f"cloud {access.url}, developer {access.developer}")
-    for model in models:
+    console.say(f"cloud {found.access.url}, developer {found.access.developer}")
+    for model in found.models:
         console.say(
             f"model  {model.name}  version {model.version}, epoch {model.epoch}, "
             f"{len(model.devices)} bundles, from {model.out}"
         )
-    for device in devices:
+    for label, device in found.devices:
         state = "revoked" if device.is_revoked else "enrolled"
-        label = place.label(device.invite) or "?"
-        console.say(f"device {label} ({device.name})  {state} {device.created}  {device.id}")
-    console.say(f"latest statement renewed, counts until {format_time(latest.expires)}")
+        name = f"{label or '?'} ({device.name})"
+        console.say(f"device {name}  {state} {device.created}  {device.id}")
+    console.say(f"latest statement renewed, counts until {expires}")
     console.report(
         {
-            "url": access.url,
-            "developer": access.developer,
-            "models": [asdict(model) for model in models],
+            "url": found.access.url,
+            "developer": found.access.developer,
+            "models": [asdict(model) for model in found.models],
             "devices": [
                 {
                     "id": device.id,
-                    "invited_as": place.label(device.invite),
+                    "invited_as": label,
                     "name": device.name,
                     "created": device.created,
                     "revoked": device.is_revoked,
                 }
-                for device in devices
+                for label, device in found.devices
             ],
-            "latest_expires": format_time(latest.expires),
+            "latest_expires": expires,
         }
     )
 
@@ -258,13 +214,9 @@ def _say_published(console: Console, done: Publication) -> None:
     console.report(document)
 
 
-def _open(home: Path | None, config: Path | None) -> tuple[Home, DeveloperSettings]:
-    from triparty.developer.home import Home
+def _developer(home: Path | None, config: Path | None) -> Developer:
+    from triparty.developer.account import Developer
     from triparty.developer.settings import DeveloperSettings
 
     settings = DeveloperSettings.load(config, home=home)
-    return Home(settings.home, passphrase=settings.passphrase), settings
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    return Developer(settings.home, settings=settings)

@@ -46,8 +46,7 @@ def enroll(
     """Turn a developer's invite into this device's account."""
     from triparty.common.access import read_code
 
-    code = read_code(invite).to_code()
-    access = _device(home, config).enroll(code, cloud=cloud, name=name)
+    access = _device(home, config).enroll(read_code(invite), cloud=cloud, name=name)
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url} as {access.principal}")
     console.say("next, on the developer's machine: triparty developer grant, then here: pull")

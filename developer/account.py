@@ -1,0 +1,206 @@
+"""`Developer`: what `triparty developer` does, as Python calls with the same words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triparty.common.access import Access
+from triparty.common.invites import Invite
+from triparty.common.latest import Latest
+from triparty.common.replies import DeviceRecord
+from triparty.developer.enroll import enroll
+from triparty.developer.grant import Granted, find_device, grant_model, models_to_grant
+from triparty.developer.home import Home, PublishedModel
+from triparty.developer.invite import invite_device
+from triparty.developer.publish import Publication, publish_model
+from triparty.developer.settings import DeveloperSettings
+from triparty.developer.statements import renew_latest
+
+if TYPE_CHECKING:
+    from triparty.developer.verify import Agreement
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """What revoking a device did, and what it leaves to do.
+
+    Attributes:
+        device: id of the device.
+        name: as the device calls itself.
+        shared: published models whose bundle it keeps, and with it the key of everybody who
+            shares them; `rotate` them.
+    """
+
+    device: str
+    name: str
+    shared: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DeveloperStatus:
+    """What a developer has on its cloud.
+
+    Attributes:
+        access: to the cloud.
+        latest: the statement, just renewed.
+        models: what is published from this home.
+        devices: what the cloud says of the devices, with the name of each one's invite.
+    """
+
+    access: Access
+    latest: Latest
+    models: tuple[PublishedModel, ...]
+    devices: tuple[tuple[str | None, DeviceRecord], ...]
+
+
+class Developer:
+    """One developer: keys, published models, devices.
+
+    Args:
+        home: the developer's folder.
+        settings: expiry times and passphrase; None for the defaults. Its `home` is not used.
+    """
+
+    def __init__(self, home: Path | str, *, settings: DeveloperSettings | None = None) -> None:
+        """Touches nothing yet."""
+        self.settings = settings or DeveloperSettings()
+        self.home = Home(Path(home), passphrase=self.settings.passphrase)
+
+    def init(self) -> str:
+        """Makes root and publishing key; returns the root's fingerprint.
+
+        Raises:
+            StateError: there are keys already.
+        """
+        made = self.home.make_keys(key_days=self.settings.key_days, now=_now())
+        return made.developer
+
+    def enroll(self, code: str, *, cloud: str | None = None, name: str = "developer") -> Access:
+        """Turns an operator's invite into this developer's account.
+
+        Args:
+            code: the invite.
+            cloud: the cloud that the user expects; None takes the invite's word.
+            name: label that the operator sees.
+
+        Raises:
+            InviteError: unknown, used or expired.
+            TransportError: the invite's cloud was not reached, or somebody else answered.
+        """
+        invite = Invite.from_code(code)
+        return enroll(
+            self.home,
+            invite,
+            cloud=cloud or invite.url,
+            name=name,
+            latest_days=self.settings.latest_days,
+            now=_now(),
+        )
+
+    @staticmethod
+    def protect(source: Path | str, out: Path | str) -> None:
+        """Re-keys a checkpoint: `out/model`, `out/device` and `out/secrets`.
+
+        Args:
+            source: a folder or a hub id.
+            out: a folder that does not exist yet.
+
+        Raises:
+            CheckpointError: a checkpoint that cannot be protected.
+        """
+        from triparty.developer.protect import protect  # loads the compiler
+
+        protect(str(source), Path(out))
+
+    @staticmethod
+    def verify(source: Path | str, out: Path | str, *, samples: int = 1000) -> Agreement:
+        """Compares a protected model with its original, both in stock classes."""
+        import numpy as np
+
+        from triparty.developer.verify import Comparison  # loads torch and transformers
+
+        comparison = Comparison(str(source), Path(out))
+        return comparison.agreement(samples, rng=np.random.default_rng(0))
+
+    def publish(self, out: Path | str, *, name: str | None = None) -> Publication:
+        """Uploads a protected model; devices that hold the name get new bundles.
+
+        Args:
+            out: a folder that `protect` made.
+            name: on the cloud; None takes the folder's name.
+
+        Raises:
+            ArtifactError: a file that must not be published.
+        """
+        folder = Path(out)
+        return publish_model(
+            self.home,
+            folder,
+            name=name or folder.resolve().name,
+            settings=self.settings,
+            now=_now(),
+        )
+
+    def invite(self, *, name: str = "device", days: int = 7) -> tuple[str, str]:
+        """A code with which one device can enrol, and when it expires, RFC 3339."""
+        return invite_device(self.home, label=name, days=days, now=_now())
+
+    def grant(self, *devices: str, model: str | None = None) -> tuple[Granted, ...]:
+        """Seals bundles to devices, after checking that nobody swapped their keys.
+
+        Args:
+            *devices: names, ids, or how ids begin.
+            model: one published model; None for all.
+
+        Raises:
+            SealError: a device's keys were swapped; nothing was sealed to it.
+        """
+        models = models_to_grant(self.home, model)
+        with self.home.access().client() as client:
+            found = [find_device(self.home, client, device) for device in devices]
+            return tuple(
+                grant_model(
+                    self.home, client, published, device, settings=self.settings, now=_now()
+                )
+                for device in found
+                for published in models
+            )
+
+    def revoke(self, device: str) -> Revocation:
+        """Takes a device's access back; its sessions end at once."""
+        with self.home.access().client() as client:
+            found = find_device(self.home, client, device)
+            client.revoke_device(found.id)
+        shared = [model.name for model in self.home.models() if found.id in model.devices]
+        return Revocation(found.id, found.name, tuple(shared))
+
+    def rotate(self, model: str, *, source: str | None = None) -> Publication:
+        """Begins a new key epoch of a published model.
+
+        Args:
+            model: its name.
+            source: the original; None takes what it was protected from.
+        """
+        from triparty.developer.rotate import rotate  # loads the compiler
+
+        return rotate(self.home, model, source=source, settings=self.settings, now=_now())
+
+    def status(self) -> DeveloperStatus:
+        """What is published and who may use it; renews the latest statement."""
+        access = self.home.access()
+        with access.client() as client:
+            latest = renew_latest(self.home, client, now=_now(), days=self.settings.latest_days)
+            devices = client.devices()
+        return DeveloperStatus(
+            access=access,
+            latest=latest,
+            models=tuple(self.home.models()),
+            devices=tuple((self.home.label(device.invite), device) for device in devices),
+        )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
