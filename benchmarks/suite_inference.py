@@ -1,0 +1,114 @@
+"""Protected inference: is it the same function, and what does it cost beside the original?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.checkpoints import random_llama, real_model
+from benchmarks.harness import Effort, case, cpu_time
+from triparty.cloud.serving.engine import Reply, ReplyKind, Work
+from triparty.cloud.serving.local import LocalEngine
+from triparty.developer.protect import protect
+from triparty.developer.verify import Agreement, Comparison
+
+SAMPLES = 10_000
+
+
+def _agreement(name: str, effort: Effort) -> Agreement:
+    source = real_model(name)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        protect(str(source), out)
+        comparison = Comparison(str(source), out)
+        return comparison.agreement(
+            500 if effort.quick else SAMPLES, rng=np.random.default_rng(0)
+        )
+
+
+def _exactness(name: str) -> tuple[Callable[[Effort], Iterator[float]], ...]:
+    def top1(effort: Effort) -> Iterator[float]:
+        yield _agreement(name, effort).top1_agreement
+
+    def error(effort: Effort) -> Iterator[float]:
+        yield _agreement(name, effort).max_relative_error
+
+    return top1, error
+
+
+_TOP1 = "thesis table 4.5: 100 % top-1"
+_ERROR = "thesis table 4.5: summed difference 3e-4 (ViT) to 5.1e-2 (GPT-2)"
+_llama, _gpt2 = _exactness("stories260K"), _exactness("gpt2-capp")
+
+llama_top1 = case(
+    "top-1 agreement, LLaMA (stories260K), fp32",
+    unit="share",
+    better="higher",
+    target=1.0,
+    reference=_TOP1,
+)(_llama[0])
+llama_error = case(
+    "largest relative logit error, LLaMA (stories260K), fp32",
+    unit="relative",
+    better="lower",
+    target=1e-5,
+    reference=_ERROR,
+)(_llama[1])
+gpt2_top1 = case(
+    "top-1 agreement, GPT-2 (gpt2-capp), fp32",
+    unit="share",
+    better="higher",
+    target=1.0,
+    reference=_TOP1,
+)(_gpt2[0])
+gpt2_error = case(
+    "largest relative logit error, GPT-2 (gpt2-capp), fp32",
+    unit="relative",
+    better="lower",
+    target=1e-5,
+    reference=_ERROR,
+)(_gpt2[1])
+
+
+def _decode_cpu(engine: LocalEngine, rows: np.ndarray, session: str) -> float:
+    """CPU seconds of one prompt and its decoding, one row at a time."""
+    spent: list[float] = []
+    with cpu_time(spent):
+        prompt = len(rows) // 2
+        engine.run([Work(session, 0, rows[:prompt], None)])
+        for at in range(prompt, len(rows)):
+            engine.run([Work(session, at, rows[at : at + 1], Reply(ReplyKind.LOGITS))])
+    engine.close(session)
+    return spent[0]
+
+
+@case(
+    "speed of the protected model as a share of the original's, same engine",
+    unit="ratio of CPU time",
+    better="higher",
+    target=0.97,
+    reference="target: throughput ratio at least 0.97 in the same run",
+)
+def speed(effort: Effort) -> Iterator[float]:
+    """CPU seconds of the original over those of the protected, taken in turn."""
+    layers, width, length = (2, 256, 32) if effort.quick else (6, 512, 128)
+    with tempfile.TemporaryDirectory() as name:
+        source = random_llama(Path(name) / "source", layers=layers, width=width)
+        protect(str(source), Path(name) / "out")
+        plain = LocalEngine.load(_servable(source))
+        keyed = LocalEngine.load(Path(name) / "out" / "model")
+        rows = np.random.default_rng(1).standard_normal((length, width)).astype(np.float32)
+        for engine in (plain, keyed):
+            _decode_cpu(engine, rows, "warm-up")
+        for _ in range(effort.runs):
+            original = _decode_cpu(plain, rows, "plain")
+            yield original / _decode_cpu(keyed, rows, "keyed")
+
+
+def _servable(source: Path) -> Path:
+    """The checkpoint without the tokenizer, which the cloud's loader does not take."""
+    (source / "tokenizer.json").unlink()
+    return source

@@ -1,0 +1,73 @@
+"""The result harness: the JSON schema that other tools read, and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+from benchmarks.harness import BenchError, Case, Effort, case, cases_of, run_case, run_suite
+
+
+@case("a figure", unit="s", better="lower", target=2.0, reference="a table")
+def figure(effort: Effort) -> Iterator[float]:
+    """Three figures, more when there is time."""
+    yield from (3.0, 1.0, 2.0)
+    if not effort.quick:
+        yield 9.0
+
+
+@case("no figure", unit="s", better="lower")
+def nothing(effort: Effort) -> Iterator[float]:
+    """A case that forgot to measure."""
+    yield from ()
+
+
+def test_a_result_is_the_median_with_its_spread() -> None:
+    result = run_case(figure, Effort(quick=True))
+    assert (result.value, result.spread, result.runs) == (2.0, (1.0, 3.0), 3)
+
+
+def test_a_case_without_a_figure_is_an_error() -> None:
+    with pytest.raises(BenchError, match="no figure"):
+        run_case(nothing, Effort(quick=True))
+
+
+def test_the_json_has_the_fields_that_tools_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(harness, "OUTPUT", tmp_path)
+    monkeypatch.setattr(harness, "cases_of", lambda suite: [figure] if suite == "audit" else [])
+    written = run_suite("audit")
+    document = json.loads(written.read_text(encoding="utf-8"))
+    assert document["suite"] == "audit"
+    assert set(document) == {"suite", "commit", "machine", "results"}
+    assert document["results"] == [
+        {
+            "name": "a figure",
+            "value": 2.5,
+            "unit": "s",
+            "better": "lower",
+            "target": 2.0,
+            "reference": "a table",
+            "spread": [1.0, 9.0],
+            "runs": 4,
+        }
+    ]
+    assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_and_empty_suites_are_named() -> None:
+    with pytest.raises(BenchError, match="unknown suite 'speed': expected quick or inference"):
+        run_suite("speed")
+    with pytest.raises(BenchError, match="no cases yet"):
+        run_suite("links")
+
+
+def test_every_shipped_case_says_what_it_measures() -> None:
+    cases = [item for suite in harness.SUITES for item in cases_of(suite)]
+    assert len({item.name for item in cases}) == len(cases) > 5
+    assert all(isinstance(item, Case) and item.unit for item in cases)
