@@ -51,15 +51,7 @@ class _LazyGroup(TyperGroup):
         lazy = _LAZY.get(args[0])
         if lazy is None:
             return super().resolve_command(ctx, args)
-        try:
-            app = importlib.import_module(lazy.module).app
-        except ModuleNotFoundError as missing:
-            if (missing.name or "").startswith("triparty"):
-                raise
-            raise SettingsError(
-                f"'triparty {args[0]}' needs {missing.name}, which is not installed: "
-                f"pip install 'triparty[{args[0]}]'"
-            ) from missing
+        app = importlib.import_module(lazy.module).app
         command = typer.main.get_command(app)
         command.name = args[0]
         return args[0], command, args[1:]
@@ -113,12 +105,23 @@ def main() -> NoReturn:
         _fail(error.message, EXIT_USAGE)
     except TripartyError as error:
         _fail(error.message, EXIT_FAILURE)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("triparty"):
+            raise
+        _fail(_not_installed(missing.name or "a module"), EXIT_FAILURE)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped", 130)
     except BrokenPipeError:
         sys.stderr.close()
         code = EXIT_FAILURE
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _not_installed(module: str) -> str:
+    """What to install when a role's library is absent."""
+    role = next((word for word in sys.argv[1:] if word in _LAZY), "all")
+    extra = "developer,cloud,device" if role == "demo" else role
+    return f"'triparty {role}' needs {module}: pip install 'triparty[{extra}]'"
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -66,5 +66,22 @@ def test_failures_exit_with_1_in_one_line(tmp_path: object) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_an_absent_library_names_the_extra_to_install() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['sqlalchemy'] = None\n"
+        "sys.argv = ['triparty', 'cloud', 'status', '--data', '.']\n"
+        "from triparty.common.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "triparty: 'triparty cloud' needs sqlalchemy: pip install 'triparty[cloud]'\n"
+    )
+
+
 def test_version() -> None:
     assert triparty("--version").stdout.startswith("triparty ")
