@@ -20,7 +20,6 @@ TOKEN_VARIABLE = "TRIPARTY_CLOUD_OPERATOR_TOKEN"  # noqa: S105  the name, not th
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
     help="Serve re-keyed models (P2).",
 )
 
@@ -56,7 +55,7 @@ def init(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to serve on.")] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to serve on [default: the URL's, or 8443].")
+        int | None, typer.Option(help="Port to serve on (default: the URL's, or 8443).")
     ] = None,
     database: DatabaseOption = None,
     self_signed: Annotated[

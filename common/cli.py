@@ -62,7 +62,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
 
 
@@ -83,9 +82,9 @@ def triparty(
 ) -> None:
     """Three parties that do not trust each other with everything run AI models together.
 
-    The developer re-keys a model, the cloud serves it, the device alone reads the answers.
-    The protection is re-keying, not encryption: `triparty developer audit` shows what the
-    cloud can still learn.
+    The developer re-keys a model, the cloud serves it, the device reads the answers.
+
+    This is re-keying, not encryption; see `triparty developer audit`.
     """
 
 

@@ -114,7 +114,7 @@ def demo(
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 48,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs all three roles on this machine: re-key, publish, serve, ask, compare, attack."""
+    """Run all three roles on this machine: re-key, publish, serve, ask, compare, attack."""
     console = Console(as_json=as_json)
     with _folder(workdir) as folder:
         stage = Stage(folder, console)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
     help="Re-key a model, publish it, invite devices (P1).",
 )
 add_commands(app)
@@ -26,7 +25,7 @@ add_commands(app)
 HomeOption = Annotated[
     Path | None,
     typer.Option(
-        "--home", help="Your keys and records [default: ~/.local/share/triparty/developer]."
+        "--home", help="Your keys and records (default: ~/.local/share/triparty/developer)."
     ),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
@@ -73,7 +72,7 @@ def enroll(
 def publish(
     out: OutArgument,
     name: Annotated[
-        str | None, typer.Option(help="Name on the cloud [default: the folder's name].")
+        str | None, typer.Option(help="Name on the cloud (default: the folder's name).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
@@ -104,7 +103,7 @@ def grant(
     devices: Annotated[
         list[str], typer.Argument(metavar="DEVICE...", help="Names, ids, or how ids begin.")
     ],
-    model: Annotated[str | None, typer.Option(help="One model [default: all].")] = None,
+    model: Annotated[str | None, typer.Option(help="One model (default: all).")] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -141,7 +140,7 @@ def revoke(
 def rotate(
     model: Annotated[str, typer.Argument(help="Name of a published model.")],
     source: Annotated[
-        str | None, typer.Option(help="The original [default: what it was protected from].")
+        str | None, typer.Option(help="The original (default: what it was protected from).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,

@@ -39,10 +39,11 @@ def protect(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Re-keys a model: OUT/model for the cloud, OUT/device for devices, OUT/secrets for you.
+    """Re-key a model: OUT/model for the cloud, OUT/device for devices, OUT/secrets for you.
 
-    The result computes what the original computes, at the same speed, but only for devices
-    that have OUT/device. It is re-keying, not encryption: see `audit`.
+    The result computes what the original does, for devices that have OUT/device.
+
+    It is re-keying, not encryption: see `audit`.
     """
     from triparty.developer.protect import Choices, survey
     from triparty.developer.protect import protect as compile_model
@@ -92,7 +93,7 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, help="Draws the texts to compare on.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Compares the protected model with the original, both in stock transformers classes."""
+    """Compare the protected model with the original, both in stock transformers classes."""
     import numpy as np
 
     from triparty.developer.verify import Comparison
@@ -130,10 +131,11 @@ def audit(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Mounts the attacks on a protected model's traffic and says what each recovered.
+    """Mount the attacks on a protected model's traffic and say what each recovered.
 
-    Attackers: K0 the cloud alone, K1 with known plaintext, K2 with the embedding table, K3
-    with the public base weights, K4 with a user who shares a bundle.
+    Attackers: K0 the cloud alone, K1 with known plaintext,
+
+    K2 with the embedding table, K3 with public base weights, K4 with a user's bundle.
     """
     from triparty.developer.audit import ATTACKS, Level
     from triparty.developer.audit import audit as mount
@@ -157,7 +159,7 @@ def example_model(
     ] = 60,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a small LLaMA on Python's own documentation, to try things with."""
+    """Train a small LLaMA on Python's own documentation, to try things with."""
     from triparty.developer.example_model import make_example_model
 
     console = Console(as_json=as_json)

@@ -17,14 +17,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
     help="Ask privately, read the answers alone (P3).",
 )
 
 HomeOption = Annotated[
     Path | None,
     typer.Option(
-        "--home", help="This device's folder [default: ~/.local/share/triparty/device]."
+        "--home", help="This device's folder (default: ~/.local/share/triparty/device)."
     ),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
@@ -37,7 +36,7 @@ def enroll(
         str, typer.Option(help="The developer's code; '-' reads it from standard input.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="What the developer sees [default: the host's name].")
+        str | None, typer.Option(help="What the developer sees (default: the host's name).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
@@ -72,7 +71,7 @@ def models(
 @app.command()
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="One model [default: all granted].")
+        str | None, typer.Argument(help="One model (default: all granted).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
