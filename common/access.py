@@ -7,7 +7,7 @@ certificate that is trusted. Both are written only after the cloud accepted the 
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -150,7 +150,10 @@ def read_code(text: str) -> str:
     Raises:
         SettingsError: `-`, and nothing came.
     """
-    code = sys.stdin.readline().strip() if text == "-" else text
+    if text != "-":
+        return text
+    with os.fdopen(os.dup(0), encoding="utf-8", errors="replace") as stdin:
+        code = stdin.readline().strip()
     if not code:
         raise SettingsError("--invite - reads the code from standard input, which was empty")
     return code

@@ -26,7 +26,7 @@ from triparty.common.files import PRIVATE_MODE, atomic_file
 
 PIECE_BYTES = 8 << 20
 MOST_STALLS = 4
-_LEAST_PROGRESS_BYTES = 64 << 10  # less than this between two cuts counts as a stall
+_LEAST_PROGRESS_BYTES = 64 << 10  # less than this above the best so far is a stall
 _HELD = re.compile(r"bytes=0-(\d{1,18})", re.ASCII)
 _PART = re.compile(r"bytes (\d{1,18})-\d{1,18}/\d{1,18}", re.ASCII)
 
@@ -75,7 +75,7 @@ def upload_blob(
                 on_bytes(size - at)
                 return
             now = min(_held(answer), size)
-            stalls = stalls + 1 if now <= at else 0
+            stalls += now <= at  # never forgotten: a cloud could give and take for ever
             if stalls > MOST_STALLS:
                 raise _refusal(answer)
             on_bytes(now - at)
@@ -118,9 +118,8 @@ def download_blob(
     """
     with atomic_file(target, mode=PRIVATE_MODE) as sink:
         download = _Download(connection, f"/v1/blobs/{sha256}", size, sink, on_bytes)
-        stalls = 0
+        stalls = best = 0
         while not download.is_complete:
-            before = download.held
             cut: UnreachableError | None = None
             try:
                 download.go_on()
@@ -128,7 +127,10 @@ def download_blob(
                 cut = error
             if download.is_complete:
                 break
-            stalls = stalls + 1 if download.held - before < _LEAST_PROGRESS_BYTES else 0
+            if download.held - best < _LEAST_PROGRESS_BYTES:
+                stalls += 1
+            else:
+                stalls, best = 0, download.held
             if stalls > MOST_STALLS:
                 raise cut or DigestError(f"the blob ends after {download.held} of {size} bytes")
         if download.digest.hexdigest() != sha256:

@@ -22,10 +22,11 @@ from triparty.common.errors import (
     CloudError,
     TransportError,
     TripartyError,
+    UnauthenticatedError,
     UnreachableError,
     from_problem,
 )
-from triparty.common.tls import check_url, client_context, is_loopback
+from triparty.common.tls import check_url, client_context, is_loopback, ssl_reason
 
 JSON_LIMIT_BYTES = 16 << 20
 PROBLEM_TYPE = "application/problem+json"
@@ -73,6 +74,11 @@ class Answer:
         value = self.headers.get("Retry-After", "")
         return float(value) if value.isascii() and value.isdigit() else None
 
+    @property
+    def pause_s(self) -> float | None:
+        """How long to wait before the request is repeated, in seconds; None: not at all."""
+        return self.retry_after_s if self.status in _BUSY else None
+
     def error(self) -> TripartyError:
         """The typed error of an answer that is no success."""
         media_type = self.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -104,6 +110,7 @@ class Connection:
 
     Raises:
         SettingsError: a URL that must not be used.
+        UnauthenticatedError: a token that no cloud can have issued.
     """
 
     def __init__(
@@ -122,6 +129,8 @@ class Connection:
         self._sleep = sleep
         headers = {"User-Agent": "triparty", "Accept-Encoding": "identity"}
         if token is not None:
+            if not (token.isascii() and token.isprintable()):
+                raise UnauthenticatedError("the token has characters that no token has")
             headers["Authorization"] = f"Bearer {token}"
         needs_tls = transport is None and self.url.startswith("https:")
         self._http = httpx.Client(
@@ -184,25 +193,18 @@ class Connection:
         request = self._http.build_request(
             method, path, json=body, content=content, headers=headers, params=params
         )
-        waited, attempt = 0.0, 1
+        patience = _Patience(self._sleep, attempts=ATTEMPTS if repeatable else 1)
         while True:
             try:
                 answer = self._send(request, limit_bytes)
             except UnreachableError as error:
-                if not repeatable or attempt == ATTEMPTS or not error.extra.get("broken"):
+                if not (error.extra.get("broken") and patience.wait(patience.backoff_s)):
                     raise
-                pause = BACKOFF_S * 2**attempt
-            else:
-                if answer.status in accept:
-                    return answer
-                wait = answer.retry_after_s if answer.status in _BUSY else None
-                if not repeatable or attempt == ATTEMPTS or wait is None:
-                    raise answer.error()
-                pause = wait
-                if waited + pause > LONGEST_WAIT_S:
-                    raise answer.error()
-            self._sleep(pause)
-            waited, attempt = waited + pause, attempt + 1
+                continue
+            if answer.status in accept:
+                return answer
+            if not patience.wait(answer.pause_s):
+                raise answer.error()
 
     @contextmanager
     def stream(
@@ -215,12 +217,17 @@ class Connection:
             TripartyError: what the cloud answered.
         """
         request = self._http.build_request("GET", path, headers=headers)
+        patience = _Patience(self._sleep, attempts=ATTEMPTS)
         with translated(self.url):
             response = self._http.send(request, stream=True)
             try:
-                if response.status_code not in accept:
+                while response.status_code not in accept:
                     body = _read(response, JSON_LIMIT_BYTES)
-                    raise Answer(response.status_code, response.headers, body).error()
+                    answer = Answer(response.status_code, response.headers, body)
+                    if not patience.wait(answer.pause_s):
+                        raise answer.error()
+                    response.close()
+                    response = self._http.send(request, stream=True)
                 _refuse_encoding(response)
                 answer = Answer(response.status_code, response.headers, b"")
                 yield answer, response.iter_bytes()
@@ -236,6 +243,25 @@ class Connection:
                 )
             finally:
                 response.close()
+
+
+class _Patience:
+    """How often one request is repeated, and how long it may wait in all."""
+
+    def __init__(self, sleep: Callable[[float], None], *, attempts: int) -> None:
+        self._sleep, self._left = sleep, attempts - 1
+        self._waited_s = 0.0
+        self.backoff_s = 2 * BACKOFF_S
+
+    def wait(self, pause_s: float | None) -> bool:
+        """Waits and returns True, or returns False at once if it has been enough."""
+        if pause_s is None or not self._left or self._waited_s + pause_s > LONGEST_WAIT_S:
+            return False
+        self._sleep(pause_s)
+        self._left -= 1
+        self._waited_s += pause_s
+        self.backoff_s *= 2
+        return True
 
 
 @contextmanager
@@ -266,7 +292,7 @@ def translate(error: Exception, url: str) -> TransportError:
                 "the cloud has a new one and you need a new invite, or it is not the cloud"
             )
         if isinstance(cause, ssl.SSLError):
-            return CertificateError(f"no TLS connection to {url}: {cause.reason or cause}")
+            return CertificateError(f"no TLS connection to {url}: {ssl_reason(cause)}")
     if isinstance(error, httpx.TimeoutException):
         return UnreachableError(f"{url} did not answer in time ({type(error).__name__})")
     if isinstance(error, _BROKEN):

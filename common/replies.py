@@ -33,8 +33,9 @@ class Enrolled:
     @classmethod
     def of(cls, document: Document) -> Self:
         """Reads the answer of `POST /v1/enroll`."""
-        names = ("principal", "role", "developer", "expires", "token")
-        return cls(**{name: text(document, name) for name in names})
+        names = ("principal", "role", "developer", "token")
+        texts = {name: text(document, name) for name in names}
+        return cls(expires=time(document, "expires"), **texts)
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,11 @@ def count(document: Document, name: str, *, minimum: int = 0) -> int:
 
 def binary(document: Document, name: str) -> bytes:
     """A base64url member."""
+    value = document.get(name)
+    if not isinstance(value, str):
+        raise CloudError(f"the cloud's answer has no base64url {name!r}")
     try:
-        return from_base64url(str(document.get(name)))
+        return from_base64url(value)
     except ArtifactError as error:
         raise CloudError(f"the cloud's answer has no base64url {name!r}") from error
 

@@ -74,7 +74,7 @@ def fetch_pinned_certificate(url: str, pin: str, *, timeout_s: float = 10.0) -> 
         ):
             certificate = secure.getpeercert(binary_form=True) or b""
     except ssl.SSLError as error:
-        raise CertificateError(f"{url} does not speak TLS: {error.reason}") from error
+        raise CertificateError(f"{url} does not speak TLS: {ssl_reason(error)}") from error
     except OSError as error:
         raise UnreachableError(f"cannot reach {url}: {error.strerror or error}") from error
     got = hashlib.sha256(certificate).hexdigest()
@@ -107,19 +107,25 @@ def client_context(certificate_pem: str | None) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust it without its issuer
     try:
         context.load_verify_locations(cadata=certificate_pem)
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError, TypeError) as error:
         raise CertificateError("the stored certificate cannot be read: enrol again") from error
     return context
+
+
+def ssl_reason(error: ssl.SSLError) -> str:
+    """What OpenSSL says went wrong; Python's own errors do not have its `reason`."""
+    return str(getattr(error, "reason", None) or error)
 
 
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        port_is_good = parts.port is None or parts.port > 0
+        (parts.hostname or "").encode("idna")  # UnicodeError for labels no resolver takes
+        is_plain = all(32 < ord(char) < 127 for char in url) and parts.port != 0
     except ValueError:
-        port_is_good = False
+        is_plain = False
         parts = SplitResult("", "", "", "", "")
     clean = not (parts.username or parts.password or parts.query or parts.fragment)
-    if parts.scheme not in _PORTS or not parts.hostname or not clean or not port_is_good:
+    if parts.scheme not in _PORTS or not parts.hostname or not clean or not is_plain:
         raise SettingsError(f"expected a URL like https://cloud.example:8443, got {url!r}")
     return parts

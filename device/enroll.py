@@ -10,7 +10,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 from triparty.common.access import Access, check_invite, first_contact
 from triparty.common.delegation import verify_delegation
@@ -41,16 +44,27 @@ def enroll(home: Home, invite: Invite, *, cloud: str, name: str, now: datetime) 
     root = invite.root
     if root is None:
         raise InviteError("this invite names no developer: ask for another")
-    was_there = home.folder.exists()
-    try:
+    with _all_or_nothing(home.folder):
         access, seen = _enroll(home, invite, root, name=name, now=now)
         home.save_seen(seen)
         access.save(home.folder)
+    return access
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """Takes away what was put into a folder, and a new folder itself, if the block fails."""
+    was_there = folder.is_dir()
+    before = set(folder.iterdir()) if was_there else set()
+    try:
+        yield
     except BaseException:
         if not was_there:
-            shutil.rmtree(home.folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for file in set(folder.iterdir()) - before:
+                file.unlink()
         raise
-    return access
 
 
 def _enroll(
