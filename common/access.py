@@ -153,7 +153,7 @@ def read_code(text: str) -> Invite:
     """
     if text != "-":
         return Invite.from_code(text)
-    with os.fdopen(os.dup(0), encoding="utf-8") as stdin:
+    with os.fdopen(os.dup(0), encoding="utf-8", errors="replace") as stdin:
         line = stdin.readline().strip()
     if not line:
         raise SettingsError("--invite - reads the code from standard input, which was empty")
