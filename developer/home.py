@@ -11,16 +11,24 @@ HOME/latest.json                     sequence and revocations of the latest stat
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from triparty.common.access import Access
 from triparty.common.documents import check_digest, check_name
 from triparty.common.errors import StateError
-from triparty.common.files import make_private_folder, write_atomic, write_private
+from triparty.common.files import (
+    make_private_folder,
+    sync_folder,
+    write_atomic,
+    write_private,
+)
 from triparty.common.invites import Invite
 from triparty.common.signing import PrivateKey
 from triparty.common.trust import (
@@ -30,6 +38,8 @@ from triparty.common.trust import (
     sign_delegation,
     verify_delegation,
 )
+
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -84,16 +94,17 @@ class Home:
         self._passphrase = passphrase
 
     def make_keys(self, *, key_days: int, now: datetime) -> Delegation:
-        """Makes root and publishing key and signs the one with the other.
+        """Makes root and publishing key and signs the one with the other, all or nothing.
+
+        Args:
+            key_days: how long the publishing key counts.
+            now: when it is signed.
 
         Raises:
-            StateError: there are keys already; they are never overwritten.
+            StateError: there are keys already, which are never overwritten, or the
+                passphrase is empty.
         """
-        if self._keys.exists():
-            raise StateError(
-                f"{self._keys} exists already: a new root key would lock out every device; "
-                f"name another --home"
-            )
+        self._check_no_keys()
         root, publishing = PrivateKey.generate(), PrivateKey.generate()
         delegation = Delegation(
             root=root.public,
@@ -103,12 +114,26 @@ class Home:
         )
         signed = sign_delegation(delegation, root)
         make_private_folder(self.folder)
-        make_private_folder(self._keys)
-        publishing.save(self._keys / "publishing.key", passphrase=self._passphrase)
-        write_atomic(self._keys / "delegation.json", signed.payload)
-        write_atomic(self._keys / "delegation.sig", signed.signature)
-        root.save(self._keys / "root.key", passphrase=self._passphrase)
+        making = self.folder / f".keys.{secrets.token_hex(8)}.part"
+        try:
+            make_private_folder(making)
+            publishing.save(making / "publishing.key", passphrase=self._passphrase)
+            write_atomic(making / "delegation.json", signed.payload)
+            write_atomic(making / "delegation.sig", signed.signature)
+            root.save(making / "root.key", passphrase=self._passphrase)
+            self._check_no_keys()
+            os.rename(making, self._keys)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+        sync_folder(self.folder)
         return delegation
+
+    def _check_no_keys(self) -> None:
+        if self._keys.exists():
+            raise StateError(
+                f"{self._keys} exists already: a new root key would lock out every device; "
+                f"name another --home"
+            )
 
     @property
     def _keys(self) -> Path:
@@ -159,12 +184,14 @@ class Home:
         path = self._invite_file(check_digest(login_hash, what="invite"))
         if not path.is_file():
             return None
-        return bytes.fromhex(self._read(path)["confirm_key"])
+        return self._read(path, lambda document: bytes.fromhex(document["confirm_key"]))
 
     def label(self, login_hash: str) -> str | None:
         """What this developer called the device for which it made an invite."""
         path = self._invite_file(check_digest(login_hash, what="invite"))
-        return str(self._read(path)["label"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return self._read(path, lambda document: str(document["label"]))
 
     def _invite_file(self, login_hash: str) -> Path:
         return self.folder / "invites" / f"{login_hash}.json"
@@ -198,25 +225,30 @@ class Home:
         return self.folder / "models" / f"{check_name(name)}.json"
 
     def _model(self, path: Path) -> PublishedModel:
-        document = self._read(path)
-        return PublishedModel(**{**document, "devices": tuple(document["devices"])})
+        return self._read(
+            path,
+            lambda document: PublishedModel(
+                **{**document, "devices": tuple(document["devices"])}
+            ),
+        )
 
     def latest_state(self) -> LatestState:
         """What the next latest statement goes on from."""
         path = self.folder / "latest.json"
         if not path.is_file():
             return LatestState()
-        document = self._read(path)
-        return LatestState(**{**document, "revoked": tuple(document["revoked"])})
+        return self._read(
+            path,
+            lambda document: LatestState(**{**document, "revoked": tuple(document["revoked"])}),
+        )
 
     def keep_latest_state(self, state: LatestState) -> None:
         """Notes what the cloud accepted."""
         write_private(self.folder / "latest.json", json.dumps(asdict(state)).encode())
 
     @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
+    def _read(path: Path, build: Callable[[dict[str, Any]], _Record]) -> _Record:
         try:
-            document: dict[str, Any] = json.loads(path.read_bytes())
-        except ValueError as error:
+            return build(json.loads(path.read_bytes()))
+        except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"{path} is damaged: restore it from a backup") from error
-        return document

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from live_cloud import Developer, LiveCloud, running_cloud
 from numpy.typing import NDArray
 
 LLAMA = {
@@ -56,6 +58,24 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
+def save_model(folder: Path, family: str, *, dtype: str, shard: str, **options: Any) -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    if family == "llama":
+        model: Any = LlamaForCausalLM(LlamaConfig(**{**LLAMA, **options}))
+    else:
+        model = GPT2LMHeadModel(GPT2Config(**{**GPT2, **options}))
+    generator = torch.Generator().manual_seed(7)
+    for name, weights in model.named_parameters():
+        values = torch.randn(weights.shape, generator=generator)
+        scale = 1.0 if "norm" in name or "ln_" in name or name.endswith("bias") else 0.3
+        # On a grid of 1/64, so that a row plus a position is exact in float32.
+        weights.data = torch.round(values * scale * 64).to(weights.dtype) / 64
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
+    write_tokenizer(folder, model.config.vocab_size)
+
+
 @pytest.fixture
 def make_model(tmp_path: Path) -> MakeModel:
     """Saves a tiny model whose every weight is random, norms and biases included."""
@@ -63,25 +83,49 @@ def make_model(tmp_path: Path) -> MakeModel:
     def make(
         family: str, *, dtype: str = "float32", shard: str = "1GB", **options: Any
     ) -> Path:
-        import torch
-        from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-        if family == "llama":
-            model: Any = LlamaForCausalLM(LlamaConfig(**{**LLAMA, **options}))
-        else:
-            model = GPT2LMHeadModel(GPT2Config(**{**GPT2, **options}))
-        generator = torch.Generator().manual_seed(7)
-        for name, weights in model.named_parameters():
-            values = torch.randn(weights.shape, generator=generator)
-            scale = 1.0 if "norm" in name or "ln_" in name or name.endswith("bias") else 0.3
-            # On a grid of 1/64, so that a row plus a position is exact in float32.
-            weights.data = torch.round(values * scale * 64).to(weights.dtype) / 64
         folder = tmp_path / f"source-{len(list(tmp_path.iterdir()))}"
-        model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
-        write_tokenizer(folder, model.config.vocab_size)
+        save_model(folder, family, dtype=dtype, shard=shard, **options)
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def protected_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A protected tiny model; tests take a copy."""
+    from triparty.developer.protect import Choices, protect
+
+    folder = tmp_path_factory.mktemp("protected-once")
+    save_model(folder / "source", "llama", dtype="float32", shard="1GB")
+    choices = Choices("permutation", "embeddings")
+    protect(str(folder / "source"), folder / "out", choices=choices)
+    return folder / "out"
+
+
+@pytest.fixture
+def protected(protected_once: Path, tmp_path: Path) -> Path:
+    """A protected tiny model that the test may change."""
+    return Path(shutil.copytree(protected_once, tmp_path / "models" / "protected"))
+
+
+@pytest.fixture(scope="session")
+def live_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCloud]:
+    """One real cloud for all tests: developers do not see each other."""
+    with running_cloud(tmp_path_factory.mktemp("cloud") / "data") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def newcomer(live_cloud: LiveCloud, tmp_path: Path) -> Developer:
+    """A developer with keys and without an account."""
+    return Developer.new(live_cloud, tmp_path)
+
+
+@pytest.fixture
+def developer(newcomer: Developer) -> Developer:
+    """An enrolled developer."""
+    newcomer.enroll()
+    return newcomer
 
 
 def stock_logits(folder: Path, ids: NDArray[np.int64], *, double: bool) -> NDArray[Any]:

@@ -1,0 +1,159 @@
+"""The real cloud application on a loopback socket, in a thread, and a developer who uses it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from triparty.cloud.app import create_app
+from triparty.cloud.initialise import initialise
+from triparty.cloud.settings import load_settings
+from triparty.cloud.tables import PrincipalRow
+from triparty.common.artifacts import Kind, Manifest
+from triparty.common.connection import Connection
+from triparty.common.invites import Invite
+from triparty.common.replies import DeviceRecord
+from triparty.common.transport import CloudClient
+from triparty.common.trust import Latest
+from triparty.developer.enroll import enroll
+from triparty.developer.grant import Granted, find_device, grant_model
+from triparty.developer.home import Home
+from triparty.developer.invite import invite_device
+from triparty.developer.publish import Publication, publish_model
+from triparty.developer.settings import DeveloperSettings
+from triparty.device.client import Device
+
+START_LIMIT_S = 60
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class LiveCloud:
+    """A cloud that answers; its operator invites, and its database can be tampered with."""
+
+    url: str
+    app: FastAPI
+    operator: str = field(repr=False)
+
+    def invite(self, *, url: str | None = None) -> Invite:
+        invite = Invite(
+            url=url or self.url,
+            pin=None,
+            root=None,
+            role="developer",
+            secret=secrets.token_bytes(32),
+        )
+        with CloudClient(Connection(self.url, token=self.operator)) as client:
+            client.create_invite(
+                role="developer", login_hash=invite.login_hash, expires_in_s=600, label="dev"
+            )
+        return invite
+
+    def tamper(self, principal: str, **columns: str) -> None:
+        """Rewrites columns of an account, as a hostile cloud can."""
+        with self.app.state.database.writing() as session:
+            row = session.get_one(PrincipalRow, principal)
+            for name, value in columns.items():
+                setattr(row, name, value)
+
+
+@contextmanager
+def running_cloud(data: Path) -> Iterator[LiveCloud]:
+    operator = initialise(data, now=utc_now()).token
+    app = create_app(load_settings(data, enrolments_per_minute=100_000))
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        end = time.monotonic() + START_LIMIT_S
+        while not server.started:
+            assert thread.is_alive(), "the cloud did not start"
+            assert time.monotonic() < end, "the cloud did not start in time"
+            time.sleep(0.01)
+        try:
+            yield LiveCloud(f"http://127.0.0.1:{listener.getsockname()[1]}", app, operator)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
+
+
+@dataclass
+class Developer:
+    """One developer of a live cloud, and the devices that it invites."""
+
+    cloud: LiveCloud
+    home: Home
+    folder: Path
+    settings: DeveloperSettings
+
+    @classmethod
+    def new(cls, cloud: LiveCloud, folder: Path) -> Developer:
+        """With keys; not enrolled."""
+        home = Home(folder / "developer")
+        home.make_keys(key_days=30, now=utc_now())
+        return cls(cloud, home, folder, DeveloperSettings())
+
+    def enroll(self, invite: Invite | None = None, *, cloud: str | None = None) -> None:
+        enroll(
+            self.home,
+            invite or self.cloud.invite(),
+            cloud=cloud or self.cloud.url,
+            name="acme",
+            latest_days=7,
+            now=utc_now(),
+        )
+
+    def client(self) -> CloudClient:
+        return self.home.access().client()
+
+    def publish(self, out: Path, name: str = "tiny") -> Publication:
+        return publish_model(self.home, out, name=name, settings=self.settings, now=utc_now())
+
+    def invite(self, label: str) -> str:
+        return invite_device(self.home, label=label, days=1, now=utc_now())[0]
+
+    def device(self, label: str, *, name: str | None = None) -> tuple[Device, str]:
+        """An enrolled device and its id."""
+        device = Device(self.folder / "devices" / secrets.token_hex(4))
+        access = device.enroll(self.invite(label), name=name or f"name of {label}")
+        return device, access.principal
+
+    def find(self, wanted: str) -> DeviceRecord:
+        with self.client() as client:
+            return find_device(self.home, client, wanted)
+
+    def grant(self, wanted: str, name: str = "tiny") -> Granted:
+        with self.client() as client:
+            device = find_device(self.home, client, wanted)
+            model = self.home.existing_model(name)
+            return grant_model(
+                self.home, client, model, device, settings=self.settings, now=utc_now()
+            )
+
+    def manifests(self, kind: Kind, name: str = "tiny") -> list[Manifest]:
+        """What the cloud lists of this developer, newest first."""
+        with self.client() as client:
+            listed = client.artifacts(kind=kind, name=name)
+        return [Manifest.from_bytes(signed.payload) for signed in listed]
+
+    def versions(self, kind: Kind = Kind.MODEL, name: str = "tiny") -> list[int]:
+        return [manifest.version for manifest in self.manifests(kind, name)]
+
+    def latest(self) -> Latest:
+        """The statement that the cloud shows."""
+        with self.client() as client:
+            return Latest.from_bytes(client.statements().latest.payload)
