@@ -17,6 +17,9 @@ def enroll(
 ) -> Access:
     """Turns an operator's invite into this developer's account.
 
+    Cut before the first latest statement, without which no device can enrol, it goes on from
+    there when it is repeated.
+
     Args:
         home: with keys, not enrolled.
         invite: made by the cloud's operator.
@@ -25,14 +28,29 @@ def enroll(
         latest_days: how long the first latest statement counts.
         now: for the delegation's expiry.
 
+    Returns:
+        The access, as it was kept in the home.
+
     Raises:
+        SettingsError: the invite is for another role, or another cloud than `cloud`.
         StateError: no keys yet, or enrolled already.
         InviteError: unknown, used or expired.
         CertificateError: whoever answers is not the invite's cloud.
     """
     check_invite(invite, role="developer", cloud=cloud)
     if (home.folder / "cloud.json").exists():
-        raise StateError(f"{home.folder} is enrolled already: name another --home")
+        access = home.access()
+        if home.latest_state().sequence or access.url != invite.url.rstrip("/"):
+            raise StateError(f"{home.folder} is enrolled already: name another --home")
+    else:
+        access = _account(home, invite, name=name, now=now)
+    with access.client() as client:
+        renew_latest(home, client, now=now, days=latest_days)
+    return access
+
+
+def _account(home: Home, invite: Invite, *, name: str, now: datetime) -> Access:
+    """The account, kept in the home."""
     delegation = home.delegation(now)
     root = delegation.root.raw
     with first_contact(invite) as (client, certificate):
@@ -60,6 +78,4 @@ def enroll(
         allow_http=invite.url.startswith("http:"),
     )
     access.save(home.folder)
-    with access.client() as client:
-        renew_latest(home, client, now=now, days=latest_days)
     return access

@@ -3,8 +3,10 @@
 1. Only `OUT/model` is read for the cloud; what an artifact must not hold is refused.
 2. The blobs go up first (resumed after a cut), the signed manifest after them: the model is
    visible whole or not at all.
-3. The latest statement names the new version.
+3. The latest statement names the new version; then this home notes it.
 4. Devices that had a bundle of the name get one of the new version.
+
+Cut at any step, publishing again goes on, with a higher version if the cloud has the manifest.
 """
 
 from __future__ import annotations
@@ -69,7 +71,11 @@ def publish_model(
 
     Raises:
         StateError: not a protected folder.
-        ArtifactError: a file that must not be published.
+        ManifestError: not a name.
+        FileTypeError, PathError: a file that must not be published.
+        RollbackError: the folder is of an earlier epoch than what is published.
+        SealError: the keys of a device that had a bundle were swapped; what was published
+            stays, the device gets none.
         TransportError: the cloud was not reached; publishing again goes on.
     """
     check_name(name)
@@ -78,7 +84,8 @@ def publish_model(
     before = home.model(name)
     if before is not None and info.epoch < before.epoch:
         raise RollbackError(
-            f"{out} is of epoch {info.epoch}, '{name}' is published in epoch {before.epoch}"
+            f"{out} is of epoch {info.epoch}, '{name}' is published in epoch {before.epoch}: "
+            f"publish the folder of that epoch, or run 'triparty developer rotate {name}'"
         )
     with home.access().client() as client:
         version = 1 + _newest_version(home, client, name, now=now)
@@ -103,16 +110,15 @@ def publish_model(
             epoch=info.epoch,
             devices=before.devices if before else (),
         )
-        home.keep_model(model)
-        revoked = _earlier(before) if revoke_earlier and before else ()
         renew_latest(
             home,
             client,
             now=now,
             days=settings.latest_days,
             versions={f"{Kind.MODEL}/{name}": version},
-            revoked=revoked,
+            revoked=_earlier(model) if revoke_earlier else (),
         )
+        home.keep_model(model)
         granted = _renew_grants(home, client, model, settings=settings, now=now)
     return Publication(home.existing_model(name), manifest.size, granted)
 
@@ -144,14 +150,17 @@ def _newest_version(home: Home, client: CloudClient, name: str, *, now: datetime
     accepted it; what it shows counts only with this developer's signature.
     """
     model = home.model(name)
+    current = home.latest_state().versions.get(f"{Kind.MODEL}/{name}", 0)
     shown = own_manifests(home, client, Kind.MODEL, name, now=now)
     versions = [manifest.version for manifest in shown]
-    return max([*versions, model.version if model else 0])
+    return max([*versions, current, model.version if model else 0])
 
 
-def _earlier(before: PublishedModel) -> tuple[str, ...]:
+def _earlier(model: PublishedModel) -> tuple[str, ...]:
+    """All versions before this one, those of an attempt that was cut too."""
     kinds = (Kind.MODEL, Kind.BUNDLE)
-    return tuple(f"{kind}/{before.name}@{before.version}" for kind in kinds)
+    versions = range(1, model.version)
+    return tuple(f"{kind}/{model.name}@{version}" for kind in kinds for version in versions)
 
 
 def _renew_grants(

@@ -1,10 +1,17 @@
-"""The latest statement: what is current, what is revoked, signed anew at every change."""
+"""The latest statement: what is current, what is revoked, signed anew at every change.
+
+A cut can come after the cloud took a statement and before this home noted it. The next one
+therefore goes on from the later of the two: what is noted here, and what the cloud shows if it
+carries this developer's signature.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from triparty.common.delegation import verify_signed
+from triparty.common.errors import ArtifactError, CloudError, NotFoundError
 from triparty.common.latest import Latest, sign_latest
 from triparty.common.transport import CloudClient
 from triparty.developer.home import Home, LatestState
@@ -31,8 +38,12 @@ def renew_latest(
 
     Returns:
         The statement.
+
+    Raises:
+        ExpiredError: the publishing key is past its time.
+        TransportError: the cloud was not reached; doing it again goes on.
     """
-    before = home.latest_state()
+    before = _before(home, client, now=now)
     publishing = home.publishing()
     latest = Latest(
         developer=home.delegation(now).developer,
@@ -46,3 +57,26 @@ def renew_latest(
     client.put_statements(home.signed_delegation(), sign_latest(latest, publishing))
     home.keep_latest_state(LatestState(latest.sequence, dict(latest.versions), latest.revoked))
     return latest
+
+
+def _before(home: Home, client: CloudClient, *, now: datetime) -> LatestState:
+    """What the next statement goes on from."""
+    noted = home.latest_state()
+    try:
+        shown = verify_signed(
+            client.statements().latest,
+            "latest",
+            Latest.from_bytes,
+            delegation=home.delegation(now),
+            now=now,
+        )
+    except (NotFoundError, CloudError, ArtifactError):
+        return noted  # none yet, or none of ours: it takes no part
+    if shown.sequence <= noted.sequence:
+        return noted
+    current = {
+        name: max(shown.versions.get(name, 0), noted.versions.get(name, 0))
+        for name in {*shown.versions, *noted.versions}
+    }
+    revoked = tuple(sorted({*shown.revoked, *noted.revoked}))
+    return LatestState(shown.sequence, current, revoked)

@@ -39,7 +39,7 @@ def an_invite(home: Home) -> Invite:
 
 def test_keys_are_made_once(home: Home) -> None:
     before = {path: path.read_bytes() for path in (home.folder / "keys").iterdir()}
-    with pytest.raises(StateError, match="exists already.*another --home"):
+    with pytest.raises(StateError, match=r"exists already.*another --home"):
         home.make_keys(key_days=30, now=NOW)
     assert {path: path.read_bytes() for path in (home.folder / "keys").iterdir()} == before
 
@@ -138,7 +138,7 @@ def test_records_come_back_as_they_were_kept(home: Home) -> None:
     state = LatestState(4, {"model/tiny": 3}, ("model/tiny@1",))
     home.keep_latest_state(state)
     assert home.latest_state() == state
-    with pytest.raises(StateError, match="'other' is not published.*it published: tiny"):
+    with pytest.raises(StateError, match=r"'other' is not published.*it published: tiny"):
         home.existing_model("other")
 
 
@@ -155,6 +155,6 @@ def test_a_damaged_record_is_named(damage: bytes, home: Home, an_invite: Invite)
     for path, read in reads.items():
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(damage)
-        with pytest.raises(StateError, match="damaged.*backup") as caught:
+        with pytest.raises(StateError, match=r"damaged.*backup") as caught:
             read()
         assert str(path) in caught.value.message

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
 import uvicorn
 from fastapi import FastAPI
 
@@ -21,6 +23,7 @@ from triparty.cloud.settings import load_settings
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.artifacts import Kind, Manifest
 from triparty.common.connection import Connection
+from triparty.common.errors import UnreachableError
 from triparty.common.invites import Invite
 from triparty.common.replies import DeviceRecord
 from triparty.common.transport import CloudClient
@@ -38,6 +41,27 @@ START_LIMIT_S = 60
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+@contextmanager
+def cut(owner: type, method: str, *, after: bool) -> Iterator[None]:
+    """Breaks off at a method's first call, before it does anything or after it did all."""
+    real = getattr(owner, method)
+    is_cut = False
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal is_cut
+        if is_cut:
+            return real(*args, **kwargs)
+        is_cut = True
+        if after:
+            real(*args, **kwargs)
+        raise UnreachableError("cut")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UnreachableError, match="cut"):
+        patch.setattr(owner, method, broken)
+        yield
+    assert is_cut
 
 
 @dataclass
