@@ -50,18 +50,33 @@ class Granted:
 
 
 def find_device(home: Home, client: CloudClient, wanted: str) -> DeviceRecord:
-    """The device with an id, an id that begins so, the invite's name, or its own name.
+    """The device with an id, the invite's name, its own name, or an id that begins so.
+
+    What the developer called a device counts before what devices call themselves, and one that
+    is in use before those of the same name that were revoked.
+
+    Args:
+        home: whose invites say what the developer called each device.
+        client: with the developer's token.
+        wanted: what the user typed; of an id, at least four digits.
 
     Raises:
         StateError: none, or several.
     """
     devices = client.devices()
-    matching = [d for d in devices if d.id == wanted] or [
-        device
-        for device in devices
-        if wanted in (home.label(device.invite), device.name)
-        or (len(wanted) >= 4 and device.id.removeprefix("ed25519:").startswith(wanted))
-    ]
+    digits = wanted.removeprefix("ed25519:")
+    matching = (
+        [device for device in devices if device.id == wanted]
+        or [device for device in devices if home.label(device.invite) == wanted]
+        or [
+            device
+            for device in devices
+            if device.name == wanted
+            or (len(digits) >= 4 and device.id.removeprefix("ed25519:").startswith(digits))
+        ]
+    )
+    if len(matching) > 1:
+        matching = [device for device in matching if not device.is_revoked] or matching
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -110,7 +125,15 @@ def grant_model(
     settings: DeveloperSettings,
     now: datetime,
 ) -> Granted:
-    """Seals a model's bundle to a device and publishes it.
+    """Seals a model's bundle to a device and publishes it; nothing if it has one.
+
+    Args:
+        home: of the developer.
+        client: with the developer's token.
+        model: what is published.
+        device: as the cloud describes it; its keys are checked here.
+        settings: for expiry times.
+        now: when it is signed.
 
     Raises:
         SealError: the device's keys were swapped.
@@ -151,13 +174,18 @@ def own_manifests(
 ) -> list[Manifest]:
     """What this developer signed under a name, newest first, expired ones too.
 
-    The cloud lists them; each counts only with this developer's signature.
+    The cloud lists them; each counts only with this developer's signature, and only if it is
+    what was asked for.
+
+    Raises:
+        ArtifactError: the cloud lists something that this developer did not sign.
     """
     delegation = home.delegation(now)
-    return [
+    listed = [
         verify_signed(signed, "manifest", Manifest.from_bytes, delegation=delegation, now=now)
         for signed in client.artifacts(kind=kind, name=name)
     ]
+    return [item for item in listed if (item.kind, item.name) == (kind, name)]
 
 
 def _has_bundle(

@@ -79,7 +79,7 @@ def publish_model(
         TransportError: the cloud was not reached; publishing again goes on.
     """
     check_name(name)
-    info = _device_info(out)
+    info = device_info(out)
     files = describe_folder(out / "model", kind=Kind.MODEL)
     before = home.model(name)
     if before is not None and info.epoch < before.epoch:
@@ -134,7 +134,13 @@ def upload_files(
             )
 
 
-def _device_info(out: Path) -> DeviceInfo:
+def device_info(out: Path) -> DeviceInfo:
+    """What a protected folder says about itself.
+
+    Raises:
+        StateError: not a protected folder.
+        CheckpointError: its `device.json` cannot be read.
+    """
     path = out / "device" / DEVICE_FILE
     if not path.is_file() or not (out / "model").is_dir():
         raise StateError(

@@ -8,14 +8,24 @@ bundle of it, and the relative key of two epochs can be found from their weights
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from triparty.common.errors import StateError
 from triparty.developer.home import Home
 from triparty.developer.protect import Choices, protect
-from triparty.developer.publish import Publication, publish_model
+from triparty.developer.publish import Publication, device_info, publish_model
 from triparty.developer.settings import DeveloperSettings
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What rotation needs of `key.json`."""
+
+    source: str
+    scheme: str
+    interface: str
 
 
 def rotate(
@@ -37,20 +47,36 @@ def rotate(
 
     Raises:
         StateError: not published from this home, or the original is gone.
+        TransportError: the cloud was not reached; rotating again goes on.
     """
     model = home.existing_model(name)
     before = Path(model.out)
-    key_file = before / "secrets" / "key.json"
-    if not key_file.is_file():
-        raise StateError(f"{key_file} is gone: protect the model anew and publish it")
-    described = json.loads(key_file.read_bytes())
-    original = source or str(described.get("source", ""))
-    if source is None and not Path(original).is_dir():
+    described = _description(before / "secrets" / "key.json")
+    original = source or described.source
+    is_gone = Path(original).is_absolute() and not Path(original).is_dir()
+    if source is None and (not original or is_gone):  # a hub id is no path
         raise StateError(f"the original checkpoint {original!r} is gone: name it with --source")
     epoch = model.epoch + 1
     stem = before.name.partition(".epoch")[0]
     out = before.with_name(f"{stem}.epoch{epoch}")
-    choices = Choices(described["scheme"], described["interface"], epoch)
+    choices = Choices(described.scheme, described.interface, epoch)
     if not out.exists():  # else an earlier attempt was cut after the compiler had finished
         protect(original, out, choices=choices)
+    found = device_info(out).epoch
+    if found != epoch:
+        raise StateError(f"{out} is of epoch {found}, expected {epoch}: move it away")
     return publish_model(home, out, name=name, settings=settings, now=now, revoke_earlier=True)
+
+
+def _description(key_file: Path) -> _Description:
+    if not key_file.is_file():
+        raise StateError(f"{key_file} is gone: protect the model anew and publish it")
+    try:
+        read = json.loads(key_file.read_bytes())
+        return _Description(
+            source=str(read.get("source", "")),
+            scheme=str(read["scheme"]),
+            interface=str(read["interface"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{key_file} is damaged: restore it from a backup") from error
