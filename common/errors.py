@@ -69,7 +69,7 @@ class TripartyError(Exception):
     slug: ClassVar[str] = "error"
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, **extra: Any) -> None:
+    def __init__(self, message: str, /, **extra: Any) -> None:
         """Keeps the message and the problem document's extension members."""
         super().__init__(message)
         self.message = message

@@ -111,7 +111,7 @@ def safe_relative(name: str) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     bad = (
-        not name
+        not path.parts
         or len(name) > 255
         or path.is_absolute()
         or str(path) != name
