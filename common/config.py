@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from triparty.common.errors import SettingsError
 
@@ -50,8 +52,20 @@ class RoleSettings(BaseSettings):
             first = wrong.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             raise SettingsError(
-                f"{cls.role} setting '{key}': {first['msg']}, got {first.get('input')!r}"
-            ) from wrong
+                f"{cls.role} setting '{key}': {first['msg']}{cls._shown(first)}"
+            ) from (None if cls._is_secret(first) else wrong)
+        except SourceError as wrong:  # of an environment variable that is no JSON
+            raise SettingsError(f"{cls.role} settings: {wrong}") from wrong
+
+    @classmethod
+    def _shown(cls, wrong: ErrorDetails) -> str:
+        return "" if cls._is_secret(wrong) else f", got {wrong.get('input')!r}"
+
+    @classmethod
+    def _is_secret(cls, wrong: ErrorDetails) -> bool:
+        """Whether the value is a secret: hidden from `repr`, or of a secret type."""
+        field = cls.model_fields.get(str(wrong["loc"][0])) if wrong["loc"] else None
+        return field is None or not field.repr or "Secret" in str(field.annotation)
 
     @classmethod
     def _prefix(cls) -> str:
@@ -60,7 +74,8 @@ class RoleSettings(BaseSettings):
     @classmethod
     def _environment_keys(cls) -> set[str]:
         prefix = cls._prefix()
-        return {n.removeprefix(prefix).lower() for n in os.environ if n.startswith(prefix)}
+        names = (name.upper() for name in os.environ)  # pydantic ignores their case
+        return {n.removeprefix(prefix).lower() for n in names if n.startswith(prefix)}
 
     @classmethod
     def _check_environment(cls) -> None:

@@ -55,7 +55,9 @@ class Console:
     def report(self, document: Mapping[str, Any]) -> None:
         """Prints the command's one JSON document; nothing without `--json`."""
         if self.as_json:
-            typer.echo(json.dumps(document, ensure_ascii=False))
+            # ASCII alone: a device's answer may hold what steers a terminal or cannot be
+            # encoded, and a reader of JSON gets the same text.
+            typer.echo(json.dumps(document))
 
 
 @contextmanager

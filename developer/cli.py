@@ -84,7 +84,9 @@ def publish(
 
 @app.command()
 def invite(
-    name: Annotated[str, typer.Option(help="What you call the device.")] = "device",
+    name: Annotated[
+        str, typer.Option(help="What you call the device; the cloud sees it too.")
+    ] = "device",
     days: Annotated[int, typer.Option(min=1, max=90, help="How long the code works.")] = 7,
     home: HomeOption = None,
     config: ConfigOption = None,

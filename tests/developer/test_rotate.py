@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from live_cloud import Developer, cut, utc_now
+from live_cloud import Developer, cut
 
 from triparty.common.artifacts import Kind
 from triparty.common.deviceinfo import DeviceInfo
@@ -20,7 +20,7 @@ from triparty.developer.rotate import rotate
 
 def rotated(developer: Developer, source: str | None = None) -> Publication:
     return rotate(
-        developer.home, "tiny", source=source, settings=developer.settings, now=utc_now()
+        developer.home, "tiny", source=source, settings=developer.settings, now=developer.now()
     )
 
 

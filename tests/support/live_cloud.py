@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,12 @@ class Developer:
     home: Home
     folder: Path
     settings: DeveloperSettings
+    uses: int = 0
+
+    def now(self) -> datetime:
+        """Later at every use, by more than the second that documents carry."""
+        self.uses += 1
+        return utc_now() + timedelta(seconds=2 * self.uses)
 
     @classmethod
     def new(cls, cloud: LiveCloud, folder: Path) -> Developer:
@@ -139,17 +145,17 @@ class Developer:
             cloud=cloud or self.cloud.url,
             name="acme",
             latest_days=7,
-            now=utc_now(),
+            now=self.now(),
         )
 
     def client(self) -> CloudClient:
         return self.home.access().client()
 
     def publish(self, out: Path, name: str = "tiny") -> Publication:
-        return publish_model(self.home, out, name=name, settings=self.settings, now=utc_now())
+        return publish_model(self.home, out, name=name, settings=self.settings, now=self.now())
 
     def invite(self, label: str) -> str:
-        return invite_device(self.home, label=label, days=1, now=utc_now())[0]
+        return invite_device(self.home, label=label, days=1, now=self.now())[0]
 
     def device(self, label: str, *, name: str | None = None) -> tuple[Device, str]:
         """An enrolled device and its id."""
@@ -166,7 +172,7 @@ class Developer:
             device = find_device(self.home, client, wanted)
             model = self.home.existing_model(name)
             return grant_model(
-                self.home, client, model, device, settings=self.settings, now=utc_now()
+                self.home, client, model, device, settings=self.settings, now=self.now()
             )
 
     def manifests(self, kind: Kind, name: str = "tiny") -> list[Manifest]:
