@@ -148,9 +148,12 @@ def read_code(text: str) -> str:
     """The code of a command's `--invite`: itself, or for `-` one line of standard input.
 
     Raises:
-        SettingsError: `-`, and nothing came.
+        SettingsError: `-`, and nothing came, or no text.
     """
-    code = sys.stdin.readline().strip() if text == "-" else text
+    try:
+        code = sys.stdin.readline().strip() if text == "-" else text
+    except UnicodeDecodeError as error:
+        raise SettingsError("--invite - reads the code from standard input: no text") from error
     if not code:
         raise SettingsError("--invite - reads the code from standard input, which was empty")
     return code

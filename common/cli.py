@@ -113,6 +113,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         code = EXIT_FAILURE
+    except OSError as error:  # a full disk, a folder of somebody else's
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", EXIT_FAILURE)
     sys.exit(code if isinstance(code, int) else 0)
 
 

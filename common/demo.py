@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
@@ -128,33 +128,20 @@ def demo(
 
 
 def _play(stage: Stage, source: str, prompt: str, max_tokens: int) -> dict[str, Any]:
-    developer, device = stage.home("developer"), stage.home("device")
-    protected, trace = developer / "protected", stage.home("cloud") / "trace.bin"
-    at_home = ("--home", developer / "home")
+    protected = stage.home("developer") / "protected"
+    trace = stage.home("cloud") / "trace.bin"
     stage.run("developer", "protect", source, protected)
-    reference = Background(
-        stage, "developer", "verify", source, protected, "--samples", "20",
-        "--prompt", prompt, "--max-tokens", str(max_tokens),
-    )  # fmt: skip
     url = f"https://127.0.0.1:{_free_port()}"
     data = stage.home("cloud") / "data"
-    stage.run("cloud", "init", "--data", data, "--url", url, "--self-signed")
-    with _serving(stage, data, trace):
-        stage.run("developer", "init", *at_home)
-        code = stage.run("cloud", "invite", "--data", data)["invite"]
-        enroll = ("enroll", "--cloud", url, "--invite", "-")
-        stage.run("developer", *enroll, *at_home, stdin=code)
-        stage.run("developer", "publish", protected, "--name", "assistant", *at_home)
-        code = stage.run("developer", "invite", "--name", "phone", *at_home)["invite"]
-        stage.run("device", *enroll, "--home", device, stdin=code)
-        stage.run("developer", "grant", "phone", *at_home)
-        stage.run("device", "pull", "--home", device)
-        answer = stage.run(
-            "device", "generate", "assistant", prompt,
-            "--max-tokens", str(max_tokens), "--home", device,
-        )  # fmt: skip
-    attack = stage.run("developer", "audit", source, protected, "--traffic", trace)
-    original = reference.document()
+    verifying = (
+        "verify", source, protected, "--samples", "20",
+        "--prompt", prompt, "--max-tokens", str(max_tokens),
+    )  # fmt: skip
+    with Background(stage, "developer", *verifying) as reference:
+        stage.run("cloud", "init", "--data", data, "--url", url, "--self-signed")
+        answer = _converse(stage, url, protected, prompt, max_tokens, trace)
+        attack = stage.run("developer", "audit", source, protected, "--traffic", trace)
+        original = reference.document()
     outcome = {
         "identical": answer["token_ids"] == original["reference_token_ids"],
         "tokens": len(answer["token_ids"]),
@@ -166,8 +153,30 @@ def _play(stage: Stage, source: str, prompt: str, max_tokens: int) -> dict[str, 
     return outcome
 
 
+def _converse(
+    stage: Stage, url: str, protected: Path, prompt: str, max_tokens: int, trace: Path
+) -> dict[str, Any]:
+    """From the developer's keys to the device's answer, while the cloud serves."""
+    device, data = stage.home("device"), stage.home("cloud") / "data"
+    at_home = ("--home", stage.home("developer") / "home")
+    with _serving(stage, data, trace):
+        stage.run("developer", "init", *at_home)
+        code = stage.run("cloud", "invite", "--data", data)["invite"]
+        enroll = ("enroll", "--cloud", url, "--invite", "-")
+        stage.run("developer", *enroll, *at_home, stdin=code)
+        stage.run("developer", "publish", protected, "--name", "assistant", *at_home)
+        code = stage.run("developer", "invite", "--name", "phone", *at_home)["invite"]
+        stage.run("device", *enroll, "--home", device, stdin=code)
+        stage.run("developer", "grant", "phone", *at_home)
+        stage.run("device", "pull", "--home", device)
+        return stage.run(
+            "device", "generate", "assistant", prompt,
+            "--max-tokens", str(max_tokens), "--home", device,
+        )  # fmt: skip
+
+
 class Background:
-    """A role command that runs beside the others; `document` waits for it."""
+    """A role command that runs beside the others, at most until the `with` block ends."""
 
     def __init__(self, stage: Stage, role: str, *words: str | Path) -> None:
         """Starts the command."""
@@ -180,8 +189,22 @@ class Background:
             text=True,
         )
 
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.poll()
+
+    def __enter__(self) -> Self:
+        """The command itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops the command if the block ended without its document."""
+        with self._process:
+            self._process.kill()
+
     def document(self) -> dict[str, Any]:
-        """The command's JSON document.
+        """The command's JSON document; waits for it.
 
         Raises:
             StateError: the command failed.

@@ -36,7 +36,8 @@ def enroll(
         str, typer.Option(help="The developer's code; '-' reads it from standard input.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="What the developer sees (default: the host's name).")
+        str | None,
+        typer.Option(help="What developer and cloud see (default: the host's name)."),
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,

@@ -52,11 +52,13 @@ class Device:
         Args:
             code: the invite.
             cloud: the cloud that the user expects; None takes the invite's word.
-            name: label that the developer sees; None takes the host's name.
+            name: label that developer and cloud see; None takes the host's name.
 
         Raises:
+            SettingsError: the invite is for a developer, or another cloud than `cloud`.
             StateError: this home is enrolled already.
             InviteError: unknown, used or expired.
+            SignerError: the cloud shows another developer than the invite names.
             TransportError: the invite's cloud was not reached, or somebody else answered.
         """
         invite = Invite.from_code(code)
@@ -64,7 +66,7 @@ class Device:
             self._home,
             invite,
             cloud=cloud or invite.url,
-            name=name or platform.node() or "device",
+            name=name or platform.node()[:64] or "device",
             now=datetime.now(UTC),
         )
 
@@ -78,7 +80,11 @@ class Device:
         return pull(self._home, name=name, now=datetime.now(UTC))
 
     def models(self) -> list[HeldModel]:
-        """The models that this device can use."""
+        """The models that this device can use.
+
+        Raises:
+            StateError: not enrolled, or a record is damaged.
+        """
         self._home.access()
         return self._home.held()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shutil
 from datetime import datetime
-from pathlib import Path
 
 from triparty.common.access import Access, check_invite, first_contact
 from triparty.common.delegation import verify_delegation
@@ -23,7 +22,7 @@ from triparty.device.home import Home
 
 
 def enroll(home: Home, invite: Invite, *, cloud: str, name: str, now: datetime) -> Access:
-    """Enrols this device; leaves the home as it was if anything fails.
+    """Enrols this device; leaves no home behind if anything fails.
 
     Args:
         home: of this device, not enrolled.
@@ -33,7 +32,6 @@ def enroll(home: Home, invite: Invite, *, cloud: str, name: str, now: datetime) 
         now: for the delegation's expiry.
 
     Raises:
-        SettingsError: the invite is for another role, or another cloud than `cloud`.
         StateError: enrolled already.
         InviteError: unknown, used or expired.
         CertificateError: whoever answers is not the invite's cloud.
@@ -43,24 +41,16 @@ def enroll(home: Home, invite: Invite, *, cloud: str, name: str, now: datetime) 
     root = invite.root
     if root is None:
         raise InviteError("this invite names no developer: ask for another")
-    before = set(home.folder.iterdir()) if home.folder.exists() else None
+    was_there = home.folder.exists()
     try:
         access, seen = _enroll(home, invite, root, name=name, now=now)
         home.save_seen(seen)
         access.save(home.folder)
     except BaseException:
-        _restore(home.folder, before)
+        if not was_there:
+            shutil.rmtree(home.folder, ignore_errors=True)
         raise
     return access
-
-
-def _restore(folder: Path, before: set[Path] | None) -> None:
-    """Removes what was not in the folder before, and the folder if it was not there."""
-    if before is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for made in set(folder.iterdir()) - before:
-        made.unlink(missing_ok=True)
 
 
 def _enroll(

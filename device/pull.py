@@ -76,8 +76,9 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
                 kept.append(model)
                 continue
             _take(client, home, access, manifest)
-            home.hold(model)
+            # In this order: cut in between, the next pull takes it again, and nothing older.
             home.save_seen(home.seen().raised(manifest))
+            home.hold(model)
             taken.append(model)
     return Pulled(tuple(taken), tuple(kept))
 

@@ -162,21 +162,3 @@ def test_a_device_enrols_once_with_an_invite(developer: Developer, tmp_path: Pat
     with pytest.raises(InviteError, match="used before"):
         Device(tmp_path / "b").enroll(code)
     assert not (tmp_path / "b").exists()
-
-
-def test_a_refused_device_leaves_an_empty_home_as_it_was(
-    developer: Developer, tmp_path: Path
-) -> None:
-    from triparty.device.client import Device
-
-    home = tmp_path / "prepared"
-    home.mkdir()
-    (home / "notes.txt").write_text("mine", encoding="utf-8")
-    unknown = replace(Invite.from_code(developer.invite("phone")), secret=b"x" * 32)
-    with pytest.raises(InviteError):
-        Device(home).enroll(unknown.to_code())
-    assert files(home) == {"notes.txt"}
-    Device(home).enroll(developer.invite("phone"))
-    with pytest.raises(StateError, match="enrolled already"):
-        Device(home).enroll(developer.invite("phone"))
-    assert "cloud.json" in files(home)

@@ -25,6 +25,7 @@ from triparty.common.transport import CloudClient
 from triparty.developer import grant as grant_module
 from triparty.developer.grant import models_to_grant
 from triparty.developer.home import Home
+from triparty.device.home import Home as DeviceHome
 
 
 @pytest.fixture
@@ -269,6 +270,23 @@ def test_granting_again_after_a_cut_succeeds(
     assert publisher.versions(Kind.BUNDLE) == [1]
     assert publisher.home.existing_model("tiny").devices == (phone_id,)
     assert phone.pull().taken
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_what_a_device_holds_it_has_seen_even_after_a_cut(
+    after: bool, publisher: Developer
+) -> None:
+    """Else a cloud could give it an older bundle next."""
+    phone, phone_id = publisher.device("phone")
+    publisher.grant("phone")
+    with cut(DeviceHome, "hold", after=after):
+        phone.pull()
+    (home,) = (publisher.folder / "devices").iterdir()
+    seen = DeviceHome(home).seen().versions
+    assert list(seen.values()) == [1]
+    pulled = phone.pull()
+    assert [model.version for model in (*pulled.taken, *pulled.kept)] == [1]
+    assert DeviceHome(home).access().principal == phone_id
 
 
 def test_a_folder_that_is_gone_is_named(publisher: Developer) -> None:
