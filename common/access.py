@@ -7,7 +7,7 @@ certificate that is trusted. Both are written only after the cloud accepted the 
 from __future__ import annotations
 
 import json
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -152,8 +152,7 @@ def read_code(text: str) -> str:
     """
     if text != "-":
         return text
-    with os.fdopen(os.dup(0), encoding="utf-8", errors="replace") as stdin:
-        code = stdin.readline().strip()
+    code = sys.stdin.buffer.readline().decode("utf-8", "replace").strip()
     if not code:
         raise SettingsError("--invite - reads the code from standard input, which was empty")
     return code

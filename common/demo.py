@@ -189,6 +189,11 @@ class Background:
             text=True,
         )
 
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.poll()
+
     def __enter__(self) -> Self:
         """The command itself."""
         return self

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from triparty.common.console import Console
+from triparty.common.demo import Background, Stage
 
 
 def triparty(*words: str) -> subprocess.CompletedProcess[str]:
@@ -85,3 +89,27 @@ def test_an_absent_library_names_the_extra_to_install() -> None:
 
 def test_version() -> None:
     assert triparty("--version").stdout.startswith("triparty ")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    done = triparty("developer", "init", "--home", str(tmp_path / "file" / "home"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"triparty: {tmp_path}/file/home: Not a directory\n"
+
+
+def test_a_command_beside_the_demo_ends_with_it(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, Console(as_json=True))
+    words = ("example-model", tmp_path / "model", "--seconds", "600")
+    started: list[Background] = []
+
+    def fail() -> None:
+        with Background(stage, "developer", *words) as beside:
+            started.append(beside)
+            assert beside.returncode is None
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert started[0].returncode is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -82,18 +81,14 @@ def test_init_takes_home_and_passphrase_from_the_environment(
     assert stat.S_IMODE((home / "keys" / "root.key").stat().st_mode) == 0o600
 
 
-def test_enroll_reads_the_code_from_standard_input(newcomer: Developer, tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    code.write_text(newcomer.cloud.invite().to_code() + "\n", encoding="utf-8")
+def enroll_from(newcomer: Developer, given: bytes) -> Any:
+    """`enroll --invite -`, given these bytes on standard input."""
     words = ["enroll", "--cloud", newcomer.cloud.url, "--invite", "-", "--json"]
-    kept = os.dup(0)
-    try:
-        with code.open("rb") as stream:
-            os.dup2(stream.fileno(), 0)
-        result = CliRunner().invoke(app, [*words, "--home", str(newcomer.home.folder)])
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)
+    return CliRunner().invoke(app, [*words, "--home", str(newcomer.home.folder)], input=given)
+
+
+def test_enroll_reads_the_code_from_standard_input(newcomer: Developer) -> None:
+    result = enroll_from(newcomer, newcomer.cloud.invite().to_code().encode() + b"\n")
     assert document(result.stdout) == {
         "developer": newcomer.home.root().public.key_id,
         "url": newcomer.cloud.url,
@@ -101,19 +96,8 @@ def test_enroll_reads_the_code_from_standard_input(newcomer: Developer, tmp_path
 
 
 @pytest.mark.parametrize("given", [b"", b"\n", b"\xff\xfe\n", b"no code\n"])
-def test_standard_input_that_is_no_code_is_refused(
-    given: bytes, newcomer: Developer, tmp_path: Path
-) -> None:
-    (tmp_path / "code").write_bytes(given)
-    words = ["enroll", "--cloud", newcomer.cloud.url, "--invite", "-"]
-    kept = os.dup(0)
-    try:
-        with (tmp_path / "code").open("rb") as stream:
-            os.dup2(stream.fileno(), 0)
-        result = CliRunner().invoke(app, [*words, "--home", str(newcomer.home.folder)])
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)
+def test_standard_input_that_is_no_code_is_refused(given: bytes, newcomer: Developer) -> None:
+    result = enroll_from(newcomer, given)
     assert isinstance(result.exception, TripartyError), result.exception
 
 
