@@ -3,7 +3,7 @@
 1. Only `OUT/model` is read for the cloud; what an artifact must not hold is refused.
 2. The blobs go up first (resumed after a cut), the signed manifest after them: the model is
    visible whole or not at all.
-3. The latest statement names the new version.
+3. The latest statement names the new version, of the model and of its bundles.
 4. Devices that had a bundle of the name get one of the new version.
 """
 
@@ -110,7 +110,7 @@ def publish_model(
             client,
             now=now,
             days=settings.latest_days,
-            versions={f"{Kind.MODEL}/{name}": version},
+            versions={f"{kind}/{name}": version for kind in (Kind.MODEL, Kind.BUNDLE)},
             revoked=revoked,
         )
         granted = _renew_grants(home, client, model, settings=settings, now=now)
