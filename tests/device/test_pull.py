@@ -390,6 +390,16 @@ def test_a_bad_manifest(faulted: Waiting, fault: Make, error: type[TripartyError
     check_refused(faulted, error, fault(faulted), name="tiny")
 
 
+def test_another_kind_is_refused_for_its_kind(faulted: Waiting) -> None:
+    config = (FileEntry("config.json", "0" * 64, 2),)
+    model = faulted.signed(kind=Kind.MODEL, recipient=None, files=config)
+    with (
+        faulted.exchange.wire.fault(lists(model)),
+        pytest.raises(ManifestError, match="asked for a bundle, got a model"),
+    ):
+        faulted.exchange.pull(faulted.home)
+
+
 def served(change: Callable[[bytes], bytes]) -> Make:
     """The cloud serves other bytes under the blob's name."""
 
