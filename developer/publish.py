@@ -3,7 +3,8 @@
 1. Only `OUT/model` is read for the cloud; what an artifact must not hold is refused.
 2. The blobs go up first (resumed after a cut), the signed manifest after them: the model is
    visible whole or not at all.
-3. The latest statement names the new version; then this home notes it.
+3. The latest statement names the new version, of the model and of its bundles; then this home
+   notes it.
 4. Devices that had a bundle of the name get one of the new version.
 
 Cut at any step, publishing again goes on, with a higher version if the cloud has the manifest.
@@ -115,7 +116,7 @@ def publish_model(
             client,
             now=now,
             days=settings.latest_days,
-            versions={f"{Kind.MODEL}/{name}": version},
+            versions={f"{kind}/{name}": version for kind in (Kind.MODEL, Kind.BUNDLE)},
             revoked=_earlier(model) if revoke_earlier else (),
         )
         home.keep_model(model)

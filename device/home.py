@@ -4,7 +4,7 @@ HOME/identity.key, sealing.key   private keys, mode 0600
 HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
-HOME/models/NAME.json            its version and epoch
+HOME/held/NAME.json              its version and epoch
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from triparty.common.access import Access
 from triparty.common.documents import check_name
-from triparty.common.errors import StateError
+from triparty.common.errors import ArtifactError, StateError
 from triparty.common.files import make_private_folder, write_private
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
@@ -81,7 +81,9 @@ class Home:
     def seen(self) -> Seen:
         """The highest versions that this device has taken."""
         path = self.folder / "seen.json"
-        return Seen.from_json(path.read_text(encoding="utf-8")) if path.exists() else Seen()
+        if not path.exists():
+            return Seen()
+        return Seen.from_json(path.read_text(encoding="utf-8", errors="replace"))
 
     def save_seen(self, seen: Seen) -> None:
         """Raises the bar for what comes next."""
@@ -92,13 +94,16 @@ class Home:
         return self.folder / "models" / check_name(name)
 
     def held(self) -> list[HeldModel]:
-        """The models that this device can use, by name."""
-        files = sorted((self.folder / "models").glob("*.json"))
-        return [HeldModel(**json.loads(file.read_bytes())) for file in files]
+        """The models that this device can use, by name.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [_read_held(file) for file in sorted((self.folder / "held").glob("*.json"))]
 
     def hold(self, model: HeldModel) -> None:
         """Notes version and epoch of the bundle in `bundle_folder`."""
-        target = self.folder / "models" / f"{model.name}.json"
+        target = self.folder / "held" / f"{model.name}.json"
         write_private(target, json.dumps(asdict(model)).encode())
 
     def model(self, name: str) -> HeldModel:
@@ -115,3 +120,15 @@ class Home:
                 f"for a grant, then run 'triparty device pull'"
             )
         return held[name]
+
+
+def _read_held(file: Path) -> HeldModel:
+    try:
+        document = json.loads(file.read_bytes())
+        return HeldModel(
+            check_name(document["name"]), int(document["version"]), int(document["epoch"])
+        )
+    except (ValueError, KeyError, TypeError, ArtifactError) as error:
+        raise StateError(
+            f"{file} is damaged: remove it, then run 'triparty device pull'"
+        ) from error

@@ -21,12 +21,13 @@ from triparty.common.artifacts import Manifest, verify_manifest
 from triparty.common.console import progress
 from triparty.common.delegation import Delegation, verify_delegation
 from triparty.common.entries import Kind
-from triparty.common.errors import CheckpointError, ManifestError, NotFoundError
+from triparty.common.errors import ArtifactError, CheckpointError, ManifestError, NotFoundError
 from triparty.common.files import replace_folder
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
 from triparty.common.sealing import SEALED_FILE, open_sealed
 from triparty.common.transport import CloudClient
+from triparty.common.trust import SignedDocument
 from triparty.device.home import HeldModel, Home
 
 BUNDLE_LIMIT_BYTES = 64 << 30
@@ -72,7 +73,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
             )
         for manifest in manifests:
             model = HeldModel(manifest.name, manifest.version, manifest.epoch)
-            if model in home.held():
+            if model in home.held() and _opens(home, model):
                 kept.append(model)
                 continue
             _take(client, home, access, manifest)
@@ -113,11 +114,10 @@ def _bundles(
     """The newest verified manifest of each granted model."""
     found: set[str] = set()
     for signed in client.artifacts(kind=Kind.BUNDLE, name=name):
-        claimed = Manifest.from_bytes(signed.payload).name  # not believed before step 3
+        claimed = _claimed_name(signed)
         if claimed in found:
             continue
-        found.add(claimed)
-        yield verify_manifest(
+        manifest = verify_manifest(
             signed,
             delegation=delegation,
             now=now,
@@ -128,6 +128,24 @@ def _bundles(
             latest=latest,
             limit_bytes=BUNDLE_LIMIT_BYTES,
         )
+        found.add(manifest.name)
+        yield manifest
+
+
+def _claimed_name(signed: SignedDocument) -> str | None:
+    """What a manifest says it is of, not believed before step 3; None if it says nothing."""
+    try:
+        return Manifest.from_bytes(signed.payload).name
+    except ArtifactError:
+        return None  # its signature is checked before this is reported
+
+
+def _opens(home: Home, model: HeldModel) -> bool:
+    """Whether the bundle of a record is there and whole."""
+    try:
+        return Bundle.open(home.bundle_folder(model.name)).info.epoch == model.epoch
+    except (CheckpointError, ArtifactError):
+        return False
 
 
 def _take(client: CloudClient, home: Home, access: Access, manifest: Manifest) -> None:

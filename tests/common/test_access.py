@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -189,22 +190,12 @@ def test_plain_http_only_where_the_invite_says_so(invite: Invite) -> None:
         pass
 
 
-def test_a_code_from_standard_input(
-    invite: Invite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_code_from_standard_input(invite: Invite, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_code(invite.to_code()) == invite.to_code()
 
     def piped(data: bytes) -> str:
-        file = tmp_path / "stdin"
-        file.write_bytes(data)
-        before = os.dup(0)
-        with file.open("rb") as stream:
-            os.dup2(stream.fileno(), 0)
-        try:
-            return read_code("-")
-        finally:
-            os.dup2(before, 0)
-            os.close(before)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+        return read_code("-")
 
     assert piped(f"  {invite.to_code()}\nanother line\n".encode()) == invite.to_code()
     with pytest.raises(SettingsError, match="empty"):

@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cloud_on_wire import CloudOnWire
-from exchanges import NOW, Exchange
-
-from triparty.common import access as access_module
+from exchanges import Exchange, exchanging
 
 
 @pytest.fixture
-def exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
-    with CloudOnWire(tmp_path / "cloud", now=NOW) as wire:
-        monkeypatch.setattr(access_module, "Connection", wire.connection)
-        yield Exchange(tmp_path, wire)
+def exchange(tmp_path: Path) -> Iterator[Exchange]:
+    with exchanging(tmp_path) as parties:
+        yield parties

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cloud_on_wire import URL, CloudOnWire
 from safetensors.numpy import save_file
 
+from triparty.common import access as access_module
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.invites import Invite
 from triparty.common.transport import CloudClient
@@ -111,6 +115,14 @@ class Exchange:
 
     def pull(self, home: Home, name: str | None = None) -> Pulled:
         return pull(home, name=name, now=self.wire.now)
+
+
+@contextmanager
+def exchanging(folder: Path) -> Iterator[Exchange]:
+    """While the block runs, every `Access` leads to a new cloud in the folder."""
+    with CloudOnWire(folder / "cloud", now=NOW) as wire, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(access_module, "Connection", wire.connection)
+        yield Exchange(folder, wire)
 
 
 def content_of(folder: Path) -> dict[str, bytes | None]:
