@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from triparty.common.connection import Connection
+from triparty.common.documents import parse_time
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.files import make_private_folder, write_private
 from triparty.common.invites import Invite
@@ -22,6 +24,8 @@ from triparty.common.transport import CloudClient
 
 ACCESS_FILE = "cloud.json"
 CERTIFICATE_FILE = "cloud.pem"
+RENEWAL = timedelta(days=30)
+"""A token is renewed when it ends within this time and is used to pull or to publish."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,26 @@ class Access:
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise StateError(f"{path} is damaged ({error!r}): enrol again") from error
+
+
+def renew_if_due(home: Path, access: Access, *, now: datetime) -> Access:
+    """The access, with a new token if the one in use ends soon; keeps it in the home.
+
+    Args:
+        home: the party's folder.
+        access: as loaded from it.
+        now: compared with the token's expiry.
+
+    Raises:
+        TokenExpiredError: it ended already; only a new invite helps.
+    """
+    if parse_time(access.expires) - now > RENEWAL:
+        return access
+    with access.client() as client:
+        token, expires = client.rotate_token()
+    renewed = access.with_token(token, expires)
+    renewed.save(home)
+    return renewed
 
 
 def check_invite(invite: Invite, *, role: str, cloud: str) -> None:

@@ -11,14 +11,24 @@ import os
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from triparty.common.errors import SettingsError
+
+
+def _expanded(path: Path) -> Path:
+    if path == Path():
+        raise ValueError("an empty path is no folder")
+    return path.expanduser()
+
+
+HomePath = Annotated[Path, AfterValidator(_expanded)]
+"""A folder of a party; `~` is the user's."""
 
 
 class RoleSettings(BaseSettings):

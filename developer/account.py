@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triparty.common.access import Access
+from triparty.common.access import Access, renew_if_due
 from triparty.common.invites import Invite
 from triparty.common.latest import Latest
 from triparty.common.replies import DeviceRecord
@@ -189,8 +189,8 @@ class Developer:
         return rotate(self.home, model, source=source, settings=self.settings, now=_now())
 
     def status(self) -> DeveloperStatus:
-        """What is published and who may use it; renews the latest statement."""
-        access = self.home.access()
+        """What is published, and who may use it; renews the statement and an ending token."""
+        access = renew_if_due(self.home.folder, self.home.access(), now=_now())
         with access.client() as client:
             latest = renew_latest(self.home, client, now=_now(), days=self.settings.latest_days)
             devices = client.devices()

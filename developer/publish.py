@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from triparty.common.access import renew_if_due
 from triparty.common.artifacts import (
     FileEntry,
     Kind,
@@ -27,7 +28,7 @@ from triparty.common.artifacts import (
 from triparty.common.console import progress
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.documents import check_name
-from triparty.common.errors import RollbackError, StateError
+from triparty.common.errors import RollbackError, SealError, StateError
 from triparty.common.keying import DEVICE_FILE
 from triparty.common.transport import CloudClient
 from triparty.developer.grant import Granted, grant_model, own_manifests
@@ -88,7 +89,8 @@ def publish_model(
             f"{out} is of epoch {info.epoch}, '{name}' is published in epoch {before.epoch}: "
             f"publish the folder of that epoch, or run 'triparty developer rotate {name}'"
         )
-    with home.access().client() as client:
+    access = renew_if_due(home.folder, home.access(), now=now)
+    with access.client() as client:
         version = 1 + _newest_version(home, client, name, now=now)
         publishing = home.publishing()
         manifest = Manifest(
@@ -183,7 +185,15 @@ def _renew_grants(
         for device in client.devices()
         if device.id in model.devices and not device.is_revoked
     ]
-    return tuple(
-        grant_model(home, client, model, device, settings=settings, now=now)
-        for device in holders
-    )
+    granted: list[Granted] = []
+    refused: list[SealError] = []
+    for device in holders:
+        try:
+            done = grant_model(home, client, model, device, settings=settings, now=now)
+        except SealError as error:
+            refused.append(error)  # the other devices get theirs all the same
+        else:
+            granted.append(done)
+    if refused:
+        raise refused[0]
+    return tuple(granted)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from triparty.common.config import RoleSettings, settings_config
+from triparty.common.config import HomePath, RoleSettings, settings_config
 
 
 class DeveloperSettings(RoleSettings):
@@ -26,7 +26,9 @@ class DeveloperSettings(RoleSettings):
     role: ClassVar[str] = "developer"
     model_config = settings_config("TRIPARTY_DEVELOPER_")
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".local/share/triparty/developer")
+    home: HomePath = Field(
+        default_factory=lambda: Path.home() / ".local/share/triparty/developer"
+    )
     passphrase: str | None = Field(default=None, repr=False)
     artifact_days: int = Field(default=365, ge=1, le=3650)
     latest_days: int = Field(default=30, ge=1, le=365)

@@ -12,16 +12,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from triparty.common.access import Access
+from triparty.common.access import Access, renew_if_due
 from triparty.common.artifacts import Manifest, verify_manifest
 from triparty.common.console import progress
 from triparty.common.delegation import Delegation, verify_delegation
 from triparty.common.entries import Kind
-from triparty.common.errors import ArtifactError, CheckpointError, ManifestError, NotFoundError
+from triparty.common.errors import (
+    ArtifactError,
+    CheckpointError,
+    ManifestError,
+    NotFoundError,
+    SealError,
+    TripartyError,
+)
 from triparty.common.files import replace_folder
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
@@ -56,32 +62,61 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
 
     Raises:
         NotFoundError: nothing was granted, or not this model.
-        ArtifactError: something that must not be used; what was held stays usable.
+        ArtifactError, SealError: a bundle that must not be used; what was held of that model
+            stays usable, and the other models are up to date.
     """
-    access = home.access()
+    access = renew_if_due(home.folder, home.access(), now=now)
     taken: list[HeldModel] = []
     kept: list[HeldModel] = []
+    failures: list[TripartyError] = []
     with access.client() as client:
         delegation, latest, seen = _current(client, access, home.seen(), now)
         home.save_seen(seen)
-        manifests = list(_bundles(client, access, delegation, latest, seen, name, now))
-        if not manifests:
-            wanted = f"model '{name}'" if name else "any model"
-            raise NotFoundError(
-                f"no bundle of {wanted} for this device: ask the developer to run "
-                f"'triparty developer grant {access.principal}'"
-            )
-        for manifest in manifests:
-            model = HeldModel(manifest.name, manifest.version, manifest.epoch)
-            if model in home.held() and _opens(home, model):
-                kept.append(model)
+        current: set[str] = set()
+        for signed in client.artifacts(kind=Kind.BUNDLE, name=name):
+            if _claimed_name(signed) in current:
+                continue  # an older one of a bundle that is dealt with
+            try:
+                manifest = verify_manifest(
+                    signed,
+                    delegation=delegation,
+                    now=now,
+                    kind=Kind.BUNDLE,
+                    name=name,
+                    recipient=access.principal,
+                    seen=home.seen(),
+                    latest=latest,
+                    limit_bytes=BUNDLE_LIMIT_BYTES,
+                )
+                current.add(manifest.name)
+                model = HeldModel(manifest.name, manifest.version, manifest.epoch)
+                is_new = _bring(client, home, access, manifest, model)
+            except (ArtifactError, SealError, CheckpointError) as error:
+                failures.append(error)  # the other models are brought all the same
                 continue
-            _take(client, home, access, manifest)
-            # In this order: cut in between, the next pull takes it again, and nothing older.
-            home.save_seen(home.seen().raised(manifest))
-            home.hold(model)
-            taken.append(model)
+            (taken if is_new else kept).append(model)
+    if failures:
+        raise failures[0]
+    if not current:
+        wanted = f"model '{name}'" if name else "any model"
+        raise NotFoundError(
+            f"no bundle of {wanted} for this device: ask the developer to run "
+            f"'triparty developer grant {access.principal}'"
+        )
     return Pulled(tuple(taken), tuple(kept))
+
+
+def _bring(
+    client: CloudClient, home: Home, access: Access, manifest: Manifest, model: HeldModel
+) -> bool:
+    """Takes a bundle unless this device holds it, and it opens; whether it was taken."""
+    if model in home.held() and _opens(home, model):
+        return False
+    _take(client, home, access, manifest)
+    # In this order: cut in between, the next pull takes it again, and nothing older.
+    home.save_seen(home.seen().raised(manifest))
+    home.hold(model)
+    return True
 
 
 def _current(
@@ -100,36 +135,6 @@ def _current(
         state.latest, delegation, seen_sequence=seen.sequence(developer), now=now
     )
     return delegation, latest, seen.raised_delegation(delegation).raised_latest(latest)
-
-
-def _bundles(
-    client: CloudClient,
-    access: Access,
-    delegation: Delegation,
-    latest: Latest,
-    seen: Seen,
-    name: str | None,
-    now: datetime,
-) -> Iterator[Manifest]:
-    """The newest verified manifest of each granted model."""
-    found: set[str] = set()
-    for signed in client.artifacts(kind=Kind.BUNDLE, name=name):
-        claimed = _claimed_name(signed)
-        if claimed in found:
-            continue
-        manifest = verify_manifest(
-            signed,
-            delegation=delegation,
-            now=now,
-            kind=Kind.BUNDLE,
-            name=name,
-            recipient=access.principal,
-            seen=seen,
-            latest=latest,
-            limit_bytes=BUNDLE_LIMIT_BYTES,
-        )
-        found.add(manifest.name)
-        yield manifest
 
 
 def _claimed_name(signed: SignedDocument) -> str | None:

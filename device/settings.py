@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from triparty.common.config import RoleSettings, settings_config
+from triparty.common.config import HomePath, RoleSettings, settings_config
 
 
 class DeviceSettings(RoleSettings):
@@ -21,5 +21,5 @@ class DeviceSettings(RoleSettings):
     role: ClassVar[str] = "device"
     model_config = settings_config("TRIPARTY_DEVICE_")
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".local/share/triparty/device")
+    home: HomePath = Field(default_factory=lambda: Path.home() / ".local/share/triparty/device")
     passphrase: str | None = Field(default=None, repr=False)

@@ -211,6 +211,20 @@ def test_a_swap_after_the_grant_stops_the_next_bundle(
     assert publisher.versions(Kind.BUNDLE) == [1]
 
 
+def test_one_swapped_device_does_not_keep_bundles_from_the_others(
+    publisher: Developer, sealed: list[Any]
+) -> None:
+    ids = [publisher.device(label)[1] for label in ("phone", "tablet", "watch")]
+    for label in ("phone", "tablet", "watch"):
+        publisher.grant(label)
+    first, *others = sorted(ids)
+    publisher.cloud.tamper(first, **SWAPS["sealing"]())
+    sealed.clear()
+    with pytest.raises(SealError, match="swapped"):
+        publisher.publish(Path(publisher.home.existing_model("tiny").out))
+    assert sorted(sealed) == others
+
+
 def test_granting_twice_changes_nothing(publisher: Developer, sealed: list[Any]) -> None:
     _, phone = publisher.device("phone")
     first, second = publisher.grant("phone"), publisher.grant("phone")

@@ -24,7 +24,7 @@ from triparty.common.delegation import (
     SignedDocument,
     sign_delegation,
 )
-from triparty.common.documents import canonical
+from triparty.common.documents import canonical, format_time
 from triparty.common.errors import (
     CheckpointError,
     CloudError,
@@ -685,3 +685,43 @@ def test_a_damaged_record(faulted: Waiting, file: str, content: bytes) -> None:
         faulted.exchange.pull(faulted.home)
     path.write_bytes(before)
     assert faulted.exchange.pull(faulted.home).taken == (V2,)
+
+
+def test_one_bad_bundle_does_not_keep_the_others(exchange: Exchange) -> None:
+    developer = exchange.developer()
+    home = exchange.device(developer)
+    for name in ("first", "second"):
+        exchange.publish(developer, name)
+        exchange.grant(developer, "phone", name)
+    with home.access().client() as client:
+        bad = next(
+            manifest
+            for manifest in (Manifest.from_bytes(one.payload) for one in client.artifacts())
+            if manifest.name == "first"
+        )
+    size = bad.files[0].size
+    wrong = answering(
+        f"{BLOBS}{bad.files[0].sha256}", lambda: httpx.Response(200, content=b"x" * size)
+    )
+    with exchange.wire.fault(wrong), pytest.raises(DigestError):
+        exchange.pull(home)
+    assert [model.name for model in home.held()] == ["second"]
+    assert [model.name for model in exchange.pull(home).taken] == ["first"]
+
+
+def test_a_token_that_ends_soon_is_renewed_by_a_pull(exchange: Exchange) -> None:
+    developer = exchange.developer()
+    exchange.publish(developer)
+    home = exchange.device(developer)
+    exchange.grant(developer, "phone")
+    before = home.access()
+    exchange.pull(home)
+    assert home.access() == before, "a token with time left stays"
+
+    soon = replace(before, expires=format_time(exchange.wire.now + timedelta(days=29)))
+    soon.save(home.folder)
+    exchange.pull(home)
+    assert home.access().token != before.token
+    with before.client() as client, pytest.raises(TokenRevokedError):
+        client.artifacts()
+    assert exchange.pull(home).kept
