@@ -37,7 +37,7 @@ class PublishedModel:
     Attributes:
         developer: whose it is.
         name: its name among the developer's models.
-        version: the newest that is neither revoked nor expired.
+        version: one that is neither revoked nor expired.
         epoch: the key generation.
         manifest: what was signed.
         folder: verified files, a Hugging Face folder.
@@ -75,7 +75,10 @@ class Catalog:
         self._shelves: dict[Path, _Shelf] = {}
 
     def model_for(self, principal: Principal, name: str) -> PublishedModel:
-        """The newest usable version of a model.
+        """The newest usable version of a model; for a device, the version of its bundle.
+
+        So a device goes on with the version that it has a bundle for while its developer
+        publishes the next one, until it is granted that or its own is revoked.
 
         Args:
             principal: a device with a bundle for the model, or its developer.
@@ -87,9 +90,13 @@ class Catalog:
         """
         now = self._clock()
         with self._database.reading() as session:
+            version = None
             if principal.role == "device":
-                _newest(session, principal, "bundle", name, now, recipient=principal.id)
-            row = _newest(session, principal, "model", name, now)
+                bundle = _newest(
+                    session, principal, "bundle", name, now, recipient=principal.id
+                )
+                version = bundle.version
+            row = _newest(session, principal, "model", name, now, version=version)
         manifest = Manifest.from_bytes(row.manifest)
         folder = self._folder / developer_folder(row.developer) / name / str(row.version)
         with self._lock:
@@ -148,6 +155,7 @@ def _newest(
     now: datetime,
     *,
     recipient: str = "",
+    version: int | None = None,
 ) -> ArtifactRow:
     line = (
         (ArtifactRow.developer == principal.developer)
@@ -155,6 +163,8 @@ def _newest(
         & (ArtifactRow.name == name)
         & (ArtifactRow.recipient == recipient)
     )
+    if version is not None:
+        line &= ArtifactRow.version == version
     usable = ArtifactRow.revoked.is_(False) & (ArtifactRow.expires > now)
     newest_first = select(ArtifactRow).where(line, usable).order_by(ArtifactRow.version.desc())
     row = session.scalars(newest_first.limit(1)).one_or_none()

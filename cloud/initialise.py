@@ -65,6 +65,7 @@ def initialise(
         port = urlsplit(check_url(url)).port
     given = {"host": host, "port": port, "url": url and check_url(url), "database": database}
     settings = CloudSettings.load(None, data=data, **given)
+    config = _toml(given)  # refuses what it cannot hold, before anything is made
     try:
         make_private_folder(data)
     except OSError as error:
@@ -80,7 +81,7 @@ def initialise(
     pin = None
     if self_signed:
         pin = read_pin(write_certificate(data, _names(settings), now=now))
-    write_private(data / CONFIG_FILE, _toml(given).encode())
+    write_private(data / CONFIG_FILE, config.encode())
     return NewCloud(token, settings.url or _default_url(settings, self_signed), pin, data)
 
 

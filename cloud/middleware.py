@@ -23,6 +23,10 @@ _BLOB = re.compile(r"/v1/blobs/[^/]*")
 _ROWS = re.compile(r"/v1/.*/(step|forward)")
 CLIENT_CLOSED = 499
 FRAME_HEADER_BYTES = 64
+_OPEN = re.compile(r"/v1/(enroll|invites|tokens/rotate)")
+_SESSIONS = re.compile(r"/v1/(sessions|models)/.*")
+SMALL_JSON_BYTES = 16 << 10
+"""Largest JSON body where no large one has a meaning, also before anybody is known."""
 
 
 class Observed:
@@ -135,6 +139,8 @@ class Bounded:
             return self._settings.max_blob_bytes
         if _ROWS.fullmatch(scope["path"]):
             return self._settings.max_body_bytes + FRAME_HEADER_BYTES
+        if _OPEN.fullmatch(scope["path"]) or _SESSIONS.fullmatch(scope["path"]):
+            return min(SMALL_JSON_BYTES, self._settings.max_json_bytes)
         return self._settings.max_json_bytes
 
     @staticmethod

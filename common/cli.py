@@ -90,6 +90,8 @@ def triparty(
 
 def main() -> NoReturn:
     """Runs the command line; exit code 0, 1 for a failure, 2 for a usage error."""
+    if not all(map(_is_text, sys.argv[1:])):
+        _fail("an argument is not valid UTF-8", EXIT_USAGE)
     try:
         code = app(prog_name="triparty", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -117,6 +119,11 @@ def main() -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", EXIT_FAILURE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_text(argument: str) -> bool:
+    """Whether an argument was UTF-8; Python carries other bytes as lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in argument)
 
 
 def _not_installed(module: str) -> str:

@@ -1,8 +1,8 @@
 """What is current, and what has been seen before.
 
 A publishing key signs a short-lived *latest* statement, so that a party that has seen nothing
-yet cannot be given yesterday's model. `Seen` remembers the highest versions a party has
-accepted. Both judge by (developer, kind, name) and version.
+yet cannot be given a model older than a statement that still counts. `Seen` remembers the
+highest versions a party has accepted. Both judge by (developer, kind, name) and version.
 """
 
 from __future__ import annotations

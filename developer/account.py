@@ -29,7 +29,7 @@ class Revocation:
 
     Attributes:
         device: id of the device.
-        name: as the device calls itself.
+        name: what the developer called it.
         shared: published models whose bundle it keeps, and with it the key of everybody who
             shares them; `rotate` them.
     """
@@ -175,7 +175,8 @@ class Developer:
             found = find_device(self.home, client, device)
             client.revoke_device(found.id)
         shared = [model.name for model in self.home.models() if found.id in model.devices]
-        return Revocation(found.id, found.name, tuple(shared))
+        name = self.home.label(found.invite) or found.name
+        return Revocation(found.id, name, tuple(shared))
 
     def rotate(self, model: str, *, source: str | None = None) -> Publication:
         """Begins a new key epoch of a published model.

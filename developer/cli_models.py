@@ -10,12 +10,16 @@ from typing import Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.common.errors import SettingsError
+from triparty.common.errors import CheckpointError, SettingsError
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SRC", help="Checkpoint folder, or a Hugging Face hub id.")
 ]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The protected folder.")]
+
+
+LEAST_AGREEMENT = 0.9
+"""Top-1 agreement below which `verify` fails: near-ties of a 16-bit model stay above it."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -117,6 +121,10 @@ def verify(
             "reference_finish_reason": reference.finish_reason,
         }
     console.report(document)
+    if agreement.top1_agreement < LEAST_AGREEMENT:
+        raise CheckpointError(
+            f"{out} does not compute what {source} computes: was it made from it?"
+        )
 
 
 def audit(

@@ -36,7 +36,7 @@ class Granted:
 
     Attributes:
         device: its id.
-        name: its label.
+        name: what the developer called it.
         model: name of the model.
         version: of the bundle.
         is_new: false if the device had a bundle of this version.
@@ -125,6 +125,25 @@ def grant_model(
     settings: DeveloperSettings,
     now: datetime,
 ) -> Granted:
+    """Seals a model's bundle to a device, publishes it and notes who has it.
+
+    Args and errors are those of `seal_bundle`.
+    """
+    done = seal_bundle(home, client, model, device, settings=settings, now=now)
+    current = home.model(model.name) or model
+    home.keep_model(current.with_device(device.id))
+    return done
+
+
+def seal_bundle(
+    home: Home,
+    client: CloudClient,
+    model: PublishedModel,
+    device: DeviceRecord,
+    *,
+    settings: DeveloperSettings,
+    now: datetime,
+) -> Granted:
     """Seals a model's bundle to a device and publishes it; nothing if it has one.
 
     Args:
@@ -149,9 +168,8 @@ def grant_model(
     is_new = not _has_bundle(home, client, model, device, now=now)
     if is_new:
         _publish_bundle(home, client, model, device, source, settings=settings, now=now)
-    current = home.model(model.name) or model
-    home.keep_model(current.with_device(device.id))
-    return Granted(device.id, device.name, model.name, model.version, is_new)
+    name = home.label(device.invite) or device.name
+    return Granted(device.id, name, model.name, model.version, is_new)
 
 
 def models_to_grant(home: Home, name: str | None) -> list[PublishedModel]:

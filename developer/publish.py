@@ -3,9 +3,10 @@
 1. Only `OUT/model` is read for the cloud; what an artifact must not hold is refused.
 2. The blobs go up first (resumed after a cut), the signed manifest after them: the model is
    visible whole or not at all.
-3. The latest statement names the new version, of the model and of its bundles; then this home
+3. Devices that had a bundle of the name get one of the new version. A device goes on with the
+   version of its bundle until then.
+4. The latest statement names the new version, of the model and of its bundles; then this home
    notes it.
-4. Devices that had a bundle of the name get one of the new version.
 
 Cut at any step, publishing again goes on, with a higher version if the cloud has the manifest.
 """
@@ -31,7 +32,7 @@ from triparty.common.documents import check_name
 from triparty.common.errors import RollbackError, SealError, StateError
 from triparty.common.keying import DEVICE_FILE
 from triparty.common.transport import CloudClient
-from triparty.developer.grant import Granted, grant_model, own_manifests
+from triparty.developer.grant import Granted, own_manifests, seal_bundle
 from triparty.developer.home import Home, PublishedModel
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
@@ -113,6 +114,7 @@ def publish_model(
             epoch=info.epoch,
             devices=before.devices if before else (),
         )
+        granted, refused = _renew_grants(home, client, model, settings=settings, now=now)
         renew_latest(
             home,
             client,
@@ -122,8 +124,9 @@ def publish_model(
             revoked=_earlier(model) if revoke_earlier else (),
         )
         home.keep_model(model)
-        granted = _renew_grants(home, client, model, settings=settings, now=now)
-    return Publication(home.existing_model(name), manifest.size, granted)
+    if refused:
+        raise refused[0]
+    return Publication(model, manifest.size, granted)
 
 
 def upload_files(
@@ -179,7 +182,8 @@ def _renew_grants(
     *,
     settings: DeveloperSettings,
     now: datetime,
-) -> tuple[Granted, ...]:
+) -> tuple[tuple[Granted, ...], list[SealError]]:
+    """Bundles of the new version for who had one; and why some got none."""
     holders = [
         device
         for device in client.devices()
@@ -189,11 +193,9 @@ def _renew_grants(
     refused: list[SealError] = []
     for device in holders:
         try:
-            done = grant_model(home, client, model, device, settings=settings, now=now)
+            done = seal_bundle(home, client, model, device, settings=settings, now=now)
         except SealError as error:
             refused.append(error)  # the other devices get theirs all the same
         else:
             granted.append(done)
-    if refused:
-        raise refused[0]
-    return tuple(granted)
+    return tuple(granted), refused

@@ -57,15 +57,29 @@ def rotate(
     if source is None and (not original or is_gone):  # a hub id is no path
         raise StateError(f"the original checkpoint {original!r} is gone: name it with --source")
     epoch = model.epoch + 1
-    stem = before.name.partition(".epoch")[0]
-    out = before.with_name(f"{stem}.epoch{epoch}")
+    out = before.with_name(f"{name}.epoch{epoch}")
     choices = Choices(described.scheme, described.interface, epoch)
     if not out.exists():  # else an earlier attempt was cut after the compiler had finished
         protect(original, out, choices=choices)
-    found = device_info(out).epoch
-    if found != epoch:
-        raise StateError(f"{out} is of epoch {found}, expected {epoch}: move it away")
+    found, made_from = device_info(out), _description(out / "secrets" / "key.json").source
+    if found.epoch != epoch or made_from != _resolved(original):
+        raise StateError(
+            f"{out} is of epoch {found.epoch}, made from {made_from}; expected epoch {epoch}, "
+            f"made from {original}: move it away"
+        )
+    held = device_info(before)
+    if (found.family, found.vocabulary) != (held.family, held.vocabulary):
+        raise StateError(
+            f"{original} is a {found.family} model with {found.vocabulary} tokens, '{name}' is "
+            f"a {held.family} model with {held.vocabulary}: publish it under another name"
+        )
     return publish_model(home, out, name=name, settings=settings, now=now, revoke_earlier=True)
+
+
+def _resolved(source: str) -> str:
+    """A source as `key.json` writes it: a folder's full path, or a hub id as it is."""
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else source
 
 
 def _description(key_file: Path) -> _Description:

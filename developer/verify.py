@@ -83,6 +83,12 @@ class Comparison:
         self._folder = fetch(source)
         self._bundle = Bundle.open(out / DEVICE_FOLDER)
         self._original = load_model(self._folder)
+        vocabulary = int(self._original.config.vocab_size)
+        if vocabulary != self._bundle.info.vocabulary:
+            raise StateError(
+                f"{out} was not made from {source}: it has {self._bundle.info.vocabulary} "
+                f"tokens, the source {vocabulary}"
+            )
         self._protected = load_model(out / MODEL_FOLDER)
 
     def agreement(self, samples: int, *, rng: np.random.Generator) -> Agreement:

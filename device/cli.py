@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -96,7 +97,13 @@ def pull(
 @app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="Name of a model that this device holds.")],
-    prompt: Annotated[str, typer.Argument(help="Plain text; it does not leave this device.")],
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="Plain text, not sent as such; '-' reads it from standard input, out of the "
+            "list of processes."
+        ),
+    ],
     max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Draw among the k likeliest; 0: all.")] = 0,
@@ -116,6 +123,8 @@ def generate(
     console = Console(as_json=as_json)
     options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     device = _device(home, config)
+    if prompt == "-":
+        prompt = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\n")
     parts = device.stream(
         model, prompt, max_tokens=max_tokens, options=options, ignore_eos=ignore_eos
     )

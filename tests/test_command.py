@@ -87,6 +87,12 @@ def test_an_absent_library_names_the_extra_to_install() -> None:
     )
 
 
+def test_arguments_that_are_no_text_are_a_usage_error() -> None:
+    done = triparty("device", "generate", "model", "\udcff")
+    assert done.returncode == 2
+    assert done.stderr == "triparty: an argument is not valid UTF-8\n"
+
+
 def test_version() -> None:
     assert triparty("--version").stdout.startswith("triparty ")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from triparty.common.errors import StateError
+from triparty.common.errors import SettingsError, StateError
 from triparty.common.keying import Bundle
 from triparty.developer.audit.knowledge import Attack, Findings, Knowledge, Level, Rows, Table
 from triparty.developer.audit.sorted_rows import SortedRows
@@ -40,15 +40,39 @@ def audit(
 
     Raises:
         StateError: `out` holds no bundle.
-        SettingsError: the trace is not one of this model.
+        SettingsError: `out` is not made from `source`, or the trace is of another model.
     """
     if not (out / DEVICE_FOLDER).is_dir():
         raise StateError(f"{out} holds no protected model: it has no {DEVICE_FOLDER} folder")
     bundle = Bundle.open(out / DEVICE_FOLDER)
     traffic = recorded(trace, bundle) if trace else sampled(bundle)
     table = plain_table(survey(source, Choices()))
+    _check_belongs(source, out, table, bundle)
     chosen = [attack for attack in ATTACKS if attack.level in levels]
     return [_mounted(attack, traffic, table, clock) for attack in chosen]
+
+
+def _check_belongs(source: str, out: Path, table: Table, bundle: Bundle) -> None:
+    """Refuses to attack one model with another's table, which would recover nothing.
+
+    A key changes the order and the signs of a row's elements, not their sizes.
+    """
+    info = bundle.info
+    belongs = table.rows.shape == (info.vocabulary, info.width)
+    if belongs:
+        ids = np.linspace(0, info.vocabulary - 1, num=16).astype(np.int64)
+        plain = table.rows[ids]
+        keyed = np.stack(
+            [bundle.rows(ids[i : i + 1], start=0).as_float32()[0] for i in range(16)]
+        )
+        if table.positions is not None:
+            plain = plain + table.positions[0]
+        sizes, found = (np.sort(np.abs(rows), axis=-1) for rows in (plain, keyed))
+        belongs = bool(np.allclose(sizes, found, rtol=1e-2, atol=1e-5))
+    if not belongs:
+        raise SettingsError(
+            f"{out} was not made from {source}: name the checkpoint it was made from"
+        )
 
 
 def plain_table(found: Survey) -> Table:

@@ -40,6 +40,8 @@ class SamplingOptions:
             raise SettingsError(f"temperature must be 0 or more, got {self.temperature}")
         if self.top_k < 0:
             raise SettingsError(f"top-k must be 0 (all) or more, got {self.top_k}")
+        if self.seed is not None and self.seed < 0:
+            raise SettingsError(f"seed must be 0 or more, got {self.seed}")
         if not 0 < self.top_p <= 1:
             raise SettingsError(f"top-p must be above 0 and at most 1, got {self.top_p}")
 

@@ -48,9 +48,12 @@ def test_a_granted_model_is_a_folder(cloud, granted):
     assert {file.path for file in model.manifest.files} == set(FILES)
 
 
-def test_the_newest_version_is_served(cloud, granted):
+def test_a_device_is_served_the_version_of_its_bundle(cloud, granted):
     granted.developer.publish({"config.json": b"{ }"}, version=2, epoch=2)
-    model = cloud.app.state.catalog.model_for(principal(granted), "tiny")
+    model_for = cloud.app.state.catalog.model_for
+    assert model_for(principal(granted), "tiny").version == 1
+    granted.developer.grant(granted, version=2, epoch=2)
+    model = model_for(principal(granted), "tiny")
     assert (model.version, model.epoch) == (2, 2)
     assert (model.folder / "config.json").read_bytes() == b"{ }"
 

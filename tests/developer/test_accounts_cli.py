@@ -116,13 +116,13 @@ def test_the_whole_story_in_json(run: Run, enrolled: Developer, protected: Path)
     _, phone = enrolled.device("tablet", name="Tab")
     granted = document(run("grant", "tablet", "--json"))["granted"]
     assert granted == [
-        {"device": phone, "name": "Tab", "model": "protected", "version": 1, "is_new": True}
+        {"device": phone, "name": "tablet", "model": "protected", "version": 1, "is_new": True}
     ]
     rotated = document(run("rotate", "protected", "--json"))
     assert (rotated["version"], rotated["epoch"]) == (2, 2)
     assert [item["device"] for item in rotated["granted"]] == [phone]
     revoked = document(run("revoke", "tablet", "--json"))
-    assert revoked == {"device": phone, "name": "Tab", "rotate": ["protected"]}
+    assert revoked == {"device": phone, "name": "tablet", "rotate": ["protected"]}
 
 
 def test_the_whole_story_for_people(run: Run, enrolled: Developer, protected: Path) -> None:
@@ -133,11 +133,13 @@ def test_the_whole_story_for_people(run: Run, enrolled: Developer, protected: Pa
     assert Invite.from_code(said[0]).role == "device"
     assert "works once, until" in said[1]
     enrolled.device("tablet", name="Tab")
-    assert run("grant", "tablet") == "Tab: granted assistant version 1\n"
-    assert run("grant", "tablet") == "Tab: has already assistant version 1\n"
-    assert "Tab: new bundle; it must run 'triparty device pull'" in run("rotate", "assistant")
+    assert run("grant", "tablet") == "tablet: granted assistant version 1\n"
+    assert run("grant", "tablet") == "tablet: has already assistant version 1\n"
+    assert "tablet: new bundle; it must run 'triparty device pull'" in run(
+        "rotate", "assistant"
+    )
     said = run("revoke", "tablet")
-    assert "revoked Tab" in said
+    assert "revoked tablet" in said
     assert "run 'triparty developer rotate assistant'" in said
 
 

@@ -112,6 +112,17 @@ def test_traces_of_something_else_are_refused(make_model: Any, tmp_path: Path) -
         audit(str(source), tmp_path)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_model_is_not_attacked_with_the_table_of_another(
+    family: str, make_model: Any, tmp_path: Path
+) -> None:
+    protect(str(make_model(family)), tmp_path / "out")
+    for other in ("llama", "gpt2"):
+        if other != family:
+            with pytest.raises(SettingsError, match="was not made from"):
+                audit(str(make_model(other)), tmp_path / "out")
+
+
 def test_levels_are_parsed() -> None:
     assert Level.parse("K2") == {Level.K2}
     assert Level.parse("k0, K3") == {Level.K0, Level.K3}

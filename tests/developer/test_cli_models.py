@@ -10,7 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from triparty.common.errors import SettingsError, StateError, TripartyError
+from triparty.common.errors import (
+    CheckpointError,
+    SettingsError,
+    StateError,
+    TripartyError,
+)
 from triparty.developer.cli_models import add_commands
 
 APP = typer.Typer()
@@ -58,6 +63,13 @@ def test_protect_verify_audit_for_people(source: Path, tmp_path: Path) -> None:
     assert "identical" in said
     assert "The original answers: w" in said
     assert "not encryption" in run("audit", source, out).stdout
+
+
+def test_verify_fails_on_another_model(source: Path, tmp_path: Path) -> None:
+    run("protect", source, tmp_path / "out")
+    run("verify", source, tmp_path / "out", "--samples", "50")
+    with pytest.raises(CheckpointError, match="was it made from it"):
+        run("verify", tmp_path / "out" / "model", tmp_path / "out", "--samples", "50")
 
 
 def test_verify_answers_a_prompt_as_generate_does(source: Path, tmp_path: Path) -> None:

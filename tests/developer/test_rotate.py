@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_rotation_raises_epoch_and_version_and_revokes_all_before(
     done = rotated(publisher)
     assert (done.model.version, done.model.epoch) == (3, 2)
     out = Path(done.model.out)
-    assert out == protected.with_name("protected.epoch2")
+    assert out == protected.with_name("tiny.epoch2")
     assert key_of(out) != key_of(protected)
     latest = publisher.latest()
     assert latest.versions["model/tiny"] == 3
@@ -51,7 +52,7 @@ def test_rotation_raises_epoch_and_version_and_revokes_all_before(
     }
     again = rotated(publisher)
     assert (again.model.version, again.model.epoch) == (4, 3)
-    assert Path(again.model.out).name == "protected.epoch3"
+    assert Path(again.model.out).name == "tiny.epoch3"
     assert "model/tiny@3" in publisher.latest().revoked
     assert "model/tiny@4" not in publisher.latest().revoked
 
@@ -92,7 +93,7 @@ def test_rotating_again_after_a_cut_leaves_no_earlier_version_in_use(
     with cut(owner, method, after=after):
         rotated(publisher)
     done = rotated(publisher)
-    assert done.model.epoch == (3 if method == "devices" else 2)
+    assert done.model.epoch == 2
     latest = publisher.latest()
     assert latest.versions["model/tiny"] == done.model.version
     assert set(latest.revoked) == {
@@ -110,8 +111,8 @@ def test_a_folder_of_another_epoch_is_not_taken_for_the_new_one(
 ) -> None:
     import shutil
 
-    shutil.copytree(protected, protected.with_name("protected.epoch2"))
-    with pytest.raises(StateError, match=r"protected\.epoch2 is of epoch 1.*move it away"):
+    shutil.copytree(protected, protected.with_name("tiny.epoch2"))
+    with pytest.raises(StateError, match=r"tiny\.epoch2 is of epoch 1.*move it away"):
         rotated(publisher)
     assert publisher.versions() == [2, 1]
 
@@ -165,3 +166,29 @@ def test_a_damaged_key_description_is_named(
     (protected / "secrets" / "key.json").unlink()
     with pytest.raises(StateError, match=r"key\.json is gone: protect the model anew"):
         rotated(publisher)
+
+
+def test_two_names_of_one_folder_rotate_to_two_keys(
+    publisher: Developer, protected: Path
+) -> None:
+    publisher.publish(protected, "other")
+    first = rotated(publisher)
+    second = rotate(
+        publisher.home, "other", source=None, settings=publisher.settings, now=publisher.now()
+    )
+    assert key_of(Path(first.model.out)) != key_of(Path(second.model.out))
+
+
+def test_a_source_that_is_another_model_is_not_published(
+    publisher: Developer, make_model: Callable[[str], Path]
+) -> None:
+    other = make_model("gpt2")
+    with pytest.raises(StateError, match=r"a gpt2 model.*publish it under another name"):
+        rotate(
+            publisher.home,
+            "tiny",
+            source=str(other),
+            settings=publisher.settings,
+            now=publisher.now(),
+        )
+    assert publisher.versions() == [2, 1]
