@@ -186,7 +186,7 @@ def verify_delegation(
     if all(key.expires <= now for key in delegation.keys):
         raise ExpiredError(
             "every publishing key of the delegation has expired: "
-            "the developer must sign a new delegation"
+            "the developer must run 'triparty developer renew-key'"
         )
     return delegation
 

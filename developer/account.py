@@ -189,6 +189,24 @@ class Developer:
 
         return rotate(self.home, model, source=source, settings=self.settings, now=_now())
 
+    def renew_key(self, *, forget: bool = False) -> str:
+        """Makes a new publishing key under the same root; returns its id.
+
+        Devices follow without enrolling again.
+
+        Args:
+            forget: stop vouching for the keys before, after one leaked; what they signed must
+                be published again.
+
+        Raises:
+            StateError: the root key is not in this home.
+        """
+        made = self.home.renew_publishing_key(
+            key_days=self.settings.key_days, now=_now(), forget=forget
+        )
+        self.status()
+        return made.keys[0].public.key_id
+
     def status(self) -> DeveloperStatus:
         """What is published, and who may use it; renews the statement and an ending token."""
         access = renew_if_due(self.home.folder, self.home.access(), now=_now())

@@ -156,6 +156,31 @@ def rotate(
     _say_published(Console(as_json=as_json), done)
 
 
+@app.command("renew-key")
+def renew_key(
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget",
+            help="An earlier key leaked: refuse what it signed. Publish everything again.",
+        ),
+    ] = False,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new publishing key under your root; devices follow by themselves.
+
+    Needs root.key in the home.
+    """
+    key = _developer(home, config).renew_key(forget=forget)
+    console = Console(as_json=as_json)
+    console.say(f"publishing key: {key}")
+    if forget:
+        console.say("what earlier keys signed is refused: publish every model again")
+    console.report({"publishing_key": key, "forgot_earlier": forget})
+
+
 @app.command()
 def status(
     home: HomeOption = None, config: ConfigOption = None, as_json: JsonOption = False

@@ -20,7 +20,13 @@ from triparty.common.artifacts import (
     sign_manifest,
 )
 from triparty.common.delegation import verify_signed
-from triparty.common.errors import RevokedError, SealError, SettingsError, StateError
+from triparty.common.errors import (
+    ArtifactError,
+    RevokedError,
+    SealError,
+    SettingsError,
+    StateError,
+)
 from triparty.common.invites import check_confirmation
 from triparty.common.replies import DeviceRecord
 from triparty.common.sealing import SEALED_FILE, seal_folder
@@ -192,18 +198,21 @@ def own_manifests(
 ) -> list[Manifest]:
     """What this developer signed under a name, newest first, expired ones too.
 
-    The cloud lists them; each counts only with this developer's signature, and only if it is
-    what was asked for.
-
-    Raises:
-        ArtifactError: the cloud lists something that this developer did not sign.
+    The cloud lists them; each counts only with the signature of a key that the root vouches
+    for, and only if it is what was asked for.
     """
     delegation = home.delegation(now)
-    listed = [
-        verify_signed(signed, "manifest", Manifest.from_bytes, delegation=delegation, now=now)
-        for signed in client.artifacts(kind=kind, name=name)
-    ]
-    return [item for item in listed if (item.kind, item.name) == (kind, name)]
+    found: list[Manifest] = []
+    for signed in client.artifacts(kind=kind, name=name):
+        try:
+            manifest = verify_signed(
+                signed, "manifest", Manifest.from_bytes, delegation=delegation, now=now
+            )
+        except ArtifactError:
+            continue  # not this developer's, or of a key that was forgotten
+        if (manifest.kind, manifest.name) == (kind, name):
+            found.append(manifest)
+    return found
 
 
 def _has_bundle(

@@ -14,7 +14,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from triparty.common.documents import check_digest, check_name
 from triparty.common.errors import StateError
 from triparty.common.files import (
     make_private_folder,
+    replace_folder,
     sync_folder,
     write_atomic,
     write_private,
@@ -112,8 +114,51 @@ class Home:
             version=1,
             created=now,
         )
-        signed = sign_delegation(delegation, root)
         make_private_folder(self.folder)
+        with self._new_keys(root, publishing, delegation) as making:
+            self._check_no_keys()
+            os.rename(making, self._keys)
+        sync_folder(self.folder)
+        return delegation
+
+    def renew_publishing_key(
+        self, *, key_days: int, now: datetime, forget: bool = False
+    ) -> Delegation:
+        """Makes a new publishing key and has the root vouch for it; needs the root key.
+
+        Devices follow without enrolling again, because they pin the root alone.
+
+        Args:
+            key_days: how long the new key counts.
+            now: when it is signed.
+            forget: the root no longer vouches for the keys before (one leaked): what they
+                signed is refused from then on and must be published again.
+
+        Raises:
+            StateError: no root key here.
+        """
+        root, signed = self.root(), self.signed_delegation()
+        root.public.verify("delegation", signed.payload, signed.signature)
+        before = Delegation.from_bytes(signed.payload)  # its keys may have expired
+        publishing = PrivateKey.generate()
+        kept = () if forget else tuple(key for key in before.keys if key.expires > now)
+        delegation = Delegation(
+            root=root.public,
+            keys=(PublishingKey(publishing.public, now + timedelta(days=key_days)), *kept),
+            version=before.version + 1,
+            created=now,
+        )
+        with self._new_keys(root, publishing, delegation) as making:
+            replace_folder(making, self._keys)
+        sync_folder(self.folder)
+        return delegation
+
+    @contextmanager
+    def _new_keys(
+        self, root: PrivateKey, publishing: PrivateKey, delegation: Delegation
+    ) -> Iterator[Path]:
+        """A folder of keys that is gone after the block unless it was renamed."""
+        signed = sign_delegation(delegation, root)
         making = self.folder / f".keys.{secrets.token_hex(8)}.part"
         try:
             make_private_folder(making)
@@ -121,12 +166,9 @@ class Home:
             write_atomic(making / "delegation.json", signed.payload)
             write_atomic(making / "delegation.sig", signed.signature)
             root.save(making / "root.key", passphrase=self._passphrase)
-            self._check_no_keys()
-            os.rename(making, self._keys)
+            yield making
         finally:
             shutil.rmtree(making, ignore_errors=True)
-        sync_folder(self.folder)
-        return delegation
 
     def _check_no_keys(self) -> None:
         if self._keys.exists():
