@@ -61,6 +61,8 @@ def initialise(
     """
     if (data / CONFIG_FILE).exists():
         raise StateError(f"{data} holds a cloud already: its operator token is shown only once")
+    if data.is_dir() and any(data.iterdir()):
+        raise StateError(f"{data} is not empty: name a new folder, it is made for one cloud")
     if port is None and url is not None:
         port = urlsplit(check_url(url)).port
     given = {"host": host, "port": port, "url": url and check_url(url), "database": database}

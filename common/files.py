@@ -7,6 +7,7 @@ reader finds the old content or the new, never half of it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -60,6 +61,21 @@ def make_private_folder(path: Path) -> None:
     """Makes a folder that only its owner may enter (mode 0700)."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time into a block; others wait. Not to be nested.
+
+    Args:
+        folder: exists; gets a file `.lock`.
+    """
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, PRIVATE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with the process, however that ends
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

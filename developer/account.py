@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triparty.common.access import Access, renew_if_due
+from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.latest import Latest
 from triparty.common.replies import DeviceRecord
@@ -136,13 +139,14 @@ class Developer:
             ArtifactError: a file that must not be published.
         """
         folder = Path(out)
-        return publish_model(
-            self.home,
-            folder,
-            name=name or folder.resolve().name,
-            settings=self.settings,
-            now=_now(),
-        )
+        with self._alone():
+            return publish_model(
+                self.home,
+                folder,
+                name=name or folder.resolve().name,
+                settings=self.settings,
+                now=_now(),
+            )
 
     def invite(self, *, name: str = "device", days: int = 7) -> tuple[str, str]:
         """A code with which one device can enrol, and when it expires, RFC 3339."""
@@ -159,7 +163,7 @@ class Developer:
             SealError: a device's keys were swapped; nothing was sealed to it.
         """
         models = models_to_grant(self.home, model)
-        with self.home.access().client() as client:
+        with self._alone(), self.home.access().client() as client:
             found = [find_device(self.home, client, device) for device in devices]
             return tuple(
                 grant_model(
@@ -187,7 +191,8 @@ class Developer:
         """
         from triparty.developer.rotate import rotate  # loads the compiler
 
-        return rotate(self.home, model, source=source, settings=self.settings, now=_now())
+        with self._alone():
+            return rotate(self.home, model, source=source, settings=self.settings, now=_now())
 
     def renew_key(self, *, forget: bool = False) -> str:
         """Makes a new publishing key under the same root; returns its id.
@@ -201,24 +206,35 @@ class Developer:
         Raises:
             StateError: the root key is not in this home.
         """
-        made = self.home.renew_publishing_key(
-            key_days=self.settings.key_days, now=_now(), forget=forget
-        )
+        with self._alone():
+            made = self.home.renew_publishing_key(
+                key_days=self.settings.key_days, now=_now(), forget=forget
+            )
         self.status()
         return made.keys[0].public.key_id
 
     def status(self) -> DeveloperStatus:
         """What is published, and who may use it; renews the statement and an ending token."""
-        access = renew_if_due(self.home.folder, self.home.access(), now=_now())
-        with access.client() as client:
-            latest = renew_latest(self.home, client, now=_now(), days=self.settings.latest_days)
-            devices = client.devices()
+        with self._alone():
+            access = renew_if_due(self.home.folder, self.home.access(), now=_now())
+            with access.client() as client:
+                latest = renew_latest(
+                    self.home, client, now=_now(), days=self.settings.latest_days
+                )
+                devices = client.devices()
         return DeveloperStatus(
             access=access,
             latest=latest,
             models=tuple(self.home.models()),
             devices=tuple((self.home.label(device.invite), device) for device in devices),
         )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One command at a time changes a home's records."""
+        self.home.access()  # an enrolled home, or its error
+        with locked(self.home.folder):
+            yield
 
 
 def _now() -> datetime:

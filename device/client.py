@@ -16,6 +16,7 @@ from pathlib import Path
 
 from triparty.common.access import Access
 from triparty.common.errors import CloudError
+from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
 from triparty.device.enroll import enroll
@@ -77,7 +78,9 @@ class Device:
             ArtifactError: what the cloud offers must not be used; nothing changed.
             NotFoundError: nothing was granted.
         """
-        return pull(self._home, name=name, now=datetime.now(UTC))
+        self._home.access()
+        with locked(self._home.folder):
+            return pull(self._home, name=name, now=datetime.now(UTC))
 
     def models(self) -> list[HeldModel]:
         """The models that this device can use.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from triparty.common.errors import PathError
 from triparty.common.files import (
     atomic_file,
+    locked,
     make_private_folder,
     replace_folder,
     safe_relative,
@@ -231,3 +235,23 @@ def test_one_bad_part_spoils_the_path(name: str, evil: str) -> None:
     for path in (f"{name}/{evil}", f"{evil}/{name}", f"x/{evil}/y"):
         with pytest.raises(PathError):
             safe_relative(path)
+
+
+def test_one_process_at_a_time_is_in_a_locked_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from triparty.common.files import locked\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with locked(folder):\n"
+        "    text = (folder / 'log').read_text()\n"
+        "    (folder / 'log').write_text(text + 'x')\n"
+    )
+    (tmp_path / "log").write_text("")
+    with locked(tmp_path):
+        waiting = [
+            subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(4)
+        ]
+        time.sleep(0.5)
+        assert (tmp_path / "log").read_text() == ""
+    assert [process.wait(timeout=60) for process in waiting] == [0] * 4
+    assert (tmp_path / "log").read_text() == "xxxx"
