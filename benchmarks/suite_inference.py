@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.checkpoints import random_llama, real_model
-from benchmarks.harness import Effort, case, cpu_time
+from benchmarks.harness import Case, Effort, case, cpu_time
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.local import LocalEngine
 from triparty.developer.protect import protect
@@ -29,48 +29,34 @@ def _agreement(name: str, effort: Effort) -> Agreement:
         )
 
 
-def _exactness(name: str) -> tuple[Callable[[Effort], Iterator[float]], ...]:
+def _exactness(family: str, name: str) -> tuple[Case, Case]:
+    """Agreement and error of one trained model under fresh keys."""
+
+    @case(
+        f"top-1 agreement, {family} ({name}), fp32",
+        unit="share",
+        better="higher",
+        target=1.0,
+        reference="thesis table 4.5: 100 % top-1",
+    )
     def top1(effort: Effort) -> Iterator[float]:
         yield _agreement(name, effort).top1_agreement
 
+    @case(
+        f"largest relative logit error, {family} ({name}), fp32",
+        unit="relative",
+        better="lower",
+        target=1e-5,
+        reference="thesis table 4.5: summed difference 3e-4 (ViT) to 5.1e-2 (GPT-2)",
+    )
     def error(effort: Effort) -> Iterator[float]:
         yield _agreement(name, effort).max_relative_error
 
     return top1, error
 
 
-_TOP1 = "thesis table 4.5: 100 % top-1"
-_ERROR = "thesis table 4.5: summed difference 3e-4 (ViT) to 5.1e-2 (GPT-2)"
-_llama, _gpt2 = _exactness("stories260K"), _exactness("gpt2-capp")
-
-llama_top1 = case(
-    "top-1 agreement, LLaMA (stories260K), fp32",
-    unit="share",
-    better="higher",
-    target=1.0,
-    reference=_TOP1,
-)(_llama[0])
-llama_error = case(
-    "largest relative logit error, LLaMA (stories260K), fp32",
-    unit="relative",
-    better="lower",
-    target=1e-5,
-    reference=_ERROR,
-)(_llama[1])
-gpt2_top1 = case(
-    "top-1 agreement, GPT-2 (gpt2-capp), fp32",
-    unit="share",
-    better="higher",
-    target=1.0,
-    reference=_TOP1,
-)(_gpt2[0])
-gpt2_error = case(
-    "largest relative logit error, GPT-2 (gpt2-capp), fp32",
-    unit="relative",
-    better="lower",
-    target=1e-5,
-    reference=_ERROR,
-)(_gpt2[1])
+llama_top1, llama_error = _exactness("LLaMA", "stories260K")
+gpt2_top1, gpt2_error = _exactness("GPT-2", "gpt2-capp")
 
 
 def _decode_cpu(engine: LocalEngine, rows: np.ndarray, session: str) -> float:

@@ -31,7 +31,7 @@ _LAZY = {
         "triparty.developer.cli", "Re-key a model, publish it, invite devices (P1)."
     ),
     "cloud": _Lazy("triparty.cloud.cli", "Serve re-keyed models (P2)."),
-    "device": _Lazy("triparty.device.cli", "Ask privately, read the answers alone (P3)."),
+    "device": _Lazy("triparty.device.cli", "Ask with keyed rows, un-key the answers (P3)."),
 }
 
 

@@ -1,4 +1,4 @@
-"""The device (P3): asks privately and alone reads the answers.
+"""The device (P3): asks with keyed rows and un-keys the answers.
 
 * `client`: `Device`, the public interface.
 * `enroll`, `pull`: the account, and bundles that are verified before they are used.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Ask privately, read the answers alone (P3).",
+    help="Ask with keyed rows, un-key the answers (P3).",
 )
 
 HomeOption = Annotated[
