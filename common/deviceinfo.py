@@ -16,6 +16,9 @@ TYPE = "triparty-bundle"
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16", "bfloat16")
 REPLIES = ("hidden", "logits", "topk", "id")
+EMBEDDINGS = "embeddings"
+TOKENS = "tokens"
+INTERFACES = (EMBEDDINGS, TOKENS)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class DeviceInfo:
 
     Attributes:
         family: the model's architecture, as `model_type` in its configuration.
-        interface: `embeddings`.
+        interface: what travels: `embeddings`, keyed rows to the cloud and keyed replies back;
+            `tokens`, keyed ids both ways, chosen by the cloud.
         width: D, elements of a row.
         vocabulary: V, rows of the table and of the head; a padded head counts.
         max_positions: longest session, in tokens.
@@ -36,7 +40,8 @@ class DeviceInfo:
         eos_ids: tokens after which generation stops.
         pad_id: padding token, if the model has one.
         chat_template: Jinja template of a conversation, if the model has one.
-        replies: kinds of reply that the model's owner lets a device ask for.
+        replies: kinds of reply about rows that the model's owner lets a device ask for; none
+            for `tokens`, which sends no rows.
         epoch: generation of the key; rows of one epoch mean nothing to another's model.
     """
 
@@ -68,12 +73,14 @@ class DeviceInfo:
                 f"device.json: dtype and transport must be one of {', '.join(DTYPES)}, "
                 f"got {self.dtype!r} and {self.transport!r}"
             )
-        if self.interface != "embeddings":
+        if self.interface not in INTERFACES:
             raise CheckpointError(
-                f"device.json: this version reads the interface 'embeddings', "
+                f"device.json: this version reads the interfaces {' and '.join(INTERFACES)}, "
                 f"got {self.interface!r}"
             )
-        if not self.replies or not set(self.replies) <= set(REPLIES):
+        if self.interface == TOKENS:
+            self._check_tokens()
+        elif not self.replies or not set(self.replies) <= set(REPLIES):
             raise CheckpointError(
                 f"device.json: replies must be among {', '.join(REPLIES)}, got {self.replies}"
             )
@@ -81,6 +88,13 @@ class DeviceInfo:
         if not all(0 <= n < self.vocabulary for n in ids):
             raise CheckpointError(
                 f"device.json: special ids must be below {self.vocabulary}, got {ids}"
+            )
+
+    def _check_tokens(self) -> None:
+        if self.replies or self.positions:
+            raise CheckpointError(
+                f"device.json: a bundle of the interface {TOKENS!r} has neither replies nor "
+                f"positions, got {self.replies} and {self.positions}"
             )
 
     def to_json(self) -> bytes:

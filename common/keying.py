@@ -1,15 +1,18 @@
 """What developer and device do with a bundle: look up keyed rows, read a keyed reply.
 
-A bundle (`OUT/device`) is what one device needs to use a protected model of the `embeddings`
-interface: `device.json`, `embedding.safetensors` (`rows` (V, D) and, where the family adds
-positions, `positions` (P, D); both keyed already, so that the device never holds the key),
-`head.safetensors` (`order` (V,)) and the tokenizer. The cloud may not import this module.
+A bundle (`OUT/device`) is what one device needs to use a protected model: `device.json`,
+`head.safetensors` (`order` (V,)) and the tokenizer; for the interface `embeddings` also
+`embedding.safetensors` (`rows` (V, D) and, where the family adds positions, `positions`
+(P, D); both keyed already, so that the device never holds the key). With the interface
+`tokens` the cloud has the rows, and the device sends keyed ids. The cloud may not import
+this module.
 
-Laws: `plain_logits(reply)[..., i] == reply[..., order[i]]`, and
+Laws: `plain_logits(reply)[..., i] == reply[..., order[i]]`, `keyed_ids(i) == order[i]` and
 `plain_ids(order[i]) == i`.
 
-Keyed and plain arrays have different types (`KeyedRows`, `KeyedReply`, `PlainLogits`), so that
-a type checker refuses to send something unkeyed or to sample from something keyed.
+Keyed and plain arrays have different types (`KeyedRows`, `KeyedIds`, `KeyedReply`,
+`PlainLogits`), so that a type checker refuses to send something unkeyed or to sample from
+something keyed.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from typing import Any, NewType
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.deviceinfo import DeviceInfo
+from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo
 from triparty.common.errors import CheckpointError, RequestError
 from triparty.common.tensorfile import TensorFile, as_float32
 from triparty.common.wire import DType, Frame, float32_to_bfloat16
 
 KeyedRows = NewType("KeyedRows", Frame)
+KeyedIds = NewType("KeyedIds", np.ndarray[Any, np.dtype[np.int64]])
 KeyedReply = NewType("KeyedReply", np.ndarray[Any, np.dtype[np.float32]])
 PlainLogits = NewType("PlainLogits", np.ndarray[Any, np.dtype[np.float32]])
 
@@ -40,7 +44,7 @@ _FORMAT_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened bundle; its rows stay on disk, memory-mapped.
+    """An opened bundle; its rows, if it has some, stay on disk, memory-mapped.
 
     Attributes:
         folder: where it lies.
@@ -49,7 +53,7 @@ class Bundle:
 
     folder: Path
     info: DeviceInfo
-    _rows: NDArray[Any]
+    _rows: NDArray[Any] | None
     _positions: NDArray[Any] | None
     _order: NDArray[np.int64]
     _plain: NDArray[np.int64]
@@ -63,17 +67,15 @@ class Bundle:
             FormatVersionError: made by a newer triparty.
             FileTypeError: a tensor file is broken.
         """
-        for name in (DEVICE_FILE, EMBEDDING_FILE, HEAD_FILE):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} is no bundle: it has no {name}")
-        info = DeviceInfo.from_json((folder / DEVICE_FILE).read_bytes())
-        embedding = TensorFile.open(folder / EMBEDDING_FILE)
-        rows = _tensor(embedding, "rows", info.dtype, (info.vocabulary, info.width))
-        positions = None
-        if info.positions:
-            shape = (info.max_positions, info.width)
-            positions = _tensor(embedding, "positions", info.dtype, shape)
-        head = TensorFile.open(folder / HEAD_FILE)
+        info = DeviceInfo.from_json(_file(folder, DEVICE_FILE).read_bytes())
+        rows = positions = None
+        if info.interface == EMBEDDINGS:
+            embedding = TensorFile.open(_file(folder, EMBEDDING_FILE))
+            rows = _tensor(embedding, "rows", info.dtype, (info.vocabulary, info.width))
+            if info.positions:
+                shape = (info.max_positions, info.width)
+                positions = _tensor(embedding, "positions", info.dtype, shape)
+        head = TensorFile.open(_file(folder, HEAD_FILE))
         order = _order(head, info.vocabulary)
         return cls(folder, info, rows, positions, order, np.argsort(order))
 
@@ -94,8 +96,13 @@ class Bundle:
             (T, D) in the bundle's transport dtype.
 
         Raises:
-            RequestError: an id outside the vocabulary, or positions past the last one.
+            RequestError: an id outside the vocabulary, positions past the last one, or a
+                bundle of the interface `tokens`, which has no rows.
         """
+        if self._rows is None:
+            raise RequestError(
+                f"a bundle of the interface {TOKENS!r} has no rows: send keyed ids"
+            )
         self._check(ids, start)
         taken = self._rows[ids]
         if self._positions is None:
@@ -104,6 +111,15 @@ class Bundle:
         stored = _FORMAT_NAMES[self.info.dtype]
         total = as_float32(taken, stored) + as_float32(placed, stored)
         return KeyedRows(_frame(total.view("<u4"), "float32", self.info.transport))
+
+    def keyed_ids(self, ids: NDArray[np.int64]) -> KeyedIds:
+        """The keyed ids (T,) of the token ids (T,) of a text, as `tokens` sends them.
+
+        Raises:
+            RequestError: an id outside the vocabulary, or more than the model has positions.
+        """
+        self._check(ids, 0)
+        return KeyedIds(self._order[ids])
 
     def plain_logits(self, reply: KeyedReply) -> PlainLogits:
         """The logits in the tokenizer's order.
@@ -145,6 +161,12 @@ class Bundle:
                 f"the model has {info.max_positions} positions; "
                 f"{len(ids)} tokens from position {start} do not fit: shorten the text"
             )
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise CheckpointError(f"{folder} is no bundle: it has no {name}")
+    return folder / name
 
 
 def _tensor(file: TensorFile, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -45,6 +45,9 @@ POSITIONS = RNG.normal(size=(6, 4)).astype(np.float32)
 ORDER = np.array([3, 0, 4, 1, 2], np.int32)
 
 
+TOKENS = dataclasses.replace(INFO, interface="tokens", positions=False, replies=())
+
+
 def write(path: Path, **tensors: np.ndarray) -> None:
     codes = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32"}
     entries = {n: TensorEntry(codes[t.dtype.name], t.shape, 0) for n, t in tensors.items()}
@@ -61,8 +64,9 @@ def make(
     order: np.ndarray = ORDER,
 ) -> Path:
     folder.mkdir(exist_ok=True)
-    tables = {"rows": rows, **({"positions": positions} if info.positions else {})}
-    write(folder / "embedding.safetensors", **tables)
+    if info.interface == "embeddings":
+        tables = {"rows": rows, **({"positions": positions} if info.positions else {})}
+        write(folder / "embedding.safetensors", **tables)
     write(folder / "head.safetensors", order=order)
     (folder / "device.json").write_bytes(info.to_json())
     return folder
@@ -130,6 +134,31 @@ def test_plain_logits_and_plain_ids_undo_the_same_order(bundle: Bundle) -> None:
     assert (bundle.plain_ids(reply.argmax(-1)) == plain.argmax(-1)).all()
 
 
+def test_keyed_ids_are_undone_by_plain_ids(tmp_path: Path) -> None:
+    """`plain_ids(keyed_ids(x)) == x` and `keyed_ids(i) == order[i]`, rows or no rows."""
+    for name, info in (("e", INFO), ("t", TOKENS)):
+        bundle = Bundle.open(make(tmp_path / name, info))
+        plain = np.array([4, 0, 0, 3, 2, 1])
+        keyed = bundle.keyed_ids(plain)
+        assert keyed.tolist() == ORDER[plain].tolist() != plain.tolist()
+        assert keyed.dtype == np.int64
+        assert bundle.plain_ids(keyed).tolist() == plain.tolist()
+        for ids, named in ((np.array([5]), "0 to 4"), (np.zeros(7, int), "6 positions")):
+            with pytest.raises(RequestError, match=named):
+                bundle.keyed_ids(ids)
+
+
+def test_a_bundle_of_tokens_has_no_rows(tmp_path: Path) -> None:
+    folder = make(tmp_path / "device", TOKENS)
+    assert not (folder / "embedding.safetensors").exists()
+    with pytest.raises(RequestError, match="send keyed ids"):
+        Bundle.open(folder).rows(np.array([1]), start=0)
+    assert DeviceInfo.from_json(TOKENS.to_json()) == TOKENS
+    (folder / "head.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"head\.safetensors"):
+        Bundle.open(folder)
+
+
 def test_replies_of_another_size_are_refused(bundle: Bundle) -> None:
     for shape in ((), (4,), (5, 6)):
         with pytest.raises(RequestError, match="expected logits"):
@@ -183,7 +212,9 @@ def test_description_survives_its_file() -> None:
         ({"epoch": 2**31}, "32-bit"),
         ({"dtype": "float64"}, "float64"),
         ({"transport": None}, "transport"),
-        ({"interface": "tokens"}, "embeddings"),
+        ({"interface": "weights"}, "embeddings and tokens"),
+        ({"interface": "tokens"}, "neither replies nor positions"),
+        ({"interface": "tokens", "replies": []}, "neither replies nor positions"),
         ({"replies": []}, "replies"),
         ({"replies": ["weights"]}, "replies"),
         ({"replies": [1]}, "replies"),
