@@ -14,11 +14,46 @@ from triparty.common.errors import CheckpointError, FormatVersionError
 
 TYPE = "triparty-bundle"
 FORMAT_VERSION = 1
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+TRANSPORTS = ("float32", "float16", "bfloat16")
 REPLIES = ("hidden", "logits", "topk", "id")
 EMBEDDINGS = "embeddings"
 TOKENS = "tokens"
 INTERFACES = (EMBEDDINGS, TOKENS)
+TASKS = (
+    "causal-lm",
+    "masked-lm",
+    "seq2seq-lm",
+    "sequence-classification",
+    "sentence-embedding",
+    "image-classification",
+    "image-text-embedding",
+    "image-text-to-text",
+)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """The images that a model takes.
+
+    Attributes:
+        channels: of a pixel.
+        size: pixels on a side.
+        patch: pixels on a side of a patch; each patch is keyed by itself.
+    """
+
+    channels: int
+    size: int
+    patch: int
+
+    def __post_init__(self) -> None:
+        """Refuses images that cannot be cut into patches."""
+        sides = (self.channels, self.size, self.patch)
+        if not all(type(n) is int and 0 < n < 2**15 for n in sides) or self.size % self.patch:
+            raise CheckpointError(
+                f"device.json: an image has channels, a size and a patch that divides it, "
+                f"got {sides}"
+            )
 
 
 @dataclass(frozen=True)
@@ -27,13 +62,17 @@ class DeviceInfo:
 
     Attributes:
         family: the model's architecture, as `model_type` in its configuration.
+        task: what the model answers: one of `TASKS`.
         interface: what travels: `embeddings`, keyed rows to the cloud and keyed replies back;
             `tokens`, keyed ids both ways, chosen by the cloud.
         width: D, elements of a row.
-        vocabulary: V, rows of the table and of the head; a padded head counts.
+        vocabulary: V, rows of the table; a padded head counts. 0 if the model takes no text.
+        outputs: elements of an answer: V of a language model, labels, a sentence's width.
         max_positions: longest session, in tokens.
         positions: whether the device adds learned positions to its rows.
-        dtype: of the rows in the bundle: `float32`, `float16` or `bfloat16`.
+        segments: types of which the device adds a row to each (BERT: 2); 0 if it adds none.
+        image: the images that the model takes, if it takes any.
+        dtype: of the rows in the bundle: one of `DTYPES`.
         transport: of the rows on the wire.
         bos_id: the model's begin-of-text token, if it has one; the tokenizer adds it to a text
             where the model wants it.
@@ -46,11 +85,15 @@ class DeviceInfo:
     """
 
     family: str
+    task: str
     interface: str
     width: int
     vocabulary: int
+    outputs: int
     max_positions: int
     positions: bool
+    segments: int
+    image: ImageInfo | None
     dtype: str
     transport: str
     bos_id: int | None
@@ -62,16 +105,25 @@ class DeviceInfo:
 
     def __post_init__(self) -> None:
         """Refuses values that no bundle can have."""
-        sizes = (self.width, self.vocabulary, self.max_positions, self.epoch)
+        sizes = (self.width, self.outputs, self.max_positions, self.epoch)
         if not all(0 < size < 2**31 for size in sizes):
             raise CheckpointError(
-                f"device.json: width, vocabulary, max_positions and epoch must be positive "
+                f"device.json: width, outputs, max_positions and epoch must be positive "
                 f"32-bit numbers, got {sizes}"
             )
-        if self.dtype not in DTYPES or self.transport not in DTYPES:
+        if not all(0 <= size < 2**31 for size in (self.vocabulary, self.segments)):
             raise CheckpointError(
-                f"device.json: dtype and transport must be one of {', '.join(DTYPES)}, "
-                f"got {self.dtype!r} and {self.transport!r}"
+                f"device.json: vocabulary and segments must be 32-bit numbers, "
+                f"got {self.vocabulary} and {self.segments}"
+            )
+        if self.task not in TASKS:
+            raise CheckpointError(
+                f"device.json: task must be one of {', '.join(TASKS)}, got {self.task!r}"
+            )
+        if self.dtype not in DTYPES or self.transport not in TRANSPORTS:
+            raise CheckpointError(
+                f"device.json: dtype must be one of {', '.join(DTYPES)}, transport one of "
+                f"{', '.join(TRANSPORTS)}, got {self.dtype!r} and {self.transport!r}"
             )
         if self.interface not in INTERFACES:
             raise CheckpointError(
@@ -129,11 +181,15 @@ class DeviceInfo:
 
 _MEMBERS: dict[str, tuple[type, ...]] = {
     "family": (str,),
+    "task": (str,),
     "interface": (str,),
     "width": (int,),
     "vocabulary": (int,),
+    "outputs": (int,),
     "max_positions": (int,),
     "positions": (bool,),
+    "segments": (int,),
+    "image": (dict, type(None)),
     "dtype": (str,),
     "transport": (str,),
     "bos_id": (int, type(None)),
@@ -158,5 +214,13 @@ def _members(document: dict[str, Any]) -> dict[str, Any]:
             if not all(type(element) is _ELEMENTS[name] for element in value):
                 raise CheckpointError(f"device.json: {name!r} has an element of a wrong type")
             value = tuple(value)
+        if name == "image" and value is not None:
+            value = _image(value)
         read[name] = value
     return read
+
+
+def _image(document: dict[str, Any]) -> ImageInfo:
+    if set(document) != {"channels", "size", "patch"}:
+        raise CheckpointError("device.json: an image has channels, size and patch")
+    return ImageInfo(**document)

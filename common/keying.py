@@ -1,14 +1,21 @@
 """What developer and device do with a bundle: look up keyed rows, read a keyed reply.
 
 A bundle (`OUT/device`) is what one device needs to use a protected model: `device.json`,
-`head.safetensors` (`order` (V,)) and the tokenizer; for the interface `embeddings` also
-`embedding.safetensors` (`rows` (V, D) and, where the family adds positions, `positions`
-(P, D); both keyed already, so that the device never holds the key). With the interface
-`tokens` the cloud has the rows, and the device sends keyed ids. The cloud may not import
-this module.
+`head.safetensors` (how the answer is undone) and the tokenizer; for the interface
+`embeddings` also `embedding.safetensors` (`rows` (V, D) and, where the family adds them,
+`positions` (P, D) and `types` (S, D); all keyed already, so that the device never holds the
+key). With the interface `tokens` the cloud has the rows, and the device sends keyed ids. The
+cloud may not import this module.
 
-Laws: `plain_logits(reply)[..., i] == reply[..., order[i]]`, `keyed_ids(i) == order[i]` and
-`plain_ids(order[i]) == i`.
+`head.safetensors` has one of
+
+- `order` (O,) int32: `plain[..., i] == reply[..., order[i]]`; with `scales` (O,) float32, by
+  keyed place, each reply is divided by its scale first;
+- `weight` (O, O) float64: `plain == reply @ weight.T`;
+
+and, for `tokens` where the answer is not about the vocabulary, `vocabulary_order` (V,) int32.
+
+Laws: `keyed_ids(i) == order[i]` and `plain_ids(order[i]) == i` (of the vocabulary).
 
 Keyed and plain arrays have different types (`KeyedRows`, `KeyedIds`, `KeyedReply`,
 `PlainLogits`), so that a type checker refuses to send something unkeyed or to sample from
@@ -17,6 +24,7 @@ something keyed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NewType
@@ -26,7 +34,7 @@ from numpy.typing import NDArray
 
 from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo
 from triparty.common.errors import CheckpointError, RequestError
-from triparty.common.tensorfile import TensorFile, as_float32
+from triparty.common.tensorfile import TensorFile, as_float32, as_float64
 from triparty.common.wire import DType, Frame, float32_to_bfloat16
 
 KeyedRows = NewType("KeyedRows", Frame)
@@ -39,7 +47,8 @@ EMBEDDING_FILE = "embedding.safetensors"
 HEAD_FILE = "head.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-_FORMAT_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+VOCABULARY_ORDER = "vocabulary_order"
+_FORMAT_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +62,8 @@ class Bundle:
 
     folder: Path
     info: DeviceInfo
-    _rows: NDArray[Any] | None
-    _positions: NDArray[Any] | None
+    _tables: Mapping[str, NDArray[Any]]
+    _answers: _Answers
     _order: NDArray[np.int64]
     _plain: NDArray[np.int64]
 
@@ -68,49 +77,87 @@ class Bundle:
             FileTypeError: a tensor file is broken.
         """
         info = DeviceInfo.from_json(_file(folder, DEVICE_FILE).read_bytes())
-        rows = positions = None
-        if info.interface == EMBEDDINGS:
+        tables: dict[str, NDArray[Any]] = {}
+        if info.interface == EMBEDDINGS and info.vocabulary:
             embedding = TensorFile.open(_file(folder, EMBEDDING_FILE))
-            rows = _tensor(embedding, "rows", info.dtype, (info.vocabulary, info.width))
-            if info.positions:
-                shape = (info.max_positions, info.width)
-                positions = _tensor(embedding, "positions", info.dtype, shape)
+            for name, rows in _table_rows(info).items():
+                tables[name] = _tensor(embedding, name, info.dtype, (rows, info.width))
         head = TensorFile.open(_file(folder, HEAD_FILE))
-        order = _order(head, info.vocabulary)
-        return cls(folder, info, rows, positions, order, np.argsort(order))
+        answers = _Answers.read(head, info.outputs)
+        order = np.arange(info.vocabulary)
+        if VOCABULARY_ORDER in head.entries:
+            order = _order(head, VOCABULARY_ORDER, info.vocabulary)
+        elif answers.order is not None and info.outputs == info.vocabulary:
+            order = answers.order
+        elif info.interface == TOKENS:
+            raise CheckpointError(f"{head.path}: expected {VOCABULARY_ORDER!r}, it is missing")
+        return cls(folder, info, tables, answers, order, np.argsort(order))
 
     @property
     def tokenizer_file(self) -> Path:
         """The tokenizer, in the form that the `tokenizers` package reads."""
         return self.folder / TOKENIZER_FILE
 
-    def rows(self, ids: NDArray[np.int64], *, start: int) -> KeyedRows:
+    def rows(
+        self, ids: NDArray[np.int64], *, start: int, types: NDArray[np.int64] | None = None
+    ) -> KeyedRows:
         """The keyed rows of token ids, ready for the wire.
 
         Args:
             ids: (T,) plain token ids.
             start: position of the first one in its session; keyed positions are added in
                 families that have learned ones.
+            types: (T,) the type of each token in families that have some; None: all 0.
 
         Returns:
             (T, D) in the bundle's transport dtype.
 
         Raises:
-            RequestError: an id outside the vocabulary, positions past the last one, or a
-                bundle of the interface `tokens`, which has no rows.
+            RequestError: an id or a type that the bundle has no row of, positions past the
+                last one, or a bundle of the interface `tokens`, which has no rows.
         """
-        if self._rows is None:
-            raise RequestError(
-                f"a bundle of the interface {TOKENS!r} has no rows: send keyed ids"
-            )
-        self._check(ids, start)
-        taken = self._rows[ids]
-        if self._positions is None:
-            return KeyedRows(_frame(taken, self.info.dtype, self.info.transport))
-        placed = self._positions[start : start + len(ids)]
+        taken = self._taken(ids, start, types)
+        info = self.info
+        if len(taken) == 1:
+            return KeyedRows(_frame(taken[0], info.dtype, info.transport))
+        total = self._sum(taken).astype(np.float32)
+        return KeyedRows(_frame(total.view("<u4"), "float32", info.transport))
+
+    def values(
+        self, ids: NDArray[np.int64], *, start: int, types: NDArray[np.int64] | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """The keyed rows (T, D) of token ids as numbers, float64 if the tables are.
+
+        What `rows` sends, before it is rounded for the wire.
+        """
+        return self._sum(self._taken(ids, start, types))
+
+    def _sum(self, taken: list[NDArray[Any]]) -> NDArray[np.floating[Any]]:
         stored = _FORMAT_NAMES[self.info.dtype]
-        total = as_float32(taken, stored) + as_float32(placed, stored)
-        return KeyedRows(_frame(total.view("<u4"), "float32", self.info.transport))
+        read = as_float64 if stored == "F64" else as_float32
+        total: NDArray[np.floating[Any]] = sum(
+            (read(bits, stored) for bits in taken[1:]), start=read(taken[0], stored)
+        )
+        return total
+
+    def _taken(
+        self, ids: NDArray[np.int64], start: int, types: NDArray[np.int64] | None
+    ) -> list[NDArray[Any]]:
+        """The bit patterns of what is added up."""
+        if "rows" not in self._tables:
+            what = "keyed ids" if self.info.interface == TOKENS else "images"
+            raise RequestError(f"this bundle has no rows: its model takes {what}")
+        self._check(ids, start)
+        taken = [self._tables["rows"][ids]]
+        if "types" in self._tables:
+            types = np.zeros(len(ids), np.int64) if types is None else types
+            _check_types(types, len(ids), self.info.segments)
+            taken.append(self._tables["types"][types])
+        elif types is not None and types.any():
+            raise RequestError("this model has no token types")
+        if "positions" in self._tables:
+            taken.append(self._tables["positions"][start : start + len(ids)])
+        return taken
 
     def keyed_ids(self, ids: NDArray[np.int64]) -> KeyedIds:
         """The keyed ids (T,) of the token ids (T,) of a text, as `tokens` sends them.
@@ -122,19 +169,17 @@ class Bundle:
         return KeyedIds(self._order[ids])
 
     def plain_logits(self, reply: KeyedReply) -> PlainLogits:
-        """The logits in the tokenizer's order.
+        """The answer in the plain order: logits of the tokenizer's ids, of labels.
 
         Args:
-            reply: (..., V) float32 as the cloud sent them.
+            reply: (..., O) as the cloud sent it.
 
         Raises:
-            RequestError: the last axis is not the vocabulary.
+            RequestError: the last axis has another length.
         """
-        if not reply.ndim or reply.shape[-1] != self.info.vocabulary:
-            raise RequestError(
-                f"expected logits (..., {self.info.vocabulary}), got {reply.shape}"
-            )
-        return PlainLogits(reply[..., self._order])
+        if not reply.ndim or reply.shape[-1] != self.info.outputs:
+            raise RequestError(f"expected logits (..., {self.info.outputs}), got {reply.shape}")
+        return PlainLogits(self._answers.plain(reply))
 
     def plain_ids(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """The token ids behind keyed ids (replies `topk` and `id`), any shape.
@@ -181,13 +226,59 @@ def _tensor(file: TensorFile, name: str, dtype: str, shape: tuple[int, ...]) -> 
     return file.bits(name)
 
 
-def _order(file: TensorFile, vocabulary: int) -> NDArray[np.int64]:
-    order = _tensor(file, "order", "int32", (vocabulary,)).view("<i4").astype(np.int64)
-    seen = np.zeros(vocabulary, dtype=bool)
-    inside = order[(order >= 0) & (order < vocabulary)]
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """How a keyed answer is undone; see the module's text."""
+
+    order: NDArray[np.int64] | None
+    scales: NDArray[np.float32] | None
+    weight: NDArray[np.float64] | None
+
+    @classmethod
+    def read(cls, file: TensorFile, outputs: int) -> _Answers:
+        """Reads and checks `head.safetensors`."""
+        if "weight" in file.entries:
+            bits = _tensor(file, "weight", "float64", (outputs, outputs))
+            return cls(None, None, as_float64(bits, "F64"))
+        order, scales = _order(file, "order", outputs), None
+        if "scales" in file.entries:
+            scales = as_float32(_tensor(file, "scales", "float32", (outputs,)), "F32")
+            if not (np.isfinite(scales) & (scales != 0)).all():
+                raise CheckpointError(f"{file.path}: 'scales' holds zero, NaN or infinity")
+        return cls(order, scales, None)
+
+    def plain(self, reply: NDArray[Any]) -> NDArray[Any]:
+        if self.weight is not None:
+            mixed: NDArray[Any] = reply @ self.weight.T.astype(reply.dtype)
+            return mixed
+        undone: NDArray[Any] = reply if self.scales is None else reply / self.scales
+        return undone if self.order is None else undone[..., self.order]
+
+
+def _table_rows(info: DeviceInfo) -> dict[str, int]:
+    """The tables of a bundle and how many rows each has."""
+    tables = {"rows": info.vocabulary}
+    if info.positions:
+        tables["positions"] = info.max_positions
+    if info.segments:
+        tables["types"] = info.segments
+    return tables
+
+
+def _check_types(types: NDArray[np.int64], length: int, segments: int) -> None:
+    if types.shape != (length,) or not np.issubdtype(types.dtype, np.integer):
+        raise RequestError(f"expected types ({length},) of integers, got {types.shape}")
+    if types.size and not 0 <= types.min() <= types.max() < segments:
+        raise RequestError(f"expected token types from 0 to {segments - 1}")
+
+
+def _order(file: TensorFile, name: str, size: int) -> NDArray[np.int64]:
+    order = _tensor(file, name, "int32", (size,)).view("<i4").astype(np.int64)
+    seen = np.zeros(size, dtype=bool)
+    inside = order[(order >= 0) & (order < size)]
     seen[inside] = True
     if not seen.all():
-        raise CheckpointError(f"{file.path}: 'order' is not a permutation of the vocabulary")
+        raise CheckpointError(f"{file.path}: {name!r} is not a permutation of {size} places")
     return order
 
 

@@ -110,11 +110,18 @@ class TensorFile:
 
 
 def as_float32(bits: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """The values behind bit patterns of F32, F16 or BF16 elements; exact."""
+    """The values behind bit patterns of F32, F16 or BF16 elements; exact. F64 is rounded."""
     if dtype == "BF16":
         return bfloat16_to_float32(bits)
-    storage = {"F32": "<f4", "F16": "<f2"}[dtype]
+    storage = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]
     return np.ascontiguousarray(bits).view(storage).astype(np.float32)
+
+
+def as_float64(bits: NDArray[Any], dtype: str) -> NDArray[np.float64]:
+    """The values behind bit patterns of F64, F32, F16 or BF16 elements; exact."""
+    if dtype == "F64":
+        return np.ascontiguousarray(bits).view("<f8")
+    return as_float32(bits, dtype).astype(np.float64)
 
 
 def _broken(path: Path, why: str) -> FileTypeError:

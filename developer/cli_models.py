@@ -33,8 +33,21 @@ def add_commands(app: typer.Typer) -> None:
 def protect(
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
-    scheme: Annotated[str, typer.Option(help="permutation.")] = "permutation",
-    interface: Annotated[str, typer.Option(help="embeddings.")] = "embeddings",
+    scheme: Annotated[
+        str, typer.Option(help="permutation, or orthogonal: the largest exact group.")
+    ] = "permutation",
+    interface: Annotated[
+        str, typer.Option(help="What travels: embeddings (keyed rows) or tokens (keyed ids).")
+    ] = "embeddings",
+    norms: Annotated[
+        str, typer.Option(help="fold norm weights into their readers, or keep them.")
+    ] = "fold",
+    expand: Annotated[
+        int | None, typer.Option(min=1, help="Width to expand the residual to (orthogonal).")
+    ] = None,
+    head_scales: Annotated[
+        bool, typer.Option("--head-scales", help="Scale logits; only devices can undo it.")
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(help="Guessable keys, for reproducible tests only.")
     ] = None,
@@ -54,7 +67,9 @@ def protect(
     from triparty.developer.protect.description import lines, summary
 
     console = Console(as_json=as_json)
-    choices = Choices(scheme, interface)
+    choices = Choices.of(
+        scheme=scheme, interface=interface, norms=norms, expand=expand, head_scales=head_scales
+    )
     if dry_run:
         found = survey(source, choices)
         for line in lines(found):
@@ -105,11 +120,11 @@ def verify(
     console = Console(as_json=as_json)
     comparison = Comparison(source, out)
     agreement = comparison.agreement(samples, rng=np.random.default_rng(seed))
-    greedy = "identical" if agreement.greedy_identical else "DIFFERENT"
+    greedy = _greedy(agreement.greedy_identical)
     console.say(
         f"{agreement.samples} predictions in {agreement.dtype}: top-1 agreement "
         f"{agreement.top1_agreement:.2%}, largest relative error of a logit "
-        f"{agreement.max_relative_error:.1e}; greedy continuations {greedy}."
+        f"{agreement.max_relative_error:.1e}{greedy}."
     )
     document = asdict(agreement)
     if prompt is not None:
@@ -125,6 +140,12 @@ def verify(
         raise CheckpointError(
             f"{out} does not compute what {source} computes: was it made from it?"
         )
+
+
+def _greedy(identical: bool | None) -> str:
+    if identical is None:
+        return ""
+    return f"; greedy continuations {'identical' if identical else 'DIFFERENT'}"
 
 
 def audit(

@@ -7,25 +7,17 @@ bundle of it, and the relative key of two epochs can be found from their weights
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from triparty.common.errors import StateError
 from triparty.developer.home import Home
-from triparty.developer.protect import Choices, protect
+from triparty.developer.protect import protect
+from triparty.developer.protect.compiler import SECRETS_FOLDER
+from triparty.developer.protect.secret import Secret, resolved
 from triparty.developer.publish import Publication, device_info, publish_model
 from triparty.developer.settings import DeveloperSettings
-
-
-@dataclass(frozen=True)
-class _Description:
-    """What rotation needs of `key.json`."""
-
-    source: str
-    scheme: str
-    interface: str
 
 
 def rotate(
@@ -51,18 +43,18 @@ def rotate(
     """
     model = home.existing_model(name)
     before = Path(model.out)
-    described = _description(before / "secrets" / "key.json")
+    described = Secret.read(before / SECRETS_FOLDER)
     original = source or described.source
     is_gone = Path(original).is_absolute() and not Path(original).is_dir()
     if source is None and (not original or is_gone):  # a hub id is no path
         raise StateError(f"the original checkpoint {original!r} is gone: name it with --source")
     epoch = model.epoch + 1
     out = before.with_name(f"{name}.epoch{epoch}")
-    choices = Choices(described.scheme, described.interface, epoch)
+    choices = replace(described.choices, epoch=epoch)
     if not out.exists():  # else an earlier attempt was cut after the compiler had finished
         protect(original, out, choices=choices)
-    found, made_from = device_info(out), _description(out / "secrets" / "key.json").source
-    if found.epoch != epoch or made_from != _resolved(original):
+    found, made_from = device_info(out), Secret.read(out / SECRETS_FOLDER).source
+    if found.epoch != epoch or made_from != resolved(original):
         raise StateError(
             f"{out} is of epoch {found.epoch}, made from {made_from}; expected epoch {epoch}, "
             f"made from {original}: move it away"
@@ -74,23 +66,3 @@ def rotate(
             f"a {held.family} model with {held.vocabulary}: publish it under another name"
         )
     return publish_model(home, out, name=name, settings=settings, now=now, revoke_earlier=True)
-
-
-def _resolved(source: str) -> str:
-    """A source as `key.json` writes it: a folder's full path, or a hub id as it is."""
-    folder = Path(source).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else source
-
-
-def _description(key_file: Path) -> _Description:
-    if not key_file.is_file():
-        raise StateError(f"{key_file} is gone: protect the model anew and publish it")
-    try:
-        read = json.loads(key_file.read_bytes())
-        return _Description(
-            source=str(read.get("source", "")),
-            scheme=str(read["scheme"]),
-            interface=str(read["interface"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StateError(f"{key_file} is damaged: restore it from a backup") from error

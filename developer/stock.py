@@ -31,17 +31,21 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """A causal language model in its checkpoint's dtype, ready for inference.
+def load_model(folder: Path, auto_class: str = "AutoModelForCausalLM") -> PreTrainedModel:
+    """A model in its checkpoint's dtype, ready for inference.
+
+    Args:
+        folder: the checkpoint.
+        auto_class: the `transformers` class that picks the model's own.
 
     Raises:
         CheckpointError: the stock class does not find exactly its tensors in the folder.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     with quiet():
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = getattr(transformers, auto_class).from_pretrained(
                 folder,
                 dtype="auto",
                 local_files_only=True,

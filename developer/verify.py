@@ -8,16 +8,17 @@ order, so logits differ by rounding, as between two kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.deviceinfo import TOKENS
 from triparty.common.errors import RequestError, StateError
-from triparty.common.keying import Bundle, KeyedReply, PlainLogits
+from triparty.common.keying import Bundle, KeyedReply
+from triparty.developer.answers import task_of
 from triparty.developer.protect.checkpoints import fetch
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.stock import load_model, load_tokenizer
@@ -25,10 +26,8 @@ from triparty.developer.stock import load_model, load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TEXT_TOKENS = 64
 GREEDY_PROMPTS = 3
 GREEDY_TOKENS = 48
-_LOGITS_IN_MEMORY = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,15 @@ class Agreement:
         samples: how many next-token predictions were compared.
         top1_agreement: share of them with the same most likely token.
         max_relative_error: max|a - b| / max|a| over all logits.
-        greedy_identical: whether greedy continuations are the same tokens.
+        greedy_identical: whether greedy continuations are the same tokens; None for a model
+            that writes no text.
         dtype: in which both computed.
     """
 
     samples: int
     top1_agreement: float
     max_relative_error: float
-    greedy_identical: bool
+    greedy_identical: bool | None
     dtype: str
 
 
@@ -82,14 +82,15 @@ class Comparison:
             )
         self._folder = fetch(source)
         self._bundle = Bundle.open(out / DEVICE_FOLDER)
-        self._original = load_model(self._folder)
-        vocabulary = int(self._original.config.vocab_size)
-        if vocabulary != self._bundle.info.vocabulary:
+        self._task = task_of(self._bundle.info.task)
+        self._original = load_model(self._folder, self._task.auto_class)
+        self._protected = load_model(out / MODEL_FOLDER, self._task.auto_class)
+        if self._original.config.model_type != self._protected.config.model_type:
             raise StateError(
-                f"{out} was not made from {source}: it has {self._bundle.info.vocabulary} "
-                f"tokens, the source {vocabulary}"
+                f"{out} was not made from {source}: it is a "
+                f"{self._protected.config.model_type} model, the source a "
+                f"{self._original.config.model_type} model"
             )
-        self._protected = load_model(out / MODEL_FOLDER)
 
     def agreement(self, samples: int, *, rng: np.random.Generator) -> Agreement:
         """Compares logits on random texts, and greedy continuations.
@@ -100,11 +101,17 @@ class Comparison:
         """
         same = compared = 0
         difference = largest = 0.0
-        for ids in self._texts(samples, rng):
-            plain = original_logits(self._original, ids)
-            keyed = protected_logits(self._protected, self._bundle, ids)
+        while compared < samples:
+            sample = self._task.sample(self._bundle.info, samples - compared, rng)
+            plain = self._task.original(self._original, sample)
+            keyed = self._task.protected(self._protected, self._bundle, sample)
+            if plain.shape != keyed.shape:
+                raise StateError(
+                    f"the answers of the source have {plain.shape[-1]} elements, those of the "
+                    f"protected model {keyed.shape[-1]}: it was not made from this source"
+                )
             same += int((plain.argmax(-1) == keyed.argmax(-1)).sum())
-            compared += plain[..., 0].size
+            compared += len(plain)
             difference = max(difference, float(np.abs(plain - keyed).max()))
             largest = max(largest, float(np.abs(plain).max()))
         return Agreement(
@@ -134,19 +141,10 @@ class Comparison:
         text = tokenizer.decode(new, skip_special_tokens=True)
         return Reference(tuple(new), text, "stop" if new[-1] in ends else "length")
 
-    def _texts(self, samples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Batches (B, T) of uniformly drawn ids, `samples` of them or a few more."""
+    def _greedy_identical(self, rng: np.random.Generator) -> bool | None:
         info = self._bundle.info
-        length = min(TEXT_TOKENS, info.max_positions, samples)
-        at_once = max(1, _LOGITS_IN_MEMORY // (length * info.vocabulary))
-        left = -(-samples // length)
-        while left:
-            batch = min(left, at_once)
-            yield rng.integers(0, info.vocabulary, (batch, length))
-            left -= batch
-
-    def _greedy_identical(self, rng: np.random.Generator) -> bool:
-        info = self._bundle.info
+        if info.task != "causal-lm":
+            return None
         length = min(8, info.max_positions // 2) or 1
         steps = min(GREEDY_TOKENS, info.max_positions - length)
         for _ in range(GREEDY_PROMPTS if steps else 0):
@@ -155,24 +153,6 @@ class Comparison:
             if protected_greedy(self._protected, self._bundle, ids, steps) != expected:
                 return False
         return True
-
-
-def original_logits(model: PreTrainedModel, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The original's logits (B, T, V) of texts (B, T)."""
-    import torch
-
-    with torch.inference_mode():
-        logits = model(input_ids=torch.from_numpy(ids), use_cache=False).logits
-    array: NDArray[np.float32] = logits.float().numpy()
-    return array
-
-
-def protected_logits(
-    model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64]
-) -> PlainLogits:
-    """The plain logits (B, T, V) of texts (B, T), through keyed rows and a keyed reply."""
-    rows = np.stack([bundle.rows(text, start=0).as_float32() for text in ids])
-    return bundle.plain_logits(_step(model, rows, None))
 
 
 def original_greedy(
@@ -200,25 +180,29 @@ def original_greedy(
 def protected_greedy(
     model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], steps: int
 ) -> list[int]:
-    """The tokens that device and cloud together add to a text (T,), one row a step."""
+    """The tokens that device and cloud together add to a text (T,)."""
+    if bundle.info.interface == TOKENS:
+        keyed = original_greedy(model, bundle.keyed_ids(ids), steps, ())
+        return bundle.plain_ids(np.array(keyed, np.int64)).tolist()
+    return _greedy_by_rows(model, bundle, ids, steps)
+
+
+def _greedy_by_rows(
+    model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], steps: int
+) -> list[int]:
+    """One row a step: rows go in, and the cloud keeps the cache."""
+    import torch
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
     new: list[int] = []
     rows, position = ids, 0
     for _ in range(steps):
-        keyed = bundle.rows(rows, start=position).as_float32()[None]
-        logits = bundle.plain_logits(_step(model, keyed, cache))
+        given = torch.from_numpy(bundle.values(rows, start=position))[None].to(model.dtype)
+        with torch.inference_mode():
+            reply = model(inputs_embeds=given, past_key_values=cache, use_cache=True)
+        logits = bundle.plain_logits(KeyedReply(reply.logits[0, -1].float().numpy()))
         position += len(rows)
-        new.append(int(logits[0, -1].argmax()))
+        new.append(int(logits.argmax()))
         rows = np.array(new[-1:], np.int64)
     return new
-
-
-def _step(model: PreTrainedModel, rows: NDArray[np.float32], cache: Any) -> KeyedReply:
-    import torch
-
-    given = torch.from_numpy(rows).to(model.dtype)
-    with torch.inference_mode():
-        reply = model(inputs_embeds=given, past_key_values=cache, use_cache=cache is not None)
-    return KeyedReply(reply.logits.float().numpy())

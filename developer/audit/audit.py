@@ -13,8 +13,8 @@ from triparty.common.keying import Bundle
 from triparty.developer.audit.knowledge import Attack, Findings, Knowledge, Level, Rows, Table
 from triparty.developer.audit.sorted_rows import SortedRows
 from triparty.developer.audit.traffic import Traffic, recorded, sampled
+from triparty.developer.protect import Choices, Survey, survey
 from triparty.developer.protect.compiler import DEVICE_FOLDER
-from triparty.developer.protect.survey import Choices, Survey, survey
 
 ATTACKS: tuple[Attack, ...] = (SortedRows(),)
 _CONTROL_ROWS = 64
@@ -83,12 +83,12 @@ def plain_table(found: Survey) -> Table:
         for name in shard.entries
     }
 
-    def floats(tensor: str) -> Rows:
-        shard, name = places[tensor]
-        return shard.floats(name)
-
-    positions = floats(found.plan.positions) if found.plan.positions else None
-    return Table(floats(found.plan.embedding), positions)
+    tables = {
+        name: shard.floats(stored)
+        for name, rule in found.plan.device_tables().items()
+        for shard, stored in [places[rule.pattern]]
+    }
+    return Table(tables["rows"], tables.get("positions"))
 
 
 def _mounted(

@@ -8,7 +8,7 @@ lost or shared has given away the keyed table of one epoch, not the residual key
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +18,63 @@ from numpy.typing import NDArray
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.errors import CheckpointError
 from triparty.common.files import write_atomic
-from triparty.common.keying import DEVICE_FILE, EMBEDDING_FILE, HEAD_FILE
-from triparty.common.tensorfile import TensorEntry
+from triparty.common.keying import DEVICE_FILE, EMBEDDING_FILE, HEAD_FILE, VOCABULARY_ORDER
 from triparty.developer.protect.checkpoints import Checkpoint, tokenizer_files
-from triparty.developer.protect.output import Pieces, write_tensors
+from triparty.developer.protect.choices import Choices, Interface
+from triparty.developer.protect.output import Made, write_arrays, write_tensors
 from triparty.developer.protect.plans import Plan
-from triparty.developer.protect.transforms import SignedPermutation
+from triparty.developer.protect.transforms import Monomial, Transform
 
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 REPLIES = ("logits", "topk", "id")
 
 
 def device_info(
-    checkpoint: Checkpoint, plan: Plan, *, dtype: str, interface: str, epoch: int
+    checkpoint: Checkpoint, plan: Plan, choices: Choices, *, dtype: str
 ) -> DeviceInfo:
     """What `device.json` will say.
 
     Args:
         checkpoint: the source.
         plan: its plan.
-        dtype: of the embedding, as the tensor format names it.
-        interface: `embeddings`.
-        epoch: generation of the key.
+        choices: what the developer chose.
+        dtype: of the tables that the device looks up.
 
     Raises:
         CheckpointError: special ids or the chat template make no sense.
     """
     generation = {**checkpoint.config, **checkpoint.optional_json("generation_config.json")}
+    embeds = choices.interface is Interface.EMBEDDINGS
+    names = plan.device_tables()
     # The sum of two 16-bit rows is sent unrounded, so that a cloud that computes in float32
     # gets what the plain model would have added up in float32.
-    transport = DTYPES[dtype] if plan.positions is None else "float32"
+    rounds = dtype == "float64" or len(names) > 1
     return DeviceInfo(
         family=plan.family,
-        interface=interface,
-        width=plan.width,
+        task=plan.task,
+        interface=choices.interface.value,
+        width=choices.expand or plan.width,
         vocabulary=plan.vocabulary,
+        outputs=plan.spaces[plan.output_space].size,
         max_positions=plan.max_positions,
-        positions=plan.positions is not None,
-        dtype=DTYPES[dtype],
-        transport=transport,
+        positions="positions" in names,
+        segments=plan.shape_of(names["types"].pattern)[0] if "types" in names else 0,
+        image=plan.image,
+        dtype=dtype,
+        transport="float32" if rounds else dtype,
         bos_id=_first(_ids(generation, "bos_token_id", plan.vocabulary)),
         eos_ids=_ids(generation, "eos_token_id", plan.vocabulary),
         pad_id=_first(_ids(generation, "pad_token_id", plan.vocabulary)),
         chat_template=_chat_template(checkpoint),
-        replies=REPLIES,
-        epoch=epoch,
+        replies=_replies(plan, choices) if embeds else (),
+        epoch=choices.epoch,
     )
 
 
 def write_bundle(
     folder: Path,
     info: DeviceInfo,
-    tables: Mapping[str, tuple[TensorEntry, Pieces]],
-    vocabulary: SignedPermutation,
+    tables: Mapping[str, Made],
+    head: Mapping[str, NDArray[Any]],
     source: Path,
 ) -> None:
     """Writes the device's folder.
@@ -78,25 +82,43 @@ def write_bundle(
     Args:
         folder: where; exists and is empty.
         info: for `device.json`.
-        tables: `rows`, and `positions` if the family has them, keyed.
-        vocabulary: the key of the head's rows.
+        tables: that the device looks up, keyed; none for the interface `tokens`.
+        head: how answers are undone; see `answers`.
         source: the folder with the tokenizer.
     """
-    write_tensors(
-        folder / EMBEDDING_FILE,
-        {name: entry for name, (entry, _) in tables.items()},
-        {name: pieces for name, (_, pieces) in tables.items()},
-    )
-    order = vocabulary.order().astype("<i4")
-
-    def once() -> Iterator[NDArray[np.int32]]:
-        yield order
-
-    entry = TensorEntry("I32", order.shape, 0)
-    write_tensors(folder / HEAD_FILE, {"order": entry}, {"order": once})
-    for file in tokenizer_files(source):
-        write_atomic(folder / file.name, _without_paths(file))
+    if tables:
+        write_tensors(folder / EMBEDDING_FILE, tables)
+    write_arrays(folder / HEAD_FILE, head)
+    if info.vocabulary:
+        for file in tokenizer_files(source):
+            write_atomic(folder / file.name, _without_paths(file))
     write_atomic(folder / DEVICE_FILE, info.to_json())
+
+
+def answers(output: Transform, tokens: Monomial | None) -> dict[str, NDArray[Any]]:
+    """The tensors of `head.safetensors`; `common.keying` says how they are used.
+
+    Args:
+        output: transform of the answer's last axis.
+        tokens: transform of token ids, where the device sends ids and the answer is about
+            something else.
+    """
+    head: dict[str, NDArray[Any]] = {}
+    if isinstance(output, Monomial):
+        head["order"] = output.order().astype("<i4")
+        if output.factor is not None:
+            head["scales"] = output.factor.astype("<f4")
+    else:
+        inverse = output.dual().apply(np.eye(output.size), 1)
+        head["weight"] = np.ascontiguousarray(inverse.astype("<f8"))
+    if tokens is not None:
+        head[VOCABULARY_ORDER] = tokens.order().astype("<i4")
+    return head
+
+
+def _replies(plan: Plan, choices: Choices) -> tuple[str, ...]:
+    """Scaled logits cannot be compared with each other before the scales are undone."""
+    return ("logits",) if choices.head_scales or plan.task != "causal-lm" else REPLIES
 
 
 def _without_paths(file: Path) -> bytes:

@@ -69,6 +69,22 @@ class Keys:
         draws = np.frombuffer(self._stream(label).take(size), "u1")
         return (draws & 3).astype(np.int64)
 
+    def signs(self, label: str, size: int) -> NDArray[np.float64]:
+        """(size,) independent uniform draws from 1, -1."""
+        return np.where(self.quarters(label, size) & 1, -1.0, 1.0)
+
+    def uniform(self, label: str, size: int) -> NDArray[np.float64]:
+        """(size,) independent uniform draws from [0, 1), multiples of 2^-53."""
+        draws = np.frombuffer(self._stream(label).take(8 * size), "<u8")
+        return (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def normal(self, label: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Independent standard normal draws (Box and Muller, 1958)."""
+        size = int(np.prod(shape))
+        draws = self.uniform(label, 2 * size)
+        radius = np.sqrt(-2.0 * np.log1p(-draws[:size]))
+        return (radius * np.cos(2.0 * np.pi * draws[size:])).reshape(shape)
+
     def _stream(self, label: str) -> _KeyStream:
         info = (_INFO + label).encode()
         return _KeyStream(HKDF(SHA256(), length=32, salt=None, info=info).derive(self.master))

@@ -60,11 +60,12 @@ class Options:
     """
 
     def __init__(self, document: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-        """Refuses the options that every plan refuses."""
-        self._document = document
+        """Refuses what every plan refuses that does not know of it."""
+        self.document = document
         self._known = known
         for name, safe in SAFE_VALUES.items():
-            self.require(name, document.get(name, safe[0]), safe)
+            if name not in known:
+                self.require(name, document.get(name, safe[0]), safe)
 
     def count(self, name: str, *, default: int | None = None) -> int:
         """A positive number.
@@ -80,6 +81,15 @@ class Options:
                 f"config.json: expected {name!r} to be a positive number, got {value!r}"
             )
         return value
+
+    def number(self, name: str) -> float:
+        """A positive real number."""
+        value = self._get(name)
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be a positive number, got {value!r}"
+            )
+        return float(value)
 
     def flag(self, name: str) -> bool:
         """A truth value."""
@@ -105,7 +115,7 @@ class Options:
     def rope(self) -> None:
         """Refuses rotary positions whose frequencies depend on more than the pair."""
         for name in ("rope_parameters", "rope_scaling"):
-            given = self._document.get(name) or {}
+            given = self.document.get(name) or {}
             if not isinstance(given, Mapping):
                 raise UnsupportedModelError(f"config.json: {name!r} is {given!r}")
             kind = given.get("rope_type", given.get("type", "default"))
@@ -113,29 +123,14 @@ class Options:
             share = given.get("partial_rotary_factor", 1)
             self.require(f"{name}.partial_rotary_factor", share, (1, 1.0))
 
-    def hosted(self, model_type: str, architecture: str) -> dict[str, Any]:
-        """The `config.json` of the protected model.
-
-        The head has its own key, so embedding and head are no longer tied; special tokens
-        stay with the device.
-        """
-        kept = {name: self._document[name] for name in self._known if name in self._document}
-        dtype = self._document.get("dtype", self._document.get("torch_dtype"))
-        return {
-            **kept,
-            **({"dtype": dtype} if dtype is not None else {}),
-            "model_type": model_type,
-            "architectures": [architecture],
-            "tie_word_embeddings": False,
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "pad_token_id": None,
-        }
+    def kept(self) -> dict[str, Any]:
+        """The options that the plan covers, as the source gives them."""
+        return {name: self.document[name] for name in self._known if name in self.document}
 
     def left_out(self) -> list[str]:
         """Keys of the source that the protected model's configuration does not have."""
         derived = {"model_type", "architectures", "dtype", "torch_dtype"}
-        return sorted(set(self._document) - set(self._known) - derived)
+        return sorted(set(self.document) - set(self._known) - derived)
 
     def _get(self, name: str) -> Any:
-        return self._document.get(name, self._known[name])
+        return self.document.get(name, self._known[name])

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ from triparty.common.files import atomic_file, sync_folder, write_atomic
 from triparty.common.tensorfile import TensorEntry, header_bytes
 
 Pieces = Callable[[], Iterator[NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tensor to be written.
+
+    Attributes:
+        entry: its dtype and shape.
+        pieces: makes its bytes as consecutive arrays.
+    """
+
+    entry: TensorEntry
+    pieces: Pieces
 
 
 @contextmanager
@@ -56,23 +70,29 @@ def check_absent(target: Path) -> None:
         )
 
 
-def write_tensors(
-    path: Path, entries: Mapping[str, TensorEntry], pieces: Mapping[str, Pieces]
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Made]) -> None:
     """Writes a safetensors file, one piece of one tensor in memory at a time.
 
     Args:
         path: the file.
-        entries: dtype and shape by name; written widest elements first, so that every tensor
-            is aligned.
-        pieces: for each name, makes its bytes as consecutive arrays.
+        tensors: by name; written widest elements first, so that every one is aligned.
     """
-    ordered = dict(sorted(entries.items(), key=lambda item: (-item[1].bits.itemsize, item[0])))
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].entry.bits.itemsize, item[0]))
     with atomic_file(path) as stream:
-        stream.write(header_bytes(ordered))
-        for name in ordered:
-            for piece in pieces[name]():
+        stream.write(header_bytes({name: made.entry for name, made in ordered}))
+        for _, made in ordered:
+            for piece in made.pieces():
                 stream.write(np.ascontiguousarray(piece).data)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes arrays in memory to a safetensors file."""
+    write_tensors(path, {name: _made(array) for name, array in arrays.items()})
+
+
+def _made(array: NDArray[Any]) -> Made:
+    dtype = {"<i4": "I32", "<f4": "F32", "<f8": "F64"}[array.dtype.newbyteorder("<").str]
+    return Made(TensorEntry(dtype, array.shape, 0), lambda: iter([array]))
 
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:

@@ -1,66 +1,32 @@
 """A symmetry plan: for every tensor of a checkpoint, the spaces of its axes.
 
-A plan is a table of rules, one row per tensor, and fails closed: a tensor that no rule names,
-a tensor that a rule requires and the checkpoint lacks, or one of another shape is an error.
-(Every public implementation of this idea skips names that it does not know, and so leaves the
-norm weights or the positions of a trained model unpermuted.)
-
-Words of the tables:
-
-- a space is a name (`residual`, `neurons.{l}`); `a|b` is an axis on which spaces lie one
-  after another; `{l}` stands for every layer;
-- axes are those of the stored tensor: `nn.Linear` is (out, in), GPT-2's `Conv1D` (in, out).
+A plan is a table (`rules.py`) and the spaces that it names (`spaces.py`, `heads.py`). It
+fails closed: a tensor that no row names, one that a row names and the checkpoint lacks, or
+one of another shape is an error. (Every public implementation of this idea skips names that
+it does not know, and so leaves the norm weights or the positions of a trained model as they
+were.)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any
 
+from triparty.common.deviceinfo import ImageInfo
 from triparty.common.errors import CheckpointError, UnknownTensorError
 from triparty.common.tensorfile import TensorEntry
+from triparty.developer.protect.rules import Axis, Experts, Fate, NormRule, Rule
 from triparty.developer.protect.spaces import Space
 
+VOCABULARY = "vocabulary"
+"""The space of token ids that leave the device keyed, and of a language model's answers."""
 
-class Fate(Enum):
-    """What becomes of a tensor."""
-
-    HOSTED = "cloud, keyed"
-    ON_DEVICE = "device, keyed; zeros on the cloud"
-    DROPPED = "dropped"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One row of a plan.
-
-    Attributes:
-        pattern: the tensor's name; `{l}` stands for the number of a layer.
-        axes: the space of each axis; empty for a dropped tensor.
-        fate: what becomes of the tensor.
-    """
-
-    pattern: str
-    axes: tuple[str, ...]
-    fate: Fate = Fate.HOSTED
-
-
-def hosted(pattern: str, *axes: str) -> Rule:
-    """A tensor that the cloud hosts, keyed."""
-    return Rule(pattern, axes)
-
-
-def on_device(pattern: str, *axes: str) -> Rule:
-    """A table that the device looks up, keyed; the cloud hosts zeros in its place."""
-    return Rule(pattern, axes, Fate.ON_DEVICE)
-
-
-def dropped(pattern: str) -> Rule:
-    """A buffer of old checkpoints that the model's code makes by itself."""
-    return Rule(pattern, (), Fate.DROPPED)
+_LETTER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -69,110 +35,162 @@ class Plan:
 
     Attributes:
         family: its `model_type`.
+        task: what its head answers; see `DeviceInfo`.
         prefix: what tensor names begin with; checkpoints of the bare model leave it out.
-        layers: how many layers it has.
-        width: D of the residual.
-        vocabulary: V, rows of embedding and head.
+        counts: what each letter of the table counts: layers, experts.
+        width: d of the residual that the device writes, before it is keyed.
+        vocabulary: V, tokens that the device knows ids of; 0 if none.
         max_positions: longest text.
         spaces: every space by name.
         rules: the table.
-        embedding: name of the embedding table.
-        positions: name of the table of learned positions, or None.
-        head: name of the head.
-        tied: whether the configuration takes the embedding for the head.
+        output_space: the space of the answer: what the device has to undo.
+        ties: the tensor that stands in for another one that the checkpoint lacks.
+        config: what the protected `config.json` says otherwise.
+        image: the images that the model takes, if it takes any.
     """
 
     family: str
+    task: str
     prefix: str
-    layers: int
+    counts: Mapping[str, Sequence[int]]
     width: int
     vocabulary: int
     max_positions: int
     spaces: Mapping[str, Space]
     rules: tuple[Rule, ...]
-    embedding: str
-    positions: str | None
-    head: str
-    tied: bool
+    output_space: str
+    ties: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    image: ImageInfo | None = None
 
     @cached_property
-    def required(self) -> Mapping[str, Rule]:
-        """Every tensor that the model consists of, with its rule, layers spelled out."""
+    def tensors(self) -> Mapping[str, Rule]:
+        """Every tensor that the model consists of, with its rule, letters spelled out."""
         return {
-            name: rule
-            for rule in self.rules
-            if rule.fate is not Fate.DROPPED
-            for name in self._names(rule.pattern)
+            rule.pattern: rule
+            for row in self.rules
+            if row.fate is not Fate.DROPPED
+            for rule in self._spelled(row)
         }
 
     def canonical(self, name: str) -> str:
-        """The full name of a tensor, whether or not the checkpoint leaves the prefix out."""
-        if name == self.head or name.startswith(self.prefix):
-            return name
-        return self.prefix + name
-
-    def rule(self, name: str) -> Rule:
-        """The rule of a tensor.
+        """The full name of a tensor, whether or not the checkpoint leaves the prefix out.
 
         Raises:
             UnknownTensorError: no rule names it.
         """
-        rule = self.required.get(name) or self._dropped.get(re.sub(r"\d+", "{l}", name))
-        if rule is None:
-            raise UnknownTensorError(
-                f"tensor {name!r} has no rule in the plan of family {self.family!r}, so it "
-                f"cannot be protected; check that config.json describes this checkpoint"
-            )
-        return rule
+        for known in (name, self.prefix + name):
+            if known in self.tensors or known in self._dropped:
+                return known
+        raise UnknownTensorError(
+            f"tensor {name!r} has no rule in the plan of family {self.family!r}, so it "
+            f"cannot be protected; check that config.json describes this checkpoint"
+        )
 
-    def spaces_of(self, name: str) -> tuple[tuple[str, ...], ...]:
-        """The names of the spaces on each axis of a tensor that is not dropped."""
-        layer = re.search(r"\.(\d+)\.", name)
-        number = layer.group(1) if layer else ""
-        axes = self.rule(name).axes
-        return tuple(tuple(axis.replace("{l}", number).split("|")) for axis in axes)
+    def rule(self, name: str) -> Rule:
+        """The rule of a tensor, by its full name."""
+        return self.tensors.get(name) or self._dropped[name]
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """The shape that the configuration gives a tensor."""
+        """The shape of a tensor before it is keyed, stored axes that are one merged."""
         return tuple(
-            sum(self.spaces[space].size for space in axis) for axis in self.spaces_of(name)
+            sum(self.spaces[space].size for space in axis.space.split("|"))
+            for axis in self.rule(name).axes
         )
+
+    def device_tables(self) -> Mapping[str, Rule]:
+        """The tables that the device looks up, by their names there."""
+        return {
+            rule.device_name: rule
+            for rule in self.tensors.values()
+            if rule.device_name is not None
+        }
 
     def check(self, tensors: Mapping[str, TensorEntry]) -> None:
         """Compares a checkpoint with the plan before any work.
 
         Args:
-            tensors: by canonical name.
+            tensors: by full name.
 
         Raises:
-            UnknownTensorError: a tensor without a rule, or a missing one.
+            UnknownTensorError: a missing tensor.
             CheckpointError: a tensor of another shape.
         """
         for name, entry in tensors.items():
             if self.rule(name).fate is Fate.DROPPED:
                 continue
             expected = self.shape_of(name)
-            if entry.shape != expected:
+            if merged_shape(self.rule(name), entry.shape) != expected:
                 raise CheckpointError(
                     f"tensor {name!r} has shape {list(entry.shape)}, "
                     f"config.json says {list(expected)}"
                 )
-        missing = [name for name in self.required if name not in tensors]
-        if self.tied and self.head in missing:
-            missing.remove(self.head)
+        self._check_biases()
+        missing = [
+            name
+            for name in self.tensors
+            if name not in tensors and self.ties.get(name) not in tensors
+        ]
         if missing:
             raise UnknownTensorError(
                 f"the checkpoint lacks {_some(missing)}, which family {self.family!r} has"
             )
 
+    def _check_biases(self) -> None:
+        """A norm's bias can only be folded into readers that have a bias themselves."""
+        for name, rule in self.tensors.items():
+            bias = self.tensors.get(f"{rule.after}.bias")
+            if not isinstance(bias, NormRule) or bias.bias_kept or not name.endswith(".weight"):
+                continue
+            if name.removesuffix("weight") + "bias" not in self.tensors:
+                raise ValueError(
+                    f"family {self.family!r}: {name!r} reads {rule.after!r} and has no bias "
+                    f"to take the norm's; mark the norm with bias_kept"
+                )
+
     @cached_property
     def _dropped(self) -> Mapping[str, Rule]:
-        return {rule.pattern: rule for rule in self.rules if rule.fate is Fate.DROPPED}
+        return {
+            rule.pattern: rule
+            for row in self.rules
+            if row.fate is Fate.DROPPED
+            for rule in self._spelled(row)
+        }
 
-    def _names(self, pattern: str) -> Sequence[str]:
-        if "{l}" not in pattern:
-            return [pattern]
-        return [pattern.replace("{l}", str(layer)) for layer in range(self.layers)]
+    def _spelled(self, row: Rule) -> Iterator[Rule]:
+        """The row for every number that its letters count."""
+        letters = list(dict.fromkeys(_LETTER.findall(row.pattern)))
+        for numbers in product(*(self.counts[letter] for letter in letters)):
+            yield spelled(row, dict(zip(letters, numbers, strict=True)), self.counts)
+
+
+def spelled(row: Rule, numbers: Mapping[str, int], counts: Mapping[str, Sequence[int]]) -> Rule:
+    """A row with numbers in place of its letters."""
+
+    def fill(text: str) -> str:
+        return _LETTER.sub(lambda found: str(numbers[found.group(1)]), text)
+
+    rule = replace(
+        row,
+        pattern=fill(row.pattern),
+        axes=tuple(Axis(fill(axis.space), axis.role) for axis in row.axes),
+        after=None if row.after is None else fill(row.after),
+    )
+    if isinstance(row.experts, tuple):
+        letter, space = row.experts
+        one = row.pattern.replace(f"{{{letter}}}", "{}")
+        names = tuple(fill(one).format(expert) for expert in counts[letter])
+        rule = replace(rule, experts=Experts(fill(space), names, numbers[letter]))
+    return rule
+
+
+def merged_shape(rule: Rule, stored: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor with its stored axes merged as its rule says."""
+    if not rule.flat or not stored:
+        return stored
+    if len(rule.axes) == 1:
+        return (prod(stored),)
+    return (stored[0], prod(stored[1:]))
 
 
 def _some(names: Sequence[str]) -> str:

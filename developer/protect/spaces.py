@@ -1,31 +1,47 @@
-"""The spaces of a Transformer and how the scheme `permutation` draws their keys.
+"""The spaces of a Transformer and the groups from which their keys are drawn.
 
-A space is drawn from labels alone, so that the four spaces of an attention layer, drawn one
-by one, agree with each other.
+Two schemes: `permutation` draws permutations (and, where those would be wrong, signs) that
+move weights bit for bit; `orthogonal` draws from the largest group that leaves the family's
+function exactly as it was. What a space admits depends on what reads it:
 
-Two public formulas for attention are wrong in every model with more than one head: a
-permutation over the whole width mixes the heads, and one inside a head does not commute with
-rotary positions. What is exact is drawn here:
+- RMSNorm looks at the length of a row alone: any rotation, once its weights are folded into
+  the readers. LayerNorm takes the mean away first, so 1 must stay an eigenvector.
+- Where the output of a norm is itself the residual (BERT, Gemma 2), its weights stay, and
+  only coordinates may trade places (and, under RMSNorm, change sign).
+- An activation looks at each neuron alone: neurons trade places. In a gated layer the linear
+  half may be scaled as well, if what reads the product divides by the scale.
 
-- key-value groups trade places, and the query heads inside a group do;
-- value coordinates of a group are permuted, and with them what its query heads write;
-- query and key coordinates of a group: permuted where the head carries no positions; with
-  rotary positions each frequency pair (j, j + h/2) is a complex number, the rotation
-  multiplies it by e^(i position frequency), and only multiplication by another z commutes
-  with that. q z and k conj(z)^-1 leave q conj(k) as it was; z in {1, i, -1, -i} moves
-  weights without rounding, and there conj(z)^-1 = z.
+A space is drawn from labels alone, so that spaces drawn one by one agree with each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triparty.developer.protect.keys import Keys
-from triparty.developer.protect.transforms import SignedPermutation
+from triparty.developer.protect.transforms import Dense, Monomial, Transform
+
+LARGEST_SCALE = 2.0
+"""Scales are drawn between 1/2 and 2, so that no key costs more than a few bits."""
+
+
+class Scheme(StrEnum):
+    """How spaces are keyed."""
+
+    PERMUTATION = "permutation"
+    ORTHOGONAL = "orthogonal"
+
+
+class Norm(StrEnum):
+    """What normalises a residual."""
+
+    RMS = "RMSNorm"
+    LAYER = "LayerNorm"
 
 
 @dataclass(frozen=True)
@@ -38,105 +54,158 @@ class Space:
     """
 
     size: int
-    draw: Callable[[Keys], SignedPermutation]
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The shape of a self-attention layer.
-
-    Attributes:
-        heads: query heads.
-        groups: key-value heads; `heads` unless queries share them.
-        head_width: h, coordinates of a head.
-        rotary: whether positions rotate queries and keys.
-    """
-
-    heads: int
-    groups: int
-    head_width: int
-    rotary: bool
+    draw: Callable[[Keys], Transform]
 
 
 def fixed(size: int) -> Space:
     """A space that keeps its order: token ids and positions on the device."""
-    return Space(size, lambda keys: SignedPermutation.identity(size))
+    return Space(size, lambda keys: Monomial.identity(size))
 
 
 def permuted(label: str, size: int) -> Space:
-    """A space whose coordinates are permuted freely."""
-    return Space(size, lambda keys: SignedPermutation(keys.permutation(label, size)))
+    """A space whose coordinates trade places freely, under any scheme."""
+    return Space(size, lambda keys: Monomial(keys.permutation(label, size)))
 
 
-def attention_spaces(layer: int, shape: Attention) -> Mapping[str, Space]:
-    """The spaces of a layer's queries, keys, values, and what the heads write ("mixed")."""
-    queries, groups = shape.heads * shape.head_width, shape.groups * shape.head_width
+def signed(label: str, size: int) -> Space:
+    """A space whose coordinates trade places and change sign."""
 
-    def space(size: int, draw: Callable[[_AttentionKey], SignedPermutation]) -> Space:
-        return Space(size, lambda keys: draw(_AttentionKey(keys, f"layer {layer} ", shape)))
+    def draw(keys: Keys) -> Monomial:
+        return Monomial(keys.permutation(label, size), keys.signs(f"{label} signs", size))
 
-    return {
-        f"query.{layer}": space(queries, lambda key: key.by_head(key.scores)),
-        f"key.{layer}": space(groups, lambda key: key.by_group(key.scores)),
-        f"value.{layer}": space(groups, lambda key: key.by_group(key.values)),
-        f"mixed.{layer}": space(queries, lambda key: key.by_head(key.values)),
-    }
+    return Space(size, draw)
 
 
-@dataclass(frozen=True)
-class _AttentionKey:
-    """The draws of one attention layer."""
-
-    keys: Keys
-    label: str
-    shape: Attention
-
-    def scores(self, group: int) -> SignedPermutation:
-        """Of the query and key coordinates of a (new) group."""
-        label, width = f"{self.label}scores {group}", self.shape.head_width
-        if self.shape.rotary:
-            return quarter_turns(self.keys.quarters(label, width // 2))
-        return SignedPermutation(self.keys.permutation(label, width))
-
-    def values(self, group: int) -> SignedPermutation:
-        """Of the value coordinates of a (new) group."""
-        label = f"{self.label}values {group}"
-        return SignedPermutation(self.keys.permutation(label, self.shape.head_width))
-
-    def by_group(self, inside: Callable[[int], SignedPermutation]) -> SignedPermutation:
-        parts = [(old, inside(new)) for new, old in enumerate(self._groups())]
-        return _blocks(parts, self.shape.head_width)
-
-    def by_head(self, inside: Callable[[int], SignedPermutation]) -> SignedPermutation:
-        share = self.shape.heads // self.shape.groups
-        parts = []
-        for new, old in enumerate(self._groups()):
-            heads = self.keys.permutation(f"{self.label}heads {new}", share)
-            transform = inside(new)
-            parts += [(old * share + int(head), transform) for head in heads]
-        return _blocks(parts, self.shape.head_width)
-
-    def _groups(self) -> list[int]:
-        order = self.keys.permutation(f"{self.label}groups", self.shape.groups)
-        return [int(group) for group in order]
-
-
-def _blocks(parts: list[tuple[int, SignedPermutation]], width: int) -> SignedPermutation:
-    index = np.concatenate([old * width + inside.index for old, inside in parts])
-    if all(inside.negative is None for _, inside in parts):
-        return SignedPermutation(index)
-    return SignedPermutation(index, np.concatenate([inside.flips() for _, inside in parts]))
-
-
-def quarter_turns(turns: NDArray[np.int64]) -> SignedPermutation:
-    """Multiplication of the pair (j, j + h/2), read as a complex number, by i^turns[j].
+def residual(
+    label: str,
+    size: int,
+    *,
+    scheme: Scheme,
+    norm: Norm,
+    norm_is_residual: bool = False,
+    new_size: int | None = None,
+) -> Space:
+    """The residual stream.
 
     Args:
-        turns: (h/2,) from 0, 1, 2, 3.
+        label: derives its key.
+        size: d.
+        scheme: how spaces are keyed.
+        norm: what normalises it before it is read.
+        norm_is_residual: whether some norm's output is added to it, so that the norm's
+            weights cannot be folded away.
+        new_size: D of an isometric expansion, for rotations under RMSNorm alone.
     """
-    half = len(turns)
-    low, high = np.arange(half), np.arange(half) + half
-    odd = turns % 2 == 1
-    index = np.concatenate([np.where(odd, high, low), np.where(odd, low, high)])
-    negative = np.concatenate([(turns == 1) | (turns == 2), (turns == 2) | (turns == 3)])
-    return SignedPermutation(index, negative)
+    if scheme is Scheme.PERMUTATION or (norm_is_residual and norm is Norm.LAYER):
+        return permuted(label, size)
+    if norm_is_residual:
+        return signed(label, size)
+    if norm is Norm.LAYER:
+        return Space(
+            size, lambda keys: Dense.rotation(mean_keeping_rotation(keys, label, size))
+        )
+    wide = new_size or size
+    return Space(size, lambda keys: Dense.rotation(rotation(keys, label, size, wide)))
+
+
+def rotated(label: str, size: int, *, scheme: Scheme) -> Space:
+    """A space that nothing but linear maps reads: rotated, or permuted."""
+    if scheme is Scheme.PERMUTATION:
+        return permuted(label, size)
+    return Space(size, lambda keys: Dense.rotation(rotation(keys, label, size, size)))
+
+
+def mixed(label: str, size: int, *, scheme: Scheme) -> Space:
+    """A space between two linear maps alone: any invertible matrix, or permuted."""
+    if scheme is Scheme.PERMUTATION:
+        return permuted(label, size)
+    return Space(size, lambda keys: invertible(keys, label, size))
+
+
+def gated_neurons(label: str, size: int, *, scheme: Scheme) -> tuple[Space, Space]:
+    """The neurons of a gated layer: of the activated half, and of the linear half.
+
+    The product of both halves is scaled as the linear one is, so its reader names that one.
+    """
+    gate = permuted(label, size)
+    return gate, scaled(gate, f"{label} scales") if scheme is Scheme.ORTHOGONAL else gate
+
+
+def scaled(space: Space, label: str, *, negative: bool = True) -> Space:
+    """A space of coordinates that trade places, each scaled as well.
+
+    Args:
+        space: one whose key is a `Monomial`.
+        label: derives the scales.
+        negative: whether they may be negative.
+    """
+
+    def draw(keys: Keys) -> Transform:
+        transform = space.draw(keys)
+        if not isinstance(transform, Monomial):
+            raise TypeError(f"{label!r}: only coordinates that trade places can be scaled")
+        factor = scales(keys, label, space.size)
+        if negative:
+            factor = factor * keys.signs(f"{label} signs", space.size)
+        return Monomial(transform.index, transform.factors() * factor)
+
+    return Space(space.size, draw)
+
+
+def head_scaled(space: Space) -> Space:
+    """The space of answers, each scaled so that only who has the scales can compare them.
+
+    The scales are float32 numbers, so that the device has them exactly.
+    """
+
+    def draw(keys: Keys) -> Transform:
+        transform = scaled(space, "head scales").draw(keys)
+        if not isinstance(transform, Monomial):
+            raise TypeError("only answers that trade places can be scaled")
+        return Monomial(transform.index, transform.factors().astype(np.float32).astype(float))
+
+    return Space(space.size, draw)
+
+
+def scales(keys: Keys, label: str, size: int) -> NDArray[np.float64]:
+    """(size,) factors between 1/2 and 2, their logarithms uniform."""
+    exponents = 2.0 * keys.uniform(label, size) - 1.0
+    factors: NDArray[np.float64] = LARGEST_SCALE**exponents
+    return factors
+
+
+def rotation(keys: Keys, label: str, size: int, new_size: int) -> NDArray[np.float64]:
+    """(size, new_size) orthonormal rows, uniformly distributed.
+
+    The factor Q of a matrix of normal draws, its columns' signs fixed by those of the
+    diagonal of R (Stewart 1980; Mezzadri 2007).
+    """
+    q, r = np.linalg.qr(keys.normal(f"{label} rotation", (new_size, size)))
+    return np.ascontiguousarray((q * np.where(np.diag(r) < 0, -1.0, 1.0)).T)
+
+
+def mean_keeping_rotation(keys: Keys, label: str, size: int) -> NDArray[np.float64]:
+    """(size, size) orthogonal, with 1 as an eigenvector to 1 or -1, uniform among those.
+
+    In a basis that begins with 1 (a Householder reflection takes the first unit vector
+    there) it is a sign beside a rotation of the rest.
+    """
+    inner = np.zeros((size, size))
+    inner[0, 0] = keys.signs(f"{label} mean", 1)[0]
+    if size > 1:
+        inner[1:, 1:] = rotation(keys, label, size - 1, size - 1)
+    mirror = np.full(size, -1 / np.sqrt(size))
+    mirror[0] += 1.0
+    if not mirror.any():
+        return inner
+    mirror /= np.linalg.norm(mirror)
+    half = inner - 2.0 * np.outer(mirror, mirror @ inner)
+    return half - 2.0 * np.outer(half @ mirror, mirror)
+
+
+def invertible(keys: Keys, label: str, size: int) -> Dense:
+    """An invertible matrix of condition number at most 4: two rotations and scales."""
+    left = rotation(keys, f"{label} left", size, size)
+    right = rotation(keys, f"{label} right", size, size)
+    stretch = scales(keys, f"{label} stretch", size)
+    return Dense((left * stretch) @ right, (right.T / stretch) @ left.T)

@@ -12,45 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from triparty.common.deviceinfo import DeviceInfo
-from triparty.common.errors import CheckpointError, SettingsError, UnsupportedModelError
+from triparty.common.errors import CheckpointError, UnsupportedModelError
 from triparty.common.tensorfile import TensorEntry
-from triparty.developer.protect.bundle import DTYPES, device_info
+from triparty.developer.protect.bundle import device_info
 from triparty.developer.protect.checkpoints import Checkpoint, fetch, tokenizer_files
-from triparty.developer.protect.families import Family, family_of
+from triparty.developer.protect.choices import Choices
+from triparty.developer.protect.families import family_of
 from triparty.developer.protect.options import Options
-from triparty.developer.protect.plans import Fate, Plan
+from triparty.developer.protect.plans import Plan
+from triparty.developer.protect.rekeying import DTYPES
+from triparty.developer.protect.rules import Fate
 
-SCHEMES = ("permutation",)
-INTERFACES = ("embeddings",)
 _COMPARED_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the developer chose.
-
-    Attributes:
-        scheme: how spaces are keyed.
-        interface: what travels between device and cloud.
-        epoch: generation of the key, from 1.
-    """
-
-    scheme: str = "permutation"
-    interface: str = "embeddings"
-    epoch: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuses what does not exist."""
-        for what, value, choices in (
-            ("scheme", self.scheme, SCHEMES),
-            ("interface", self.interface, INTERFACES),
-        ):
-            if value not in choices:
-                raise SettingsError(
-                    f"there is no {what} {value!r}; there is: {', '.join(choices)}"
-                )
-        if self.epoch < 1:
-            raise SettingsError(f"epochs count from 1, got {self.epoch}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +33,7 @@ class Survey:
     Attributes:
         checkpoint: the source.
         choices: what the developer chose.
-        family: the checkpoint's family.
+        architecture: class of the model.
         options: its configuration.
         plan: its symmetry plan.
         info: what `device.json` will say.
@@ -68,7 +41,7 @@ class Survey:
 
     checkpoint: Checkpoint
     choices: Choices
-    family: Family
+    architecture: str
     options: Options
     plan: Plan
     info: DeviceInfo
@@ -92,22 +65,17 @@ def survey(source: str, choices: Choices) -> Survey:
         CheckpointError: a checkpoint that cannot be read.
     """
     checkpoint = Checkpoint.open(fetch(source))
-    family = family_of(checkpoint.config)
+    family, architecture = family_of(checkpoint.config)
     options = Options(checkpoint.config, family.known)
-    plan = family.plan(options)
+    plan = family.plan(options, choices, architecture)
     tensors = _canonical(plan, checkpoint)
     plan.check(tensors)
     _check_dtypes(plan, tensors)
-    _check_tie(plan, checkpoint)
-    tokenizer_files(checkpoint.folder)
-    info = device_info(
-        checkpoint,
-        plan,
-        dtype=tensors[plan.embedding].dtype,
-        interface=choices.interface,
-        epoch=choices.epoch,
-    )
-    return Survey(checkpoint, choices, family, options, plan, info)
+    _check_ties(plan, checkpoint)
+    if plan.vocabulary:
+        tokenizer_files(checkpoint.folder)
+    info = device_info(checkpoint, plan, choices, dtype=_device_dtype(plan, tensors))
+    return Survey(checkpoint, choices, architecture, options, plan, info)
 
 
 def _canonical(plan: Plan, checkpoint: Checkpoint) -> dict[str, TensorEntry]:
@@ -130,30 +98,33 @@ def _check_dtypes(plan: Plan, tensors: Mapping[str, TensorEntry]) -> None:
                 f"tensor {name!r} is {entry.dtype}; there is a plan for: {', '.join(DTYPES)} "
                 f"(protect first, then quantise)"
             )
-    if plan.positions and tensors[plan.positions].dtype != tensors[plan.embedding].dtype:
+
+
+def _device_dtype(plan: Plan, tensors: Mapping[str, TensorEntry]) -> str:
+    """The dtype of the device's tables, or of the model where it has none."""
+    tables = {tensors[rule.pattern].dtype for rule in plan.device_tables().values()}
+    if len(tables) > 1:
         raise UnsupportedModelError(
-            f"{plan.embedding!r} and {plan.positions!r} differ in dtype; save the checkpoint "
-            f"in one"
+            f"the tables that devices look up differ in dtype ({', '.join(sorted(tables))}); "
+            f"save the checkpoint in one"
         )
+    return DTYPES[tables.pop() if tables else next(iter(tensors.values())).dtype]
 
 
-def _check_tie(plan: Plan, checkpoint: Checkpoint) -> None:
-    """Refuses a head that the configuration calls tied and the file makes different."""
-    if not plan.tied:
-        return
+def _check_ties(plan: Plan, checkpoint: Checkpoint) -> None:
+    """Refuses tensors that the configuration calls tied and the file makes different."""
     found = {
         plan.canonical(name): shard.bits(name)
         for shard in checkpoint.shards
         for name in shard.entries
-        if plan.canonical(name) in (plan.embedding, plan.head)
     }
-    head, table = found.get(plan.head), found[plan.embedding]
-    if head is None:
-        return
-    for start in range(0, plan.vocabulary, _COMPARED_ROWS):
-        rows = slice(start, start + _COMPARED_ROWS)
-        if not np.array_equal(head[rows], table[rows]):
-            raise UnsupportedModelError(
-                f"config.json ties {plan.head!r} to {plan.embedding!r}, but the checkpoint has "
-                f"two different ones; set tie_word_embeddings to false if both are meant"
-            )
+    for tied, source in plan.ties.items():
+        if tied not in found or source not in found:
+            continue
+        for start in range(0, len(found[source]), _COMPARED_ROWS):
+            rows = slice(start, start + _COMPARED_ROWS)
+            if not np.array_equal(found[tied][rows], found[source][rows]):
+                raise UnsupportedModelError(
+                    f"config.json ties {tied!r} to {source!r}, but the checkpoint has two "
+                    f"different ones; set tie_word_embeddings to false if both are meant"
+                )

@@ -1,110 +1,260 @@
-"""Signed permutations: the transforms of the scheme `permutation`.
+"""Transforms: what the key of a space does to its coordinates.
 
-A space (the residual stream, the neurons of a layer, the vocabulary) has D coordinates; its
-key says where each one goes. Written for rows `x' = x R`:
+A space (the residual stream, the neurons of a layer, the vocabulary) has d coordinates; its
+transform is a matrix M (d, D), written for rows: `x' = x M`. An axis that *writes* a space is
+multiplied by M, one that *reads* it by the dual of M, so that what is read is what was
+written: `(x M)(w dual(M))^T = x w^T`.
 
-    x'[j] = sign[j] * x[index[j]]
+Three forms are enough for every exact symmetry:
 
-A signed permutation is orthogonal, so the axis of a weight that *reads* a space and the axis
-of one that *writes* it move alike: `(x R)(R^T W) = x W`. Weights move as bit patterns, with
-the sign bit flipped where the sign is negative: nothing is rounded.
+- `Monomial`: coordinates trade places and are scaled (permutations, signs, neuron scales);
+- `Dense`: any matrix with a right inverse (rotations of the residual, of a head);
+- `DirectSum`: transforms side by side (heads; spaces that lie one after another).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK_BYTES = 16 << 20
+Floats = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class SignedPermutation:
-    """Where each coordinate of a space goes, and whether it is negated.
-
-    Attributes:
-        index: (D,) the old place of each new coordinate.
-        negative: (D,) whether the new coordinate is negated; None if none is.
-    """
-
-    index: NDArray[np.int64]
-    negative: NDArray[np.bool_] | None = None
-
-    @classmethod
-    def identity(cls, size: int) -> SignedPermutation:
-        """The transform that changes nothing."""
-        return cls(np.arange(size))
-
-    @classmethod
-    def joined(cls, parts: Sequence[SignedPermutation]) -> SignedPermutation:
-        """The transform of spaces that lie one after another on one axis."""
-        if len(parts) == 1:
-            return parts[0]
-        starts = np.cumsum([0, *(part.size for part in parts[:-1])])
-        index = np.concatenate([s + p.index for s, p in zip(starts, parts, strict=True)])
-        if all(part.negative is None for part in parts):
-            return cls(index)
-        return cls(index, np.concatenate([part.flips() for part in parts]))
+class Transform(Protocol):
+    """What the key of a space does to its coordinates."""
 
     @property
     def size(self) -> int:
-        """D, coordinates of the space."""
+        """d, coordinates before."""
+
+    @property
+    def new_size(self) -> int:
+        """D, coordinates after."""
+
+    def dual(self) -> Transform:
+        """The transform of an axis that reads the space."""
+
+    def apply(self, values: Floats, axis: int) -> Floats:
+        """`values` with one axis multiplied by M, in the dtype of `values`."""
+
+    def runs(self, limit: int) -> Iterator[Run]:
+        """The transform cut into pieces of about `limit` new coordinates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run of new coordinates, and what they are made of.
+
+    Attributes:
+        start: the first new coordinate.
+        old: places of the old coordinates that are read.
+        transform: from those to the new ones.
+    """
+
+    start: int
+    old: NDArray[np.int64]
+    transform: Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Monomial:
+    """Coordinates trade places and are scaled: `x'[j] = factor[j] * x[index[j]]`.
+
+    Attributes:
+        index: (d,) the old place of each new coordinate.
+        factor: (d,) float64, none of them zero; None if all are one.
+    """
+
+    index: NDArray[np.int64]
+    factor: NDArray[np.float64] | None = None
+
+    @classmethod
+    def identity(cls, size: int) -> Monomial:
+        """The transform that changes nothing."""
+        return cls(np.arange(size))
+
+    @property
+    def size(self) -> int:
+        """d, coordinates before."""
         return len(self.index)
 
-    def flips(self) -> NDArray[np.bool_]:
-        """(D,) whether each new coordinate is negated."""
-        if self.negative is None:
-            return np.zeros(self.size, dtype=np.bool_)
-        return self.negative
+    @property
+    def new_size(self) -> int:
+        """The same: none is added."""
+        return len(self.index)
+
+    @property
+    def signed(self) -> bool:
+        """Whether nothing is scaled, so that weights move without rounding."""
+        return self.factor is None or bool((np.abs(self.factor) == 1).all())
+
+    @property
+    def in_place(self) -> bool:
+        """Whether no coordinate moves."""
+        return bool((self.index == np.arange(self.size)).all())
+
+    def factors(self) -> NDArray[np.float64]:
+        """(d,) the factor of each new coordinate."""
+        return np.ones(self.size) if self.factor is None else self.factor
 
     def order(self) -> NDArray[np.int64]:
-        """(D,) the new place of each old coordinate: `x'[order[i]] == +-x[i]`."""
+        """(d,) the new place of each old coordinate: `x'[order[i]]` is made of `x[i]`."""
         return np.argsort(self.index)
 
+    def dual(self) -> Monomial:
+        """Places trade alike; factors are inverted."""
+        return Monomial(self.index, None if self.factor is None else 1 / self.factor)
 
-def moved(bits: NDArray[Any], axes: Sequence[SignedPermutation]) -> Iterator[NDArray[Any]]:
-    """The bytes of a tensor under the keys of its axes, a run of leading rows at a time.
+    def unsigned(self) -> Monomial:
+        """The same without signs: of a norm's weights."""
+        if self.signed:
+            return Monomial(self.index)
+        return Monomial(self.index, np.abs(self.factors()))
 
-    Args:
-        bits: the elements' bit patterns, one axis per transform; read lazily if it is a
-            memory map.
-        axes: a transform per axis.
+    def then_scaled(self, factor: NDArray[np.float64]) -> Monomial:
+        """The same, with each new coordinate scaled as well."""
+        return Monomial(self.index, self.factors() * factor)
 
-    Yields:
-        Consecutive pieces along the first axis, together the whole transformed tensor.
+    def apply(self, values: Floats, axis: int) -> Floats:
+        """`values` with one axis reordered and scaled."""
+        taken = values.take(self.index, axis=axis)
+        return taken if self.factor is None else _scaled(taken, self.factor, axis)
+
+    def runs(self, limit: int) -> Iterator[Run]:
+        """Any run of new coordinates stands by itself."""
+        for start in range(0, self.size, limit):
+            run = slice(start, start + limit)
+            old = self.index[run]
+            factor = None if self.factor is None else self.factor[run]
+            yield Run(start, old, Monomial(np.arange(len(old)), factor))
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Any matrix with a right inverse.
+
+    Attributes:
+        matrix: M (d, D) float64.
+        inverse: (D, d) with `M inverse = 1`; the transpose of M for a rotation.
     """
-    first, rest = axes[0], axes[1:]
-    row_bytes = max(1, prod(bits.shape[1:]) * bits.itemsize)
-    rows = max(1, CHUNK_BYTES // row_bytes)
-    for start in range(0, first.size, rows):
-        run = slice(start, start + rows)
-        piece = bits.take(first.index[run], axis=0)
-        for axis, transform in enumerate(rest, start=1):
-            if not _is_identity(transform):
-                piece = piece.take(transform.index, axis=axis)
-        yield _negated(
-            piece,
-            [first.negative[run] if first.negative is not None else None]
-            + [transform.negative for transform in rest],
+
+    matrix: NDArray[np.float64]
+    inverse: NDArray[np.float64]
+
+    @classmethod
+    def rotation(cls, matrix: NDArray[np.float64]) -> Dense:
+        """A matrix with orthonormal rows."""
+        return cls(matrix, matrix.T)
+
+    @property
+    def size(self) -> int:
+        """d, coordinates before."""
+        return len(self.matrix)
+
+    @property
+    def new_size(self) -> int:
+        """D, coordinates after."""
+        return len(self.inverse)
+
+    def dual(self) -> Dense:
+        """Readers are multiplied by the transposed inverse; a rotation is its own dual."""
+        return Dense(self.inverse.T, self.matrix.T)
+
+    def apply(self, values: Floats, axis: int) -> Floats:
+        """`values` with one axis multiplied by M."""
+        matrix = self.matrix.astype(values.dtype, copy=False)
+        if axis == values.ndim - 1:
+            last: Floats = values @ matrix
+            return last
+        return np.moveaxis(np.moveaxis(values, axis, -1) @ matrix, -1, axis)
+
+    def runs(self, limit: int) -> Iterator[Run]:
+        """All in one: every new coordinate is made of all old ones."""
+        yield Run(0, np.arange(self.size), self)
+
+
+@dataclass(frozen=True, eq=False)
+class DirectSum:
+    """Transforms side by side, each reading its own run of old coordinates.
+
+    Attributes:
+        parts: where each one's old coordinates begin, and the transform; in the new order.
+    """
+
+    parts: tuple[tuple[int, Transform], ...]
+
+    @property
+    def size(self) -> int:
+        """d, coordinates before."""
+        return sum(part.size for _, part in self.parts)
+
+    @property
+    def new_size(self) -> int:
+        """D, coordinates after."""
+        return sum(part.new_size for _, part in self.parts)
+
+    def dual(self) -> DirectSum:
+        """The duals side by side."""
+        return DirectSum(tuple((start, part.dual()) for start, part in self.parts))
+
+    def apply(self, values: Floats, axis: int) -> Floats:
+        """`values` with each run of an axis under its own transform."""
+        before = (slice(None),) * axis
+        return np.concatenate(
+            [
+                part.apply(values[(*before, slice(start, start + part.size))], axis)
+                for start, part in self.parts
+            ],
+            axis=axis,
         )
 
+    def runs(self, limit: int) -> Iterator[Run]:
+        """Some parts at a time."""
+        begin, held, held_size = 0, list[tuple[int, Transform]](), 0
+        for start, part in self.parts:
+            if held and held_size + part.new_size > limit:
+                yield _sum_run(begin, held)
+                begin, held, held_size = begin + held_size, [], 0
+            held.append((start, part))
+            held_size += part.new_size
+        if held:
+            yield _sum_run(begin, held)
 
-def _is_identity(transform: SignedPermutation) -> bool:
-    return bool((transform.index == np.arange(transform.size)).all())
+
+def side_by_side(parts: Sequence[tuple[int, Transform]]) -> Transform:
+    """The transforms of runs of coordinates, in the new order, as one.
+
+    Args:
+        parts: where each one's old coordinates begin, and its transform.
+    """
+    if len(parts) == 1 and parts[0][0] == 0:
+        return parts[0][1]
+    monomials = [(start, part) for start, part in parts if isinstance(part, Monomial)]
+    if len(monomials) < len(parts):
+        return DirectSum(tuple(parts))
+    index = np.concatenate([start + part.index for start, part in monomials])
+    if all(part.factor is None for _, part in monomials):
+        return Monomial(index)
+    return Monomial(index, np.concatenate([part.factors() for _, part in monomials]))
 
 
-def _negated(piece: NDArray[Any], flips: Sequence[NDArray[np.bool_] | None]) -> NDArray[Any]:
-    if all(flip is None for flip in flips):
-        return piece
-    sign_bit = piece.dtype.type(1 << (8 * piece.itemsize - 1))
-    for axis, flip in enumerate(flips):
-        if flip is not None:
-            shape = [1] * piece.ndim
-            shape[axis] = len(flip)
-            piece ^= flip.reshape(shape).astype(piece.dtype) * sign_bit
-    return piece
+def joined(parts: Sequence[Transform]) -> Transform:
+    """The transform of spaces that lie one after another on one axis."""
+    starts = np.cumsum([0, *(part.size for part in parts)])[:-1]
+    return side_by_side([(int(at), part) for at, part in zip(starts, parts, strict=True)])
+
+
+def _sum_run(begin: int, parts: Sequence[tuple[int, Transform]]) -> Run:
+    old = np.concatenate([np.arange(start, start + part.size) for start, part in parts])
+    return Run(begin, old, joined([part for _, part in parts]))
+
+
+def _scaled(values: Floats, factor: NDArray[np.float64], axis: int) -> Floats:
+    shape = [1] * values.ndim
+    shape[axis] = len(factor)
+    scaled: Floats = values * factor.reshape(shape).astype(values.dtype)
+    return scaled

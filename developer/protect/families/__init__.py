@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from triparty.common.errors import UnsupportedModelError
+from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import gpt2, llama
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -18,25 +19,28 @@ class Family:
 
     Attributes:
         model_type: as in `config.json`.
-        architecture: the one class that the plan covers.
+        architectures: the classes that the plan covers. A checkpoint of the bare model that
+            is not among them is one of the first class, its head tied.
         known: options that the plan covers, with their defaults in `transformers`.
-        plan: makes the plan of a configuration.
+        plan: makes the plan of a configuration, for one of the classes.
     """
 
     model_type: str
-    architecture: str
+    architectures: tuple[str, ...]
     known: Mapping[str, Any]
-    plan: Callable[[Options], Plan]
+    plan: Callable[[Options, Choices, str], Plan]
 
 
 FAMILIES: Mapping[str, Family] = {
-    module.MODEL_TYPE: Family(module.MODEL_TYPE, module.ARCHITECTURE, module.KNOWN, module.plan)
+    module.MODEL_TYPE: Family(
+        module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
+    )
     for module in (gpt2, llama)
 }
 
 
-def family_of(config: Mapping[str, Any]) -> Family:
-    """The family of a parsed `config.json`.
+def family_of(config: Mapping[str, Any]) -> tuple[Family, str]:
+    """The family of a parsed `config.json`, and the class of the model.
 
     Raises:
         UnsupportedModelError: a family or a class without a plan.
@@ -47,12 +51,13 @@ def family_of(config: Mapping[str, Any]) -> Family:
             f"there is no plan for model_type {config.get('model_type')!r}; "
             f"there is one for: {', '.join(sorted(FAMILIES))}"
         )
-    given = config.get("architectures") or [family.architecture]
-    # A checkpoint of the bare model is one of the causal LM whose head is tied.
-    bare = family.architecture.replace("ForCausalLM", "Model").replace("LMHeadModel", "Model")
-    if given not in ([family.architecture], [bare]):
-        raise UnsupportedModelError(
-            f"there is no plan for architectures {given!r} of family "
-            f"{family.model_type!r}; there is one for: {family.architecture}"
-        )
-    return family
+    first = family.architectures[0]
+    given = config.get("architectures") or [first]
+    if given in ([name] for name in family.architectures):
+        return family, str(given[0])
+    if given == [first.partition("For")[0].removesuffix("LMHeadModel") + "Model"]:
+        return family, first
+    raise UnsupportedModelError(
+        f"there is no plan for architectures {given!r} of family {family.model_type!r}; "
+        f"there is one for: {', '.join(family.architectures)}"
+    )

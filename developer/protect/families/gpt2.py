@@ -1,9 +1,11 @@
 """The symmetry plan of GPT-2 (`GPT2LMHeadModel`).
 
 Learned positions, LayerNorm, fused attention weights, `Conv1D` (in, out). Positions are added
-on the device, keyed; the cloud hosts zeros and adds those. LayerNorm weights and biases stay
-where they are and are permuted along: the cloud sees their values in keyed order. The bias of
-the keys could be anything (it shifts all scores of a query alike); it is permuted.
+on the device, keyed; the cloud hosts zeros and adds those. With the interface `tokens` the
+cloud has to add them itself and hosts them keyed: whoever knows the original positions can
+read the residual's key off them. The last norm's bias has no reader with a bias to go into and
+stays with the norm. The bias of the keys could be anything (it shifts all scores of a query
+alike); it is keyed.
 """
 
 from __future__ import annotations
@@ -12,18 +14,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from triparty.common.errors import UnsupportedModelError
-from triparty.developer.protect.options import Options
-from triparty.developer.protect.plans import Plan, dropped, hosted, on_device
-from triparty.developer.protect.spaces import (
-    Attention,
-    Space,
-    attention_spaces,
-    fixed,
-    permuted,
+from triparty.developer.protect.choices import Choices
+from triparty.developer.protect.families.shared import (
+    lookup,
+    refuse_expansion,
+    ties,
+    vocabulary_spaces,
 )
+from triparty.developer.protect.heads import Attention, Rotary, attention_spaces
+from triparty.developer.protect.options import Options
+from triparty.developer.protect.plans import VOCABULARY, Plan
+from triparty.developer.protect.rules import Rows, dropped, linear, norm, table
+from triparty.developer.protect.spaces import Norm, fixed, permuted, residual
 
 MODEL_TYPE = "gpt2"
-ARCHITECTURE = "GPT2LMHeadModel"
+ARCHITECTURES = ("GPT2LMHeadModel",)
 
 # Options that the plan covers, with their defaults in `transformers`.
 KNOWN: Mapping[str, Any] = {
@@ -47,36 +52,44 @@ KNOWN: Mapping[str, Any] = {
 }
 
 LAYER = "transformer.h.{l}."
-TABLE = (
-    on_device("transformer.wte.weight", "ids", "residual"),
-    on_device("transformer.wpe.weight", "positions", "residual"),
-    hosted(LAYER + "ln_1.weight", "residual"),
-    hosted(LAYER + "ln_1.bias", "residual"),
-    hosted(LAYER + "attn.c_attn.weight", "residual", "query.{l}|key.{l}|value.{l}"),
-    hosted(LAYER + "attn.c_attn.bias", "query.{l}|key.{l}|value.{l}"),
-    hosted(LAYER + "attn.c_proj.weight", "mixed.{l}", "residual"),
-    hosted(LAYER + "attn.c_proj.bias", "residual"),
-    hosted(LAYER + "ln_2.weight", "residual"),
-    hosted(LAYER + "ln_2.bias", "residual"),
-    hosted(LAYER + "mlp.c_fc.weight", "residual", "neurons.{l}"),
-    hosted(LAYER + "mlp.c_fc.bias", "neurons.{l}"),
-    hosted(LAYER + "mlp.c_proj.weight", "neurons.{l}", "residual"),
-    hosted(LAYER + "mlp.c_proj.bias", "residual"),
-    hosted("transformer.ln_f.weight", "residual"),
-    hosted("transformer.ln_f.bias", "residual"),
-    hosted("lm_head.weight", "vocabulary", "residual"),
-    dropped(LAYER + "attn.bias"),  # the causal mask, in old checkpoints
-    dropped(LAYER + "attn.masked_bias"),
-)
 
 
-def plan(options: Options) -> Plan:
+def rows(choices: Choices) -> Rows:
+    """The table of GPT-2."""
+    return table(
+        lookup("transformer.wte.weight", "ids", "residual", "rows", choices),
+        lookup("transformer.wpe.weight", "positions", "residual", "positions", choices),
+        norm(LAYER + "ln_1", "residual", bias=True),
+        conv1d(
+            LAYER + "attn.c_attn",
+            "residual",
+            "query.{l}|key.{l}|value.{l}",
+            after=LAYER + "ln_1",
+        ),
+        conv1d(LAYER + "attn.c_proj", "mixed.{l}", "residual"),
+        norm(LAYER + "ln_2", "residual", bias=True),
+        conv1d(LAYER + "mlp.c_fc", "residual", "neurons.{l}", after=LAYER + "ln_2"),
+        conv1d(LAYER + "mlp.c_proj", "neurons.{l}", "residual"),
+        norm("transformer.ln_f", "residual", bias=True, bias_kept=True),
+        linear("lm_head", "residual", VOCABULARY, after="transformer.ln_f"),
+        dropped(LAYER + "attn.bias"),  # the causal mask, in old checkpoints
+        dropped(LAYER + "attn.masked_bias"),
+    )
+
+
+def conv1d(name: str, reads: str, writes: str, *, after: str | None = None) -> Rows:
+    """A linear layer stored (in, out), with a bias."""
+    return linear(name, reads, writes, after=after, bias=True, transposed=True)
+
+
+def plan(options: Options, choices: Choices, architecture: str) -> Plan:
     """The plan of one GPT-2 configuration.
 
     Raises:
         UnsupportedModelError: an option that the plan does not cover.
     """
     options.activation("activation_function")
+    refuse_expansion(choices, MODEL_TYPE)
     layers, width = options.count("n_layer"), options.count("n_embd")
     vocabulary, positions = options.count("vocab_size"), options.count("n_positions")
     heads = options.count("n_head")
@@ -84,28 +97,27 @@ def plan(options: Options) -> Plan:
         raise UnsupportedModelError(
             f"config.json: a width of {width} does not divide into {heads} heads"
         )
-    attention = Attention(heads, heads, width // heads, rotary=False)
-    spaces: dict[str, Space] = {
-        "ids": fixed(vocabulary),
+    scheme = choices.scheme
+    attention = Attention(heads, heads, width // heads, Rotary.NONE, scheme)
+    spaces = {
         "positions": fixed(positions),
-        "residual": permuted("residual", width),
-        "vocabulary": permuted("vocabulary", vocabulary),
+        "residual": residual("residual", width, scheme=scheme, norm=Norm.LAYER),
+        **vocabulary_spaces(vocabulary, choices),
     }
     neurons = options.count("n_inner", default=4 * width)
     for layer in range(layers):
         spaces[f"neurons.{layer}"] = permuted(f"layer {layer} neurons", neurons)
-        spaces |= attention_spaces(layer, attention)
+        spaces |= attention_spaces(str(layer), attention)
     return Plan(
         family=MODEL_TYPE,
+        task="causal-lm",
         prefix="transformer.",
-        layers=layers,
+        counts={"l": range(layers)},
         width=width,
         vocabulary=vocabulary,
         max_positions=positions,
         spaces=spaces,
-        rules=TABLE,
-        embedding="transformer.wte.weight",
-        positions="transformer.wpe.weight",
-        head="lm_head.weight",
-        tied=options.flag("tie_word_embeddings"),
+        rules=rows(choices),
+        output_space=VOCABULARY,
+        ties=ties(options, "lm_head.weight", "transformer.wte.weight"),
     )

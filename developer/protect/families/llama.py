@@ -1,8 +1,6 @@
 """The symmetry plan of LLaMA (`LlamaForCausalLM`).
 
-Grouped queries, rotary positions, RMSNorm, gated feed-forward. RMSNorm weights stay where
-they are and are permuted along, not folded into their readers: the cloud sees their values in
-keyed order.
+Grouped queries, rotary positions, RMSNorm, gated feed-forward.
 """
 
 from __future__ import annotations
@@ -10,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from triparty.common.errors import UnsupportedModelError
-from triparty.developer.protect.options import Options
-from triparty.developer.protect.plans import Plan, Rule, dropped, hosted, on_device
-from triparty.developer.protect.spaces import (
-    Attention,
-    Space,
-    attention_spaces,
-    fixed,
-    permuted,
+from triparty.developer.protect.choices import Choices
+from triparty.developer.protect.families.shared import (
+    expanded,
+    grouped_attention,
+    lookup,
+    ties,
+    vocabulary_spaces,
 )
+from triparty.developer.protect.heads import attention_spaces
+from triparty.developer.protect.options import Options
+from triparty.developer.protect.plans import VOCABULARY, Plan
+from triparty.developer.protect.rules import Rows, dropped, linear, norm, table
+from triparty.developer.protect.spaces import Norm, gated_neurons, residual
 
 MODEL_TYPE = "llama"
-ARCHITECTURE = "LlamaForCausalLM"
+ARCHITECTURES = ("LlamaForCausalLM",)
 
 # Options that the plan covers, with their defaults in `transformers`.
 KNOWN: Mapping[str, Any] = {
@@ -48,36 +49,32 @@ KNOWN: Mapping[str, Any] = {
 }
 
 LAYER = "model.layers.{l}."
-TABLE = (
-    on_device("model.embed_tokens.weight", "ids", "residual"),
-    hosted(LAYER + "input_layernorm.weight", "residual"),
-    hosted(LAYER + "self_attn.q_proj.weight", "query.{l}", "residual"),
-    hosted(LAYER + "self_attn.k_proj.weight", "key.{l}", "residual"),
-    hosted(LAYER + "self_attn.v_proj.weight", "value.{l}", "residual"),
-    hosted(LAYER + "self_attn.o_proj.weight", "residual", "mixed.{l}"),
-    hosted(LAYER + "post_attention_layernorm.weight", "residual"),
-    hosted(LAYER + "mlp.gate_proj.weight", "neurons.{l}", "residual"),
-    hosted(LAYER + "mlp.up_proj.weight", "neurons.{l}", "residual"),
-    hosted(LAYER + "mlp.down_proj.weight", "residual", "neurons.{l}"),
-    hosted("model.norm.weight", "residual"),
-    hosted("lm_head.weight", "vocabulary", "residual"),
-    dropped(LAYER + "self_attn.rotary_emb.inv_freq"),
-    dropped("model.rotary_emb.inv_freq"),
-)
-ATTENTION_BIAS = (
-    hosted(LAYER + "self_attn.q_proj.bias", "query.{l}"),
-    hosted(LAYER + "self_attn.k_proj.bias", "key.{l}"),
-    hosted(LAYER + "self_attn.v_proj.bias", "value.{l}"),
-    hosted(LAYER + "self_attn.o_proj.bias", "residual"),
-)
-MLP_BIAS = (
-    hosted(LAYER + "mlp.gate_proj.bias", "neurons.{l}"),
-    hosted(LAYER + "mlp.up_proj.bias", "neurons.{l}"),
-    hosted(LAYER + "mlp.down_proj.bias", "residual"),
-)
 
 
-def plan(options: Options) -> Plan:
+def rows(options: Options, choices: Choices) -> Rows:
+    """The table of LLaMA."""
+    biased, mlp_biased = options.flag("attention_bias"), options.flag("mlp_bias")
+    first, second = LAYER + "input_layernorm", LAYER + "post_attention_layernorm"
+    attention, mlp = LAYER + "self_attn.", LAYER + "mlp."
+    return table(
+        lookup("model.embed_tokens.weight", "ids", "residual", "rows", choices),
+        norm(first, "residual"),
+        linear(attention + "q_proj", "residual", "query.{l}", after=first, bias=biased),
+        linear(attention + "k_proj", "residual", "key.{l}", after=first, bias=biased),
+        linear(attention + "v_proj", "residual", "value.{l}", after=first, bias=biased),
+        linear(attention + "o_proj", "mixed.{l}", "residual", bias=biased),
+        norm(second, "residual"),
+        linear(mlp + "gate_proj", "residual", "gate.{l}", after=second, bias=mlp_biased),
+        linear(mlp + "up_proj", "residual", "up.{l}", after=second, bias=mlp_biased),
+        linear(mlp + "down_proj", "up.{l}", "residual", bias=mlp_biased),
+        norm("model.norm", "residual"),
+        linear("lm_head", "residual", VOCABULARY, after="model.norm"),
+        dropped(LAYER + "self_attn.rotary_emb.inv_freq"),
+        dropped("model.rotary_emb.inv_freq"),
+    )
+
+
+def plan(options: Options, choices: Choices, architecture: str) -> Plan:
     """The plan of one LLaMA configuration.
 
     Raises:
@@ -87,52 +84,30 @@ def plan(options: Options) -> Plan:
     options.rope()
     layers, width = options.count("num_hidden_layers"), options.count("hidden_size")
     vocabulary = options.count("vocab_size")
+    scheme = choices.scheme
+    spaces = {
+        "residual": residual(
+            "residual", width, scheme=scheme, norm=Norm.RMS, new_size=choices.expand
+        ),
+        **vocabulary_spaces(vocabulary, choices),
+    }
+    attention = grouped_attention(options, width, scheme)
+    neurons = options.count("intermediate_size")
+    for layer in range(layers):
+        gate, up = gated_neurons(f"layer {layer} neurons", neurons, scheme=scheme)
+        spaces |= {f"gate.{layer}": gate, f"up.{layer}": up}
+        spaces |= attention_spaces(str(layer), attention)
     return Plan(
         family=MODEL_TYPE,
+        task="causal-lm",
         prefix="model.",
-        layers=layers,
+        counts={"l": range(layers)},
         width=width,
         vocabulary=vocabulary,
         max_positions=options.count("max_position_embeddings"),
-        spaces=_spaces(layers, width, vocabulary, _attention(options, width), options),
-        rules=_rules(options),
-        embedding="model.embed_tokens.weight",
-        positions=None,
-        head="lm_head.weight",
-        tied=options.flag("tie_word_embeddings"),
+        spaces=spaces,
+        rules=rows(options, choices),
+        output_space=VOCABULARY,
+        ties=ties(options, "lm_head.weight", "model.embed_tokens.weight"),
+        config=expanded(options, choices, width, attention.head_width),
     )
-
-
-def _rules(options: Options) -> tuple[Rule, ...]:
-    return (
-        TABLE
-        + (ATTENTION_BIAS if options.flag("attention_bias") else ())
-        + (MLP_BIAS if options.flag("mlp_bias") else ())
-    )
-
-
-def _attention(options: Options, width: int) -> Attention:
-    heads = options.count("num_attention_heads")
-    groups = options.count("num_key_value_heads", default=heads)
-    head_width = options.count("head_dim", default=max(1, width // heads))
-    if heads % groups or head_width % 2 or width % heads:
-        raise UnsupportedModelError(
-            f"config.json: {heads} heads of width {head_width} in {groups} groups on a width "
-            f"of {width}: heads must divide into groups and pairs, and the width into heads"
-        )
-    return Attention(heads, groups, head_width, rotary=True)
-
-
-def _spaces(
-    layers: int, width: int, vocabulary: int, attention: Attention, options: Options
-) -> dict[str, Space]:
-    neurons = options.count("intermediate_size")
-    spaces = {
-        "ids": fixed(vocabulary),
-        "residual": permuted("residual", width),
-        "vocabulary": permuted("vocabulary", vocabulary),
-    }
-    for layer in range(layers):
-        spaces[f"neurons.{layer}"] = permuted(f"layer {layer} neurons", neurons)
-        spaces |= attention_spaces(layer, attention)
-    return spaces

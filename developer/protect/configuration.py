@@ -1,0 +1,102 @@
+"""The cloud's `config.json` and `generation_config.json`.
+
+With the interface `embeddings`, special tokens stay with the device. With `tokens`, the cloud
+must know after which keyed id an answer ends, and which ones never to say: they are written
+as keyed ids, and what else a generation configuration says is copied from an allow-list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.common.errors import CheckpointError
+from triparty.developer.protect.options import Options
+from triparty.developer.protect.plans import Plan
+
+SPECIAL_IDS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+)
+ID_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
+GENERATION = (
+    "do_sample",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "min_p",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+)
+
+
+def hosted_config(
+    options: Options, plan: Plan, architecture: str, order: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """The `config.json` of the protected model.
+
+    Args:
+        options: of the source.
+        plan: its plan.
+        architecture: class of the protected model.
+        order: (V,) the keyed id of each token id, if the cloud may know special ids.
+    """
+    config = options.kept()
+    config |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    if order is not None:
+        document = options.document
+        config |= {
+            name: keyed(document[name], order) for name in SPECIAL_IDS if name in document
+        }
+    dtype = options.document.get("dtype", options.document.get("torch_dtype"))
+    return {
+        **config,
+        **({"dtype": dtype} if dtype is not None else {}),
+        "model_type": plan.family,
+        "architectures": [architecture],
+        "tie_word_embeddings": False,
+        **plan.config,
+    }
+
+
+def hosted_generation(document: Mapping[str, Any], order: NDArray[np.int64]) -> dict[str, Any]:
+    """The `generation_config.json` of a model that takes keyed ids.
+
+    Args:
+        document: the source's, or nothing.
+        order: (V,) the keyed id of each token id.
+    """
+    ids = {name: keyed(document[name], order) for name in SPECIAL_IDS if name in document}
+    lists = {name: keyed(document[name], order) for name in ID_LISTS if name in document}
+    return {name: document[name] for name in GENERATION if name in document} | ids | lists
+
+
+def keyed(value: object, order: NDArray[np.int64]) -> Any:
+    """Token ids, alone or in (nested) lists, as keyed ids.
+
+    Ids that the table has no row of (-1, a padding token beside the table) mean nothing to
+    the model and become null, or are left out of their list.
+
+    Raises:
+        CheckpointError: something that is no token id.
+    """
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [one for one in (keyed(each, order) for each in value) if one is not None]
+    if type(value) is not int:
+        raise CheckpointError(f"config: expected a token id or a list of them, got {value!r}")
+    return int(order[value]) if 0 <= value < len(order) else None
