@@ -154,7 +154,8 @@ def packed_attention(
     for span, queries, new_keys, new_values in parts:
         reach = span.reach(sliding_window)
         keys, values = span.cache.layers[index].update(new_keys, new_values)
-        keys, values = keys[:, :, reach.first :], values[:, :, reach.first :]
+        if reach.first:
+            keys, values = keys[:, :, reach.first :], values[:, :, reach.first :]
         outputs.append(attend(queries, keys, values, mask=reach.mask, scale=scale))
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
     return output.transpose(1, 2).contiguous(), None
