@@ -4,7 +4,8 @@ transformers' `DynamicLayer` concatenates, so that every step copies the whole c
 `GrowingLayer` writes into a buffer that doubles when it is full: a step copies its own rows,
 and growing to `n` rows copies less than `2 n` rows in all.
 
-Shapes are those of transformers: (1, H, T, d), `H` key/value heads of width `d`.
+Shapes are those of transformers: (1, H, T, d), `H` key/value heads of width `d`, which may
+differ between keys and values (DeepSeek's latent attention).
 """
 
 from __future__ import annotations

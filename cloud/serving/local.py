@@ -32,6 +32,7 @@ class LocalEngine:
         self._model = model
         self._body = model.base_model
         self._head = head
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._layers: int = config.num_hidden_layers
         self._caches: dict[str, SessionCache] = {}
         self._info = ModelInfo(
@@ -119,11 +120,18 @@ class LocalEngine:
             if work.reply is not None and work.reply.kind is not ReplyKind.HIDDEN
         ]
         row_of = {at: row for row, at in enumerate(wanted)}
-        logits = self._head(hidden[wanted]).float() if wanted else hidden
+        logits = self._logits(hidden[wanted]) if wanted else hidden
         return [
             _reply(work.reply, hidden[at], logits[row_of.get(at, 0)])
             for at, work in enumerate(batch)
         ]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits (B, V), float32, bounded where the family bounds them."""
+        logits: torch.Tensor = self._head(hidden)
+        if self._softcap is not None:
+            logits = self._softcap * torch.tanh(logits / self._softcap)
+        return logits.float()
 
 
 def _reply(reply: Reply | None, hidden: torch.Tensor, logits: torch.Tensor) -> Arrays:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +17,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
     DynamicCache,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
-    LlamaForCausalLM,
+    MistralConfig,
+    MixtralConfig,
+    PreTrainedConfig,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
 )
 
 from triparty.cloud.serving.engine import Arrays, ModelInfo, Work
@@ -62,17 +72,28 @@ class Reference:
         self.embeddings = embeddings
 
     @classmethod
-    def of(cls, folder: Path) -> Reference:
-        is_gpt2 = "gpt2" in (folder / "config.json").read_text()
-        model = (GPT2LMHeadModel if is_gpt2 else LlamaForCausalLM).from_pretrained(folder)
-        embedding = model.get_input_embeddings()
-        assert isinstance(embedding, torch.nn.Embedding)
-        return cls(model, embedding.weight.detach().numpy())
+    def of(cls, folder: Path, *, dtype: torch.dtype = torch.float32) -> Reference:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
+        )
+        ids = torch.arange(model.config.vocab_size)
+        with torch.inference_mode():  # called, not read: Gemma scales what it looks up
+            return cls(model, model.get_input_embeddings()(ids).float().numpy())
 
     def logits(self, rows: Rows) -> Rows:
         """Logits (T, V) of rows run at once."""
-        with torch.inference_mode():
-            return np.asarray(self.model(inputs_embeds=torch.tensor(rows)[None]).logits[0])
+        return self.run(rows)[1]
+
+    def run(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Hidden states (T, D) and logits (T, V) of rows run at once, in the model's dtype."""
+        embeds = torch.tensor(rows, dtype=self.model.dtype)[None]
+        states: list[torch.Tensor] = []
+        body = self.model.base_model
+        hook = body.register_forward_hook(lambda _, __, out: states.append(out[0][0]))
+        with torch.inference_mode(), hook:
+            cache = DynamicCache(config=self.model.config)
+            output = self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+        return states[0].numpy(), output.logits[0].numpy()
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """The next `count` ids, one cached step each."""
@@ -87,59 +108,127 @@ class Reference:
 
 
 def _randomise(model: PreTrainedModel, seed: int) -> None:
-    """Norm weights and biases too: those that are 1 and 0 hide mistakes."""
+    """Norm weights, biases and routers' corrections too: 1 and 0 hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        is_norm = "norm" in name or ".ln_" in name
-        parameter.data = 1 + 0.3 * noise if is_norm and "weight" in name else 0.3 * noise
+    norm = 0 if "gemma" in model.config.model_type else 1  # Gemma's norms add the 1 themselves
+    for name, tensor in model.state_dict().items():
+        noise = 0.3 * torch.randn(tensor.shape, generator=generator)
+        is_norm = ("norm" in name or ".ln_" in name) and "weight" in name
+        tensor.copy_(norm + noise if is_norm else noise)
 
 
-def _tiny_llama() -> PreTrainedModel:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=61,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=300,
-            attention_bias=True,
-            mlp_bias=True,
-            tie_word_embeddings=False,
-        )
-    )
+_SMALL: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 300,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+_ROPES = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
 
-
-def _tiny_gpt2() -> PreTrainedModel:
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=53,
-            n_embd=32,
-            n_layer=3,
-            n_head=4,
-            n_positions=300,
-            scale_attn_by_inverse_layer_idx=True,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    )
-
-
-_TINY = {"llama": _tiny_llama, "gpt2": _tiny_gpt2}
+_TINY: dict[str, PreTrainedConfig] = {
+    "gpt2": GPT2Config(
+        vocab_size=53,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=300,
+        scale_attn_by_inverse_layer_idx=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+    "llama": LlamaConfig(**_SMALL, attention_bias=True, mlp_bias=True),
+    "mistral": MistralConfig(**_SMALL, head_dim=12, sliding_window=11),
+    "qwen2": Qwen2Config(
+        **_SMALL | {"num_hidden_layers": 3, "tie_word_embeddings": True},
+        use_sliding_window=True,
+        sliding_window=9,
+        max_window_layers=1,
+    ),
+    "qwen3": Qwen3Config(
+        **_SMALL | {"num_hidden_layers": 3},
+        head_dim=12,
+        attention_bias=True,
+        use_sliding_window=True,
+        sliding_window=20,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "gemma": GemmaConfig(
+        **_SMALL | {"num_key_value_heads": 1, "tie_word_embeddings": True}, head_dim=12
+    ),
+    "gemma2": Gemma2Config(
+        **_SMALL | {"num_hidden_layers": 4, "tie_word_embeddings": True},
+        head_dim=12,
+        query_pre_attn_scalar=20,
+        sliding_window=7,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
+    "gemma3_text": Gemma3TextConfig(
+        **_SMALL | {"num_hidden_layers": 3},
+        head_dim=12,
+        query_pre_attn_scalar=20,
+        sliding_window=8,
+        sliding_window_pattern=3,
+        rope_parameters=_ROPES,
+        final_logit_softcapping=4.0,
+    ),
+    "mixtral": MixtralConfig(
+        **_SMALL, sliding_window=13, num_local_experts=5, num_experts_per_tok=2
+    ),
+    "deepseek_v3": DeepseekV3Config(
+        **_SMALL | {"num_hidden_layers": 3, "num_key_value_heads": 4},
+        attention_bias=True,
+        q_lora_rank=20,
+        kv_lora_rank=16,
+        qk_nope_head_dim=10,
+        qk_rope_head_dim=6,
+        v_head_dim=14,
+        moe_intermediate_size=16,
+        n_routed_experts=8,
+        n_shared_experts=2,
+        num_experts_per_tok=3,
+        n_group=4,
+        topk_group=2,
+        first_k_dense_replace=1,
+    ),
+}
+"""A tiny model of each family, with what is special to it: windows, bounds, experts."""
 
 
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoint folders of a tiny llama (grouped heads) and a tiny gpt2, random weights."""
+    """Checkpoint folders of the tiny models, random weights."""
     folders = {}
-    for seed, (family, make) in enumerate(_TINY.items()):
-        model = make()
+    for seed, (family, config) in enumerate(_TINY.items()):
+        model = AutoModelForCausalLM.from_config(config)
         _randomise(model, seed)
         folders[family] = tmp_path_factory.mktemp(family)
         model.save_pretrained(folders[family])
     return folders
+
+
+@pytest.fixture
+def copy_with(tmp_path: Path) -> Callable[..., Path]:
+    """Copies a folder, with other values of configuration keys; None removes a key."""
+
+    def copy(folder: Path, **changes: Any) -> Path:
+        target = tmp_path / "model"
+        shutil.copytree(folder, target)
+        path = target / "config.json"
+        config = json.loads(path.read_text()) | changes
+        kept = {key: value for key, value in config.items() if value is not None}
+        path.write_text(json.dumps(kept))
+        return target
+
+    return copy
 
 
 @pytest.fixture(params=sorted(_TINY))
@@ -155,7 +244,7 @@ def reference(tiny_folder: Path) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def reference_of() -> Callable[[Path], Reference]:
+def reference_of() -> Callable[..., Reference]:
     return Reference.of
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig
 
+from triparty.cloud.serving.families import FAMILIES, experts_implementation
 from triparty.cloud.serving.loading import load_model
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
@@ -62,6 +67,115 @@ def test_options_that_are_not_served_are_refused(
     edit_config(folder, **changes)
     with pytest.raises(UnsupportedModelError, match=word):
         load_model(folder, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "word"),
+    [
+        ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gpt2", {"add_cross_attention": True}, "add_cross_attention"),
+        (
+            "gemma3_text",
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "dynamic", "factor": 2.0},
+                    "sliding_attention": {"rope_type": "default"},
+                }
+            },
+            "dynamic",
+        ),
+        ("qwen2", {"layer_types": ["chunked_attention"] * 3}, "chunked_attention"),
+        ("mixtral", {"per_layer_config": {"0": {"sliding_window": 1}}}, "per_layer_config"),
+    ],
+)
+def test_options_of_a_family_that_are_not_served_are_refused(
+    tiny_folders: dict[str, Path],
+    copy_with: Callable[..., Path],
+    family: str,
+    changes: dict[str, Any],
+    word: str,
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=word):
+        load_model(copy_with(tiny_folders[family], **changes), device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "word"),
+    [
+        ("mistral", {"sliding_window": 0}, "sliding_window"),
+        ("gemma2", {"sliding_window": -3}, "sliding_window"),
+        ("qwen2", {"use_sliding_window": False}, "no sliding_window"),
+        ("qwen3", {"layer_types": ["full_attention"]}, "layer_types"),
+        ("gemma2", {"attn_logit_softcapping": 0.0}, "attn_logit_softcapping"),
+        ("gemma2", {"final_logit_softcapping": -1.0}, "final_logit_softcapping"),
+        ("gemma3_text", {"final_logit_softcapping": float("nan")}, "final_logit_softcapping"),
+        ("gemma2", {"num_hidden_layers": 10**9, "layer_types": None}, "layers"),
+        ("llama", {"pad_token_id": 10**6}, "not valid"),
+        ("deepseek_v3", {"n_group": 3}, "does not run"),
+        ("mixtral", {"num_experts_per_tok": 6}, "does not run"),
+        ("mistral", {"num_attention_heads": "4"}, "not valid"),
+    ],
+)
+def test_a_senseless_option_of_a_family_is_refused(
+    tiny_folders: dict[str, Path],
+    copy_with: Callable[..., Path],
+    family: str,
+    changes: dict[str, Any],
+    word: str,
+) -> None:
+    with pytest.raises(CheckpointError, match=word):
+        load_model(copy_with(tiny_folders[family], **changes), device=CPU)
+
+
+def test_older_keys_of_gemma3_are_read(
+    tiny_folders: dict[str, Path], copy_with: Callable[..., Path]
+) -> None:
+    folder = copy_with(
+        tiny_folders["gemma3_text"],
+        layer_types=None,
+        _sliding_window_pattern=None,
+        rope_parameters=None,
+        sliding_window_pattern=2,
+        rope_theta=7e5,
+        rope_local_base_freq=2e4,
+        rope_scaling={"rope_type": "linear", "factor": 8.0},
+    )
+    config = load_model(folder, device=CPU).config
+    assert config.layer_types == ["sliding_attention", "full_attention", "sliding_attention"]
+    full, sliding = (
+        config.rope_parameters[f"{kind}_attention"] for kind in ("full", "sliding")
+    )
+    assert (full["rope_theta"], full["rope_type"], full["factor"]) == (7e5, "linear", 8.0)
+    assert (sliding["rope_theta"], sliding["rope_type"]) == (2e4, "default")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "changes", "implementation"),
+    [
+        (torch.bfloat16, {}, "grouped_mm"),
+        (torch.float16, {}, "grouped_mm"),
+        (torch.float32, {}, "eager"),
+        (torch.bfloat16, {"intermediate_size": 20}, "eager"),
+        (torch.bfloat16, {"hidden_size": 36}, "eager"),
+    ],
+)
+def test_experts_run_in_one_kernel_where_it_takes_them(
+    dtype: torch.dtype, changes: dict[str, int], implementation: str
+) -> None:
+    config = MixtralConfig(**{"hidden_size": 32, "intermediate_size": 48} | changes)
+    config.dtype = dtype
+    experts = FAMILIES["mixtral"].experts
+    assert experts_implementation(config, experts) == implementation
+
+
+def test_the_hub_is_off() -> None:
+    code = (
+        "import triparty.cloud.serving.local; from huggingface_hub import constants; "
+        "raise SystemExit(not constants.HF_HUB_OFFLINE)"
+    )
+    environment = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["extra.bin", "model.pt", "weights.pkl", "modeling_x.py"])
