@@ -13,7 +13,7 @@ from typing import Any
 from triparty.common.errors import CheckpointError, FormatVersionError
 
 TYPE = "triparty-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 TRANSPORTS = ("float32", "float16", "bfloat16")
 REPLIES = ("hidden", "logits", "topk", "id")
@@ -174,8 +174,11 @@ class DeviceInfo:
                 f"device.json has format version {version}; this triparty reads up to "
                 f"{FORMAT_VERSION}: update it"
             )
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version < 1:
             raise CheckpointError(f"device.json: unknown format version {version!r}")
+        if version == 1:  # language models alone
+            document |= {"task": "causal-lm", "segments": 0, "image": None}
+            document["outputs"] = document.get("vocabulary")
         return cls(**_members(document))
 
 

@@ -146,7 +146,7 @@ class Bundle:
         """The bit patterns of what is added up."""
         if "rows" not in self._tables:
             what = "keyed ids" if self.info.interface == TOKENS else "images"
-            raise RequestError(f"this bundle has no rows: its model takes {what}")
+            raise RequestError(f"this bundle has no rows: send {what}")
         self._check(ids, start)
         taken = [self._tables["rows"][ids]]
         if "types" in self._tables:

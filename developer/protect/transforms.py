@@ -167,10 +167,8 @@ class Dense:
     def apply(self, values: Floats, axis: int) -> Floats:
         """`values` with one axis multiplied by M."""
         matrix = self.matrix.astype(values.dtype, copy=False)
-        if axis == values.ndim - 1:
-            last: Floats = values @ matrix
-            return last
-        return np.moveaxis(np.moveaxis(values, axis, -1) @ matrix, -1, axis)
+        with np.errstate(invalid="ignore", over="ignore"):  # found by who knows the tensor
+            return np.moveaxis(np.moveaxis(values, axis, -1) @ matrix, -1, axis)
 
     def runs(self, limit: int) -> Iterator[Run]:
         """All in one: every new coordinate is made of all old ones."""

@@ -25,11 +25,15 @@ from triparty.common.wire import DType, float32_to_bfloat16
 
 INFO = DeviceInfo(
     family="gpt2",
+    task="causal-lm",
     interface="embeddings",
     width=4,
     vocabulary=5,
+    outputs=5,
     max_positions=6,
     positions=True,
+    segments=0,
+    image=None,
     dtype="float32",
     transport="float32",
     bos_id=0,
@@ -210,7 +214,7 @@ def test_description_survives_its_file() -> None:
         ({"width": 0}, "positive"),
         ({"width": True}, "width"),
         ({"epoch": 2**31}, "32-bit"),
-        ({"dtype": "float64"}, "float64"),
+        ({"transport": "float64"}, "float64"),
         ({"transport": None}, "transport"),
         ({"interface": "weights"}, "embeddings and tokens"),
         ({"interface": "tokens"}, "neither replies nor positions"),
@@ -235,12 +239,19 @@ def test_descriptions_that_make_no_sense_are_refused(
 
 
 def test_descriptions_of_the_future_are_named_as_such() -> None:
-    document = {**json.loads(INFO.to_json()), "format_version": 2, "new": 1}
+    document = {**json.loads(INFO.to_json()), "format_version": 3, "new": 1}
     with pytest.raises(FormatVersionError, match="update"):
         DeviceInfo.from_json(json.dumps(document).encode())
     for data in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000):
         with pytest.raises(CheckpointError):
             DeviceInfo.from_json(data)
+
+
+def test_descriptions_of_the_first_version_are_of_language_models() -> None:
+    document = {**json.loads(INFO.to_json()), "format_version": 1}
+    for name in ("task", "outputs", "segments", "image"):
+        del document[name]
+    assert DeviceInfo.from_json(json.dumps(document).encode()) == INFO
 
 
 def test_keying_needs_no_torch() -> None:

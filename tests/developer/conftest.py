@@ -93,12 +93,11 @@ def make_model(tmp_path: Path) -> MakeModel:
 @pytest.fixture(scope="session")
 def protected_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A protected tiny model; tests take a copy."""
-    from triparty.developer.protect import Choices, protect
+    from triparty.developer.protect import protect
 
     folder = tmp_path_factory.mktemp("protected-once")
     save_model(folder / "source", "llama", dtype="float32", shard="1GB")
-    choices = Choices("permutation", "embeddings")
-    protect(str(folder / "source"), folder / "out", choices=choices)
+    protect(str(folder / "source"), folder / "out")
     return folder / "out"
 
 

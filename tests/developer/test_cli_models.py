@@ -97,7 +97,7 @@ def test_verify_answers_a_prompt_as_generate_does(source: Path, tmp_path: Path) 
 def test_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     said = run("protect", source, tmp_path / "out", "--dry-run").stdout
-    assert "neurons.{l} x residual" in said
+    assert "gate.{l} x residual" in said
     assert "Nothing was written" in said
     found = json.loads(run("protect", source, tmp_path / "out", "--dry-run", "--json").stdout)
     assert found["written"] is False
@@ -114,8 +114,8 @@ def test_seed_is_warned_about(source: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_exist_is_named(source: Path, tmp_path: Path) -> None:
     for words, named in (
-        (("protect", source, tmp_path / "out", "--scheme", "orthogonal"), "permutation"),
-        (("protect", source, tmp_path / "out", "--interface", "tokens"), "embeddings"),
+        (("protect", source, tmp_path / "out", "--scheme", "diagonal"), "permutation, orthogonal"),
+        (("protect", source, tmp_path / "out", "--interface", "rows"), "embeddings, tokens"),
         (("audit", source, tmp_path, "--levels", "K0"), "sorted-rows"),
         (("audit", source, tmp_path, "--levels", "K7"), "K0 to K4"),
     ):

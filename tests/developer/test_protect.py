@@ -70,6 +70,9 @@ def test_the_key_says_what_it_is_of(make_model: Any, tmp_path: Path) -> None:
         "family": "gpt2",
         "scheme": "permutation",
         "interface": "embeddings",
+        "norms": "fold",
+        "expand": None,
+        "head_scales": False,
         "epoch": 3,
         "derivation_version": 1,
         "reproducible_seed": False,
@@ -244,20 +247,24 @@ def test_options_without_a_plan_are_refused(
 @pytest.mark.parametrize(
     ("choices", "named"),
     [
-        ({"scheme": "orthogonal"}, "permutation"),
-        ({"interface": "tokens"}, "embeddings"),
+        ({"scheme": "diagonal"}, "permutation, orthogonal"),
+        ({"interface": "weights"}, "embeddings, tokens"),
+        ({"norms": "drop"}, "fold, keep"),
         ({"epoch": 0}, "epoch"),
+        ({"scheme": "orthogonal", "norms": "keep"}, "'fold'"),
+        ({"expand": 32}, "orthogonal"),
+        ({"interface": "tokens", "head_scales": True}, "embeddings"),
     ],
 )
 def test_choices_that_do_not_exist_are_refused(choices: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
-        Choices(**choices)
+        Choices.of(**choices)
 
 
-def test_quantised_and_wide_weights_are_refused(make_model: Any, tmp_path: Path) -> None:
+def test_quantised_weights_are_refused(make_model: Any, tmp_path: Path) -> None:
     source = make_model("llama")
-    resave(source, lambda t: {n: a.astype(np.float64) for n, a in t.items()})
-    with pytest.raises(UnsupportedModelError, match="F64"):
+    resave(source, lambda t: {n: a.astype(np.int8) for n, a in t.items()})
+    with pytest.raises(UnsupportedModelError, match="I8.*then quantise"):
         protect(str(source), tmp_path / "out")
 
 

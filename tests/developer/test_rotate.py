@@ -164,7 +164,7 @@ def test_a_damaged_key_description_is_named(
     with pytest.raises(StateError, match=r"key\.json is damaged"):
         rotated(publisher, source="somewhere")
     (protected / "secrets" / "key.json").unlink()
-    with pytest.raises(StateError, match=r"key\.json is gone: protect the model anew"):
+    with pytest.raises(StateError, match=r"key\.json is gone: restore it"):
         rotated(publisher)
 
 

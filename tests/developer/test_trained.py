@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from triparty.common.keying import Bundle
-from triparty.developer.protect import protect
+from triparty.developer.answers import task_of
+from triparty.developer.answers.causal import Texts
+from triparty.developer.protect import Choices, protect
 from triparty.developer.stock import load_model, load_tokenizer
 from triparty.developer.verify import (
     Comparison,
     original_greedy,
-    original_logits,
     protected_greedy,
 )
 
@@ -21,13 +22,22 @@ PROMPTS = {"stories260K": "Once upon a time", "gpt2-capp": "<SOS> geometry_prism
 TOKENS = 200
 
 
-@pytest.fixture(scope="module", params=sorted(PROMPTS))
+CASES = [
+    (model, scheme, interface)
+    for model in sorted(PROMPTS)
+    for scheme in ("permutation", "orthogonal")
+    for interface in ("embeddings", "tokens")
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=", ".join)
 def trained(
     request: pytest.FixtureRequest, test_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    source = test_data / "models" / request.param
+    model, scheme, interface = request.param
+    source = test_data / "models" / model
     out = tmp_path_factory.mktemp("protected") / "out"
-    protect(str(source), out)
+    protect(str(source), out, choices=Choices.of(scheme=scheme, interface=interface))
     return source, out
 
 
@@ -40,9 +50,10 @@ def test_200_greedy_tokens_equal_stock_generate(trained: tuple[Path, Path]) -> N
     assert len(expected) == TOKENS
 
 
-def test_top1_agreement_is_complete(trained: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("samples", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_top1_agreement_is_complete(samples: int, trained: tuple[Path, Path]) -> None:
     source, out = trained
-    agreement = Comparison(str(source), out).agreement(2000, rng=np.random.default_rng(1))
+    agreement = Comparison(str(source), out).agreement(samples, rng=np.random.default_rng(1))
     assert agreement.top1_agreement == 1.0
     assert agreement.max_relative_error <= 1e-5
     assert agreement.greedy_identical
@@ -58,9 +69,9 @@ def test_without_keys_agreement_is_chance(trained: tuple[Path, Path]) -> None:
     ids = np.random.default_rng(2).integers(0, vocabulary, (16, 32))
     with torch.inference_mode():
         plain_rows = original.get_input_embeddings()(torch.from_numpy(ids))
-        with_rows = hosted(inputs_embeds=plain_rows).logits.argmax(-1).numpy()
-        with_ids = hosted(input_ids=torch.from_numpy(ids)).logits.argmax(-1).numpy()
-    right = original_logits(original, ids).argmax(-1)
+        with_rows = hosted(inputs_embeds=plain_rows).logits.argmax(-1).numpy().reshape(-1)
+        with_ids = hosted(input_ids=torch.from_numpy(ids)).logits.argmax(-1).numpy().reshape(-1)
+    right = task_of("causal-lm").original(original, Texts.unpadded(ids)).argmax(-1)
     # Chance is 1/V for uniform answers; one key in V carries a model's favourite token to
     # itself, and then its share of the answers agrees.
     assert (with_rows == right).mean() < 0.5
@@ -70,7 +81,8 @@ def test_without_keys_agreement_is_chance(trained: tuple[Path, Path]) -> None:
 def test_a_wrong_bundle_reads_nothing(trained: tuple[Path, Path], tmp_path: Path) -> None:
     source, out = trained
     other = tmp_path / "other"
-    protect(str(source), other)
+    interface = Bundle.open(out / "device").info.interface
+    protect(str(source), other, choices=Choices.of(interface=interface))
     (other / "model").rename(tmp_path / "unused")
     (other / "model").symlink_to(out / "model")
     agreement = Comparison(str(source), other).agreement(500, rng=np.random.default_rng(1))

@@ -96,11 +96,15 @@ def bundle(tmp_path: Path) -> Bundle:
     save_file({"order": order}, tmp_path / "head.safetensors")
     info = DeviceInfo(
         family="llama",
+        task="causal-lm",
         interface="embeddings",
         width=D,
         vocabulary=V,
+        outputs=V,
         max_positions=POSITIONS,
         positions=False,
+        segments=0,
+        image=None,
         dtype="float32",
         transport="float32",
         bos_id=None,

@@ -45,11 +45,15 @@ def write_protected(out: Path, *, epoch: int) -> Path:
     )
     info = DeviceInfo(
         family="llama",
+        task="causal-lm",
         interface="embeddings",
         width=D,
         vocabulary=V,
+        outputs=V,
         max_positions=8,
         positions=False,
+        segments=0,
+        image=None,
         dtype="float32",
         transport="float32",
         bos_id=None,
