@@ -264,7 +264,7 @@ def test_choices_that_do_not_exist_are_refused(choices: dict[str, Any], named: s
 def test_quantised_weights_are_refused(make_model: Any, tmp_path: Path) -> None:
     source = make_model("llama")
     resave(source, lambda t: {n: a.astype(np.int8) for n, a in t.items()})
-    with pytest.raises(UnsupportedModelError, match="I8.*then quantise"):
+    with pytest.raises(UnsupportedModelError, match=r"I8.*then quantise"):
         protect(str(source), tmp_path / "out")
 
 
