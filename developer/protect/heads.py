@@ -28,8 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.developer.protect.keys import Keys
-from triparty.developer.protect.spaces import Scheme, Space, invertible, scales
+from triparty.developer.protect.spaces import Offset, Scheme, Space, invertible, scales
 from triparty.developer.protect.transforms import Dense, Monomial, Transform, side_by_side
+
+OFFSET = 0.25
+"""Standard deviation of offsets: small beside activations, so that 16 bits suffice."""
 
 
 class Rotary(Enum):
@@ -99,6 +102,32 @@ def attention_spaces(name: str, shape: Attention) -> Mapping[str, Space]:
             f"key norm.{name}": space(shape.head_width, lambda key: key.norm(-1)),
         }
     return spaces
+
+
+def attention_offsets(name: str, shape: Attention) -> Mapping[str, Offset]:
+    """Secret offsets of the biases of a layer whose projections all have one.
+
+    A bias of the keys shifts all scores of a query alike where heads carry no positions, so
+    that softmax does not see it. A bias of the values reaches every row with total weight
+    one, so that the output's bias can take it back. Under the scheme `permutation`, which
+    adds no numbers, there are none.
+    """
+    if shape.scheme is Scheme.PERMUTATION:
+        return {}
+    width = shape.value_width or shape.head_width
+
+    def to_heads(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        of_groups = vector.reshape(shape.groups, width)
+        return of_groups.repeat(shape.heads // shape.groups, axis=0).reshape(-1)
+
+    def normal(label: str, size: int) -> Callable[[Keys], NDArray[np.float64]]:
+        return lambda keys: OFFSET * keys.normal(f"layer {name} {label} offset", (size,))
+
+    values = Offset(normal("values", shape.groups * width), f"mixed.{name}", to_heads)
+    if shape.rotary is not Rotary.NONE:
+        return {f"value.{name}": values}
+    keys = Offset(normal("keys", shape.groups * shape.head_width))
+    return {f"key.{name}": keys, f"value.{name}": values}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from triparty.common.deviceinfo import ImageInfo
 from triparty.common.errors import CheckpointError, UnknownTensorError
 from triparty.common.tensorfile import TensorEntry
 from triparty.developer.protect.rules import Axis, Experts, Fate, NormRule, Rule
-from triparty.developer.protect.spaces import Space
+from triparty.developer.protect.spaces import Offset, Space
 
 VOCABULARY = "vocabulary"
 """The space of token ids that leave the device keyed, and of a language model's answers."""
@@ -44,6 +44,7 @@ class Plan:
         spaces: every space by name.
         rules: the table.
         output_space: the space of the answer: what the device has to undo.
+        offsets: spaces whose biases get a secret offset; see `heads.attention_offsets`.
         ties: the tensor that stands in for another one that the checkpoint lacks.
         config: what the protected `config.json` says otherwise.
         image: the images that the model takes, if it takes any.
@@ -59,6 +60,7 @@ class Plan:
     spaces: Mapping[str, Space]
     rules: tuple[Rule, ...]
     output_space: str
+    offsets: Mapping[str, Offset] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     image: ImageInfo | None = None

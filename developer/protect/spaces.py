@@ -57,6 +57,22 @@ class Space:
     draw: Callable[[Keys], Transform]
 
 
+@dataclass(frozen=True)
+class Offset:
+    """A secret vector that is added to a bias, where that changes no answer.
+
+    Attributes:
+        draw: the vector under some keys, a number per old coordinate of the space.
+        read_as: the space as its reader sees it, whose bias takes the vector back; None
+            where nothing has to.
+        seen: the vector per old coordinate of that space.
+    """
+
+    draw: Callable[[Keys], NDArray[np.float64]]
+    read_as: str | None = None
+    seen: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda vector: vector
+
+
 def fixed(size: int) -> Space:
     """A space that keeps its order: token ids and positions on the device."""
     return Space(size, lambda keys: Monomial.identity(size))

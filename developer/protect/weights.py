@@ -123,7 +123,7 @@ class Weights:
             matter,
             factor=rounded(rule.factor, dtype) if rule.device_name else rule.factor,
             scale=tuple(self._fold_scale(rule, axis) for axis in rule.axes),
-            plus=self._fold_bias(rule),
+            plus=_sum(self._fold_bias(rule), self._offset(rule), self._taken_back(rule)),
         )
         axes = [self.transform(axis) for axis in rule.axes]
         return Made(self._entry(rule), lambda: rekeyed(matter, axes))
@@ -161,6 +161,34 @@ class Weights:
         read = [axis.role for axis in weight.axes].index(Role.READS)
         return rule.factor * _product(bits, dtype, beta, axis=read)
 
+    def _offset(self, rule: Rule) -> NDArray[np.float64] | None:
+        """The secret offsets of a bias, for each of the spaces that it writes."""
+        spaces = [space for axis in rule.axes for space in axis.space.split("|")]
+        offsets = self._plan.offsets
+        if not rule.pattern.endswith(".bias") or not set(spaces) & set(offsets):
+            return None
+        return np.concatenate(
+            [
+                offsets[space].draw(self._keys)
+                if space in offsets
+                else np.zeros(self._plan.spaces[space].size)
+                for space in spaces
+            ]
+        )
+
+    def _taken_back(self, rule: Rule) -> NDArray[np.float64] | None:
+        """What a bias takes back of the offsets in what its layer reads."""
+        weight = self._plan.tensors.get(rule.pattern.removesuffix("bias") + "weight")
+        if weight is None or not rule.pattern.endswith(".bias"):
+            return None
+        read = [axis.role for axis in weight.axes].index(Role.READS) if weight.axes[1:] else 0
+        for offset in self._plan.offsets.values():
+            if offset.read_as == weight.axes[read].space:
+                dtype, bits = self._bits(weight.pattern)
+                seen = offset.seen(offset.draw(self._keys))
+                return -rule.factor * _product(bits, dtype, seen, axis=read)
+        return None
+
     def _norm(self, rule: NormRule) -> Made:
         """The weights or the bias of a norm."""
         entry = self._entry(rule)
@@ -193,6 +221,11 @@ class Weights:
             )
         divided = np.divide(beta, gamma, out=np.zeros_like(beta), where=gamma != 0)
         return self.transform(rule.axes[0]).apply(divided, 0).astype(np.float64)
+
+
+def _sum(*parts: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    given = [part for part in parts if part is not None]
+    return sum(given[1:], start=given[0]) if given else None
 
 
 def rounded(value: float, dtype: str) -> float:

@@ -4,8 +4,7 @@ Learned positions, LayerNorm, fused attention weights, `Conv1D` (in, out). Posit
 on the device, keyed; the cloud hosts zeros and adds those. With the interface `tokens` the
 cloud has to add them itself and hosts them keyed: whoever knows the original positions can
 read the residual's key off them. The last norm's bias has no reader with a bias to go into and
-stays with the norm. The bias of the keys could be anything (it shifts all scores of a query
-alike); it is keyed.
+stays with the norm.
 """
 
 from __future__ import annotations
@@ -21,11 +20,16 @@ from triparty.developer.protect.families.shared import (
     ties,
     vocabulary_spaces,
 )
-from triparty.developer.protect.heads import Attention, Rotary, attention_spaces
+from triparty.developer.protect.heads import (
+    Attention,
+    Rotary,
+    attention_offsets,
+    attention_spaces,
+)
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import VOCABULARY, Plan
 from triparty.developer.protect.rules import Rows, dropped, linear, norm, table
-from triparty.developer.protect.spaces import Norm, fixed, permuted, residual
+from triparty.developer.protect.spaces import Norm, Offset, fixed, permuted, residual
 
 MODEL_TYPE = "gpt2"
 ARCHITECTURES = ("GPT2LMHeadModel",)
@@ -105,9 +109,11 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         **vocabulary_spaces(vocabulary, choices),
     }
     neurons = options.count("n_inner", default=4 * width)
+    offsets: dict[str, Offset] = {}
     for layer in range(layers):
         spaces[f"neurons.{layer}"] = permuted(f"layer {layer} neurons", neurons)
         spaces |= attention_spaces(str(layer), attention)
+        offsets |= attention_offsets(str(layer), attention)
     return Plan(
         family=MODEL_TYPE,
         task="causal-lm",
@@ -119,5 +125,6 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         spaces=spaces,
         rules=rows(choices),
         output_space=VOCABULARY,
+        offsets=offsets,
         ties=ties(options, "lm_head.weight", "transformer.wte.weight"),
     )

@@ -16,11 +16,11 @@ from triparty.developer.protect.families.shared import (
     ties,
     vocabulary_spaces,
 )
-from triparty.developer.protect.heads import attention_spaces
+from triparty.developer.protect.heads import attention_offsets, attention_spaces
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import VOCABULARY, Plan
 from triparty.developer.protect.rules import Rows, dropped, linear, norm, table
-from triparty.developer.protect.spaces import Norm, gated_neurons, residual
+from triparty.developer.protect.spaces import Norm, Offset, gated_neurons, residual
 
 MODEL_TYPE = "llama"
 ARCHITECTURES = ("LlamaForCausalLM",)
@@ -93,10 +93,13 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
     }
     attention = grouped_attention(options, width, scheme)
     neurons = options.count("intermediate_size")
+    offsets: dict[str, Offset] = {}
     for layer in range(layers):
         gate, up = gated_neurons(f"layer {layer} neurons", neurons, scheme=scheme)
         spaces |= {f"gate.{layer}": gate, f"up.{layer}": up}
         spaces |= attention_spaces(str(layer), attention)
+        if options.flag("attention_bias"):
+            offsets |= attention_offsets(str(layer), attention)
     return Plan(
         family=MODEL_TYPE,
         task="causal-lm",
@@ -108,6 +111,7 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         spaces=spaces,
         rules=rows(options, choices),
         output_space=VOCABULARY,
+        offsets=offsets,
         ties=ties(options, "lm_head.weight", "model.embed_tokens.weight"),
         config=expanded(options, choices, width, attention.head_width),
     )
