@@ -183,7 +183,7 @@ def protected_greedy(
     """The tokens that device and cloud together add to a text (T,)."""
     if bundle.info.interface == TOKENS:
         keyed = original_greedy(model, bundle.keyed_ids(ids), steps, ())
-        return bundle.plain_ids(np.array(keyed, np.int64)).tolist()
+        return [int(one) for one in bundle.plain_ids(np.array(keyed, np.int64))]
     return _greedy_by_rows(model, bundle, ids, steps)
 
 

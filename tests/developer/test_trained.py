@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,28 @@ def test_a_wrong_bundle_reads_nothing(trained: tuple[Path, Path], tmp_path: Path
     agreement = Comparison(str(source), other).agreement(500, rng=np.random.default_rng(1))
     assert agreement.top1_agreement < 0.5
     assert not agreement.greedy_identical
+
+
+# Weights that are mixed are rounded to bf16 once more, beside activations that always are.
+MOST_BF16 = {"permutation": 1.15, "orthogonal": 1.75}
+
+
+@pytest.mark.parametrize("model", sorted(PROMPTS))
+@pytest.mark.parametrize("scheme", sorted(MOST_BF16))
+def test_in_bf16_the_error_is_that_of_bf16(
+    model: str, scheme: str, test_data: Path, tmp_path: Path
+) -> None:
+    """Both are compared with the same bf16 weights computed with in float32."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(test_data / "models" / model, source)
+    load_model(source).bfloat16().save_pretrained(source)
+    info = protect(str(source), out, choices=Choices.of(scheme=scheme)).info
+    assert info.dtype == "bfloat16"
+    task = task_of("causal-lm")
+    sample = task.sample(info, 1000, np.random.default_rng(4))
+    exact = task.original(load_model(source).float(), sample)
+    original = task.original(load_model(source), sample)
+    bundle = Bundle.open(out / "device")
+    protected = task.protected(load_model(out / "model"), bundle, sample)
+    errors = [np.sqrt(np.square(answers - exact).mean()) for answers in (original, protected)]
+    assert 0 < errors[1] <= MOST_BF16[scheme] * errors[0]
