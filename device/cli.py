@@ -117,8 +117,8 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text with a protected model; the answer streams as it comes."""
+    from triparty.common.sampling import SamplingOptions
     from triparty.device.inference.generation import Generation
-    from triparty.device.inference.sampling import SamplingOptions
 
     console = Console(as_json=as_json)
     options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)

@@ -19,6 +19,7 @@ from triparty.common.errors import CloudError
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
+from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home
 from triparty.device.inference.conversation import Conversation
@@ -29,7 +30,6 @@ from triparty.device.inference.generation import (
     pieces,
     read_tokenizer,
 )
-from triparty.device.inference.sampling import SamplingOptions
 from triparty.device.pull import Pulled, pull
 
 MAX_TOKENS = 128

@@ -31,6 +31,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from triparty.cloud.serving import attention
+from triparty.cloud.serving.text import TextRules, is_opaque_tokenizer
+from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ _REFUSED_SUFFIXES = (
 )
 _CONFIG_LIMIT_BYTES = 1 << 20
 _INDEX_LIMIT_BYTES = 64 << 20
+_TOKENIZER_LIMIT_BYTES = 64 << 20
 # What stock classes raise on a configuration that makes no sense.
 _FOREIGN = (
     ArithmeticError,
@@ -112,6 +115,27 @@ def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
     torch.nn.Module.to(model, device)  # transformers hides its signature
     model.requires_grad_(False)
     return model  # in evaluation mode: `from_pretrained` leaves it so
+
+
+def load_text_rules(folder: Path, *, vocabulary: int) -> TextRules | None:
+    """How a model generates from ids; None unless its folder has the opaque tokenizer.
+
+    Args:
+        folder: as for `load_model`.
+        vocabulary: V, of its configuration.
+
+    Raises:
+        CheckpointError: rules that cannot be read.
+    """
+    tokenizer = folder / opaque.TOKENIZER_FILE
+    if not tokenizer.is_file() or tokenizer.stat().st_size > _TOKENIZER_LIMIT_BYTES:
+        return None
+    if not is_opaque_tokenizer(tokenizer.read_bytes(), vocabulary=vocabulary):
+        return None
+    name = "generation_config.json"
+    path = folder / (name if (folder / name).is_file() else "config.json")
+    generation = _read_json(path, limit_bytes=_CONFIG_LIMIT_BYTES)
+    return TextRules.of(generation, vocabulary=vocabulary)
 
 
 def _check_files(folder: Path) -> None:

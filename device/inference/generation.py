@@ -15,8 +15,8 @@ from tokenizers.decoders import DecodeStream
 
 from triparty.common.errors import CheckpointError, RequestError, SettingsError
 from triparty.common.keying import Bundle
+from triparty.common.sampling import SamplingOptions, next_token
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.sampling import SamplingOptions, next_token
 
 FinishReason = Literal["stop", "length"]
 

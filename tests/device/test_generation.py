@@ -27,10 +27,10 @@ from triparty.common.errors import (
 )
 from triparty.common.keying import Bundle
 from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.sampling import SamplingOptions
 from triparty.common.wire import Frame
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import Generation, collect, pieces, read_tokenizer
-from triparty.device.inference.sampling import SamplingOptions
 
 V, D, POSITIONS = 40, 8, 64
 Fault = Callable[[int], None]
