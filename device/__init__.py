@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from triparty.common.sampling import SamplingOptions
     from triparty.device.client import Device
+    from triparty.device.inference.completions import StockEngine
     from triparty.device.inference.generation import Generation
 
-__all__ = ["Device", "Generation", "SamplingOptions"]
+__all__ = ["Device", "Generation", "SamplingOptions", "StockEngine"]
 
 _MODULES = {
     "Device": "triparty.device.client",
     "Generation": "triparty.device.inference.generation",
     "SamplingOptions": "triparty.common.sampling",
+    "StockEngine": "triparty.device.inference.completions",
 }
 
 
