@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from triparty.cloud.accounts import Principal
 from triparty.cloud.problems import add_handlers
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.serving.engine import Arrays, ModelInfo, Reply, ReplyKind, Work
+from triparty.cloud.serving.generation import Token
 from triparty.cloud.serving.loading import load_text_rules
 from triparty.cloud.serving.local import LocalEngine
 from triparty.cloud.serving.text import TextRules
@@ -529,6 +530,44 @@ def test_a_client_that_leaves_frees_its_slot_at_once(
             engine.permits.release(300)
             answer = said(await ask(client(app), body("aaaa", max_tokens=2)))
             assert answer["choices"][0]["text"] == opaque.words([1, 2])
+
+    run(story())
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_the_source_of_events_is_closed_while_others_hold_it(has_begun: bool, run: Run) -> None:
+    """Also when the client leaves before the first event, or while one is being sent."""
+    closed: list[str] = []
+
+    async def source() -> AsyncGenerator[Token, None]:
+        try:
+            yield Token(1, None)
+            yield Token(2, None)
+        finally:
+            closed.append("source")
+
+    async def story() -> None:
+        tokens, sending = source(), asyncio.Event()
+        assert (await anext(tokens)).id == 1
+
+        async def events_of() -> AsyncGenerator[bytes, None]:
+            async for token in tokens:
+                yield str(token.id).encode()
+
+        async def receive() -> Any:
+            await sending.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if has_begun == (message["type"] == "http.response.body"):
+                sending.set()
+                await asyncio.Event().wait()  # a client that does not read
+
+        held = events_of()
+        stream = completions.EventStream(held, tokens, {})
+        await stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+        assert closed == ["source"]
+        assert [token async for token in tokens] == []
 
     run(story())
 
