@@ -21,7 +21,7 @@ from triparty.cloud.database import Database
 from triparty.cloud.enroll import Attempts
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import add_handlers
-from triparty.cloud.serving import Serving, routes
+from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
 from triparty.common.errors import SettingsError
@@ -68,7 +68,7 @@ def create_app(
     app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
     app.state.is_ready = False
-    for module in (health, enroll, account_routes, blob_routes, artifacts, routes):
+    for module in (health, enroll, account_routes, blob_routes, artifacts, routes, completions):
         app.include_router(module.router)
     add_handlers(app)
     app.add_middleware(Bounded, settings=settings)

@@ -84,7 +84,8 @@ class Answer:
         media_type = self.headers.get("Content-Type", "").partition(";")[0].strip()
         if media_type != PROBLEM_TYPE:
             return CloudError(
-                f"the cloud answered with status {self.status} and without a problem document",
+                f"the cloud answered with status {self.status} and without a problem document"
+                f"{self._said()}",
                 status=self.status,
             )
         problem = self.document()
@@ -94,6 +95,16 @@ class Answer:
         if self.retry_after_s is not None:
             problem.setdefault("retry_after_s", self.retry_after_s)
         return from_problem(self.status, problem)
+
+    def _said(self) -> str:
+        """What an answer in a form of somebody else says, where that can be found."""
+        try:
+            said = self.document()
+        except CloudError:
+            return ""
+        error = said.get("error")
+        text = error.get("message") if isinstance(error, dict) else said.get("detail")
+        return f": {printable(text)}" if isinstance(text, str) else ""
 
 
 class Connection:
@@ -208,22 +219,35 @@ class Connection:
 
     @contextmanager
     def stream(
-        self, path: str, *, headers: Mapping[str, str], accept: Collection[int]
+        self,
+        path: str,
+        *,
+        accept: Collection[int],
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
-        """A GET whose body is read piece by piece; the answer's own body is empty.
+        """An answer whose body is read piece by piece; `Answer.body` is empty.
+
+        Args:
+            path: below the base URL.
+            accept: statuses to return; any other is raised as a typed error.
+            headers: further headers.
+            method: HTTP method; a request that the cloud is too busy for is repeated.
+            body: a JSON body.
 
         Raises:
             TransportError: the cloud was not reached, or the body was cut.
             TripartyError: what the cloud answered.
         """
-        request = self._http.build_request("GET", path, headers=headers)
+        request = self._http.build_request(method, path, json=body, headers=headers)
         patience = _Patience(self._sleep, attempts=ATTEMPTS)
         with translated(self.url):
             response = self._http.send(request, stream=True)
             try:
                 while response.status_code not in accept:
-                    body = _read(response, JSON_LIMIT_BYTES)
-                    answer = Answer(response.status_code, response.headers, body)
+                    said = _read(response, JSON_LIMIT_BYTES)
+                    answer = Answer(response.status_code, response.headers, said)
                     if not patience.wait(answer.pause_s):
                         raise answer.error()
                     response.close()

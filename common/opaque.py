@@ -57,7 +57,7 @@ def words(ids: ArrayLike) -> str:
     if array.size and not 0 <= array.min() <= array.max() < MAX_VOCABULARY:
         raise RequestError(f"expected ids from 0 to {MAX_VOCABULARY - 1}")
     digits = (array.astype(np.int64)[:, None] >> _SHIFTS) & 31
-    return _ALPHABET[digits].tobytes().decode("ascii")
+    return bytes(_ALPHABET[digits]).decode("ascii")
 
 
 def ids(text: str, vocabulary: int) -> NDArray[np.int64]:
@@ -81,7 +81,8 @@ def ids(text: str, vocabulary: int) -> NDArray[np.int64]:
         raise RequestError(
             f"expected opaque words of the characters a-z and 2-7, got another at {at}"
         )
-    values = (digits.reshape(-1, WORD_CHARACTERS).astype(np.int64) << _SHIFTS).sum(axis=1)
+    places = digits.reshape(-1, WORD_CHARACTERS).astype(np.int64) << _SHIFTS
+    values: NDArray[np.int64] = places.sum(axis=1)
     if values.size and values.max() >= vocabulary:
         raise RequestError(f"expected words of ids below {vocabulary}, got {values.max()}")
     return values
@@ -109,7 +110,7 @@ def tokenizer_files(vocabulary: int) -> dict[str, bytes]:
     text = words(np.arange(vocabulary))
     cut = range(0, len(text), WORD_CHARACTERS)
     vocab = {text[at : at + WORD_CHARACTERS]: id_ for id_, at in enumerate(cut)}
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

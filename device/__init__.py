@@ -2,7 +2,7 @@
 
 * `client`: `Device`, the public interface.
 * `enroll`, `pull`: the account, and bundles that are verified before they are used.
-* `inference`: conversation, generation, sampling.
+* `inference`: conversation, generation.
 * `home`, `settings`, `cli`: files, configuration, commands.
 
 It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transformers.
@@ -11,16 +11,18 @@ It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transforme
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triparty.common.sampling import SamplingOptions
     from triparty.device.client import Device
+    from triparty.device.inference.completions import StockEngine
     from triparty.device.inference.generation import Generation
-    from triparty.device.inference.sampling import SamplingOptions
 
-__all__ = ["Device", "Generation", "SamplingOptions"]
+__all__ = ["Device", "Generation", "SamplingOptions", "StockEngine"]
 
 _MODULES = {
-    "Device": "client",
-    "Generation": "inference.generation",
-    "SamplingOptions": "inference.sampling",
+    "Device": "triparty.device.client",
+    "Generation": "triparty.device.inference.generation",
+    "SamplingOptions": "triparty.common.sampling",
+    "StockEngine": "triparty.device.inference.completions",
 }
 
 
@@ -30,4 +32,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -14,6 +14,7 @@ from triparty.common.console import Console, JsonOption
 if TYPE_CHECKING:
     from triparty.device.client import Device
     from triparty.device.home import HeldModel
+    from triparty.device.inference.completions import StockEngine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,21 +113,37 @@ def generate(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on after an end token, for measurements.")
     ] = False,
+    engine_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A stock engine that serves the hosted folder, in place of the cloud; for "
+            "models of the interface tokens. Its key: TRIPARTY_DEVICE_ENGINE_KEY."
+        ),
+    ] = None,
+    engine_model: Annotated[
+        str | None, typer.Option(help="What that engine calls the model.")
+    ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text with a protected model; the answer streams as it comes."""
+    from triparty.common.sampling import SamplingOptions
     from triparty.device.inference.generation import Generation
-    from triparty.device.inference.sampling import SamplingOptions
 
     console = Console(as_json=as_json)
     options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     device = _device(home, config)
+    engine = _engine(engine_url, engine_model, config)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\n")
     parts = device.stream(
-        model, prompt, max_tokens=max_tokens, options=options, ignore_eos=ignore_eos
+        model,
+        prompt,
+        max_tokens=max_tokens,
+        options=options,
+        ignore_eos=ignore_eos,
+        engine=engine,
     )
     for part in parts:
         if isinstance(part, Generation):
@@ -142,6 +159,18 @@ def _device(home: Path | None, config: Path | None) -> Device:
 
     settings = DeviceSettings.load(config, home=home)
     return Device(settings.home, passphrase=settings.passphrase)
+
+
+def _engine(url: str | None, model: str | None, config: Path | None) -> StockEngine | None:
+    from triparty.common.errors import SettingsError
+    from triparty.device.inference.completions import StockEngine
+    from triparty.device.settings import DeviceSettings
+
+    if url is None:
+        if model is not None:
+            raise SettingsError("--engine-model needs --engine-url")
+        return None
+    return StockEngine(url, model, DeviceSettings.load(config).engine_key)
 
 
 def _line(model: HeldModel) -> str:

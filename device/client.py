@@ -11,28 +11,43 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from triparty.common.access import Access
-from triparty.common.errors import CloudError
+from triparty.common.connection import Connection
+from triparty.common.deviceinfo import TOKENS
+from triparty.common.errors import CloudError, SettingsError
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
+from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home
+from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import (
     Generation,
     Piece,
+    Pieces,
     collect,
     pieces,
     read_tokenizer,
 )
-from triparty.device.inference.sampling import SamplingOptions
 from triparty.device.pull import Pulled, pull
 
 MAX_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of one answer."""
+
+    prompt: str
+    options: SamplingOptions
+    max_tokens: int
+    ignore_eos: bool
 
 
 class Device:
@@ -107,8 +122,9 @@ class Device:
         max_tokens: int = MAX_TOKENS,
         options: SamplingOptions | None = None,
         ignore_eos: bool = False,
+        engine: StockEngine | None = None,
     ) -> Iterator[Piece | Generation]:
-        """Yields the answer piece by piece, then whole; closing it frees the session.
+        """Yields the answer piece by piece, then whole; closing it ends the work for it.
 
         Args:
             model: name of a model that this device holds.
@@ -116,29 +132,67 @@ class Device:
             max_tokens: most tokens to generate.
             options: how tokens are chosen; None is greedy.
             ignore_eos: go on after an end token, for measurements.
+            engine: serves a model of the interface `tokens` in place of the triparty cloud.
 
         Raises:
             StateError: no bundle of this model.
+            SettingsError: an engine for a model whose rows only a triparty cloud takes.
             RollbackError: the cloud hosts another version: pull.
             TransportError: the cloud was not reached.
         """
         held = self._home.model(model)
         bundle = Bundle.open(self._home.bundle_folder(model))
-        tokenizer = read_tokenizer(bundle)
+        wanted = _Wanted(prompt, options or SamplingOptions(), max_tokens, ignore_eos)
+        if bundle.info.interface == TOKENS:
+            yield from collect(self._from_words(held, bundle, wanted, engine))
+        elif engine is None:
+            yield from collect(self._from_rows(held, bundle, wanted))
+        else:
+            raise SettingsError(
+                f"'{model}' is of the interface '{bundle.info.interface}', which stock engines "
+                "do not serve: leave out the engine"
+            )
+
+    def _from_rows(self, held: HeldModel, bundle: Bundle, wanted: _Wanted) -> Pieces:
         with (
             self._home.access().client() as client,
-            Conversation(client, bundle, model, version=held.version) as conversation,
+            Conversation(client, bundle, held.name, version=held.version) as conversation,
         ):
-            answer = pieces(
-                prompt,
-                bundle=bundle,
-                tokenizer=tokenizer,
-                conversation=conversation,
-                options=options or SamplingOptions(),
-                max_tokens=max_tokens,
-                ignore_eos=ignore_eos,
+            return (
+                yield from pieces(
+                    wanted.prompt,
+                    bundle=bundle,
+                    tokenizer=read_tokenizer(bundle),
+                    conversation=conversation,
+                    options=wanted.options,
+                    max_tokens=wanted.max_tokens,
+                    ignore_eos=wanted.ignore_eos,
+                )
             )
-            yield from collect(answer, bundle)
+
+    def _from_words(
+        self, held: HeldModel, bundle: Bundle, wanted: _Wanted, engine: StockEngine | None
+    ) -> Pieces:
+        with self._connection(engine) as connection:
+            completions = (
+                Completions(connection, engine.model)
+                if engine
+                else Completions(connection, held.name, (held.version, bundle.info.epoch))
+            )
+            return (
+                yield from text_pieces(
+                    wanted.prompt,
+                    bundle=bundle,
+                    tokenizer=read_tokenizer(bundle),
+                    completions=completions,
+                    options=wanted.options,
+                    max_tokens=wanted.max_tokens,
+                    ignore_eos=wanted.ignore_eos,
+                )
+            )
+
+    def _connection(self, engine: StockEngine | None) -> Connection:
+        return engine.connection() if engine else self._home.access().client().connection
 
     def generate(
         self,
@@ -148,10 +202,16 @@ class Device:
         max_tokens: int = MAX_TOKENS,
         options: SamplingOptions | None = None,
         ignore_eos: bool = False,
+        engine: StockEngine | None = None,
     ) -> Generation:
         """The whole answer; see `stream`."""
         parts = self.stream(
-            model, prompt, max_tokens=max_tokens, options=options, ignore_eos=ignore_eos
+            model,
+            prompt,
+            max_tokens=max_tokens,
+            options=options,
+            ignore_eos=ignore_eos,
+            engine=engine,
         )
         for part in parts:
             if isinstance(part, Generation):

@@ -16,6 +16,7 @@ class DeviceSettings(RoleSettings):
     Attributes:
         home: keys, access and bundles of this device.
         passphrase: of the private keys; better in the environment than in a file.
+        engine_key: API key of the stock engine that `generate --engine-url` names.
     """
 
     role: ClassVar[str] = "device"
@@ -23,3 +24,4 @@ class DeviceSettings(RoleSettings):
 
     home: HomePath = Field(default_factory=lambda: Path.home() / ".local/share/triparty/device")
     passphrase: str | None = Field(default=None, repr=False)
+    engine_key: str | None = Field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""The seam between serving and whatever runs a model: rows in, replies out, caches inside.
+"""The seam between serving and whatever runs a model: rows or ids in, replies out.
 
 Serving (sessions, scheduling, HTTP) knows an `Engine` only by this protocol. `local.py`
 implements it with one model in this process; an engine on other machines implements the same
@@ -20,10 +20,17 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.cloud.serving.text import TextRules
 from triparty.common.errors import RequestError
 
 Rows = NDArray[np.float32]
 """Embedding rows of one session, shape (T, D)."""
+
+Ids = NDArray[np.int64]
+"""Keyed token ids of one session, shape (T,): the hosted table has their rows."""
+
+Inputs = Rows | Ids
+"""What a session sends: rows, or ids of a model whose `ModelInfo.text` is not None."""
 
 Arrays = tuple[NDArray[Any], ...]
 """A reply: the arrays of its frames, in order."""
@@ -81,12 +88,14 @@ class ModelInfo:
         width: columns D of the rows.
         vocabulary: columns V of the logits.
         positions: most rows that a sequence may have.
+        text: how it generates from ids; None for a model that takes rows alone.
     """
 
     family: str
     width: int
     vocabulary: int
     positions: int
+    text: TextRules | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +105,14 @@ class Work:
     Attributes:
         session: whose cache.
         position: rows of the session before these; its cache is cut there first.
-        rows: the next rows (T, D), T at least 1.
+        rows: the next rows (T, D), or their ids (T,); T at least 1.
         reply: what to answer about the last of them, or None when the rest of the step is
             still to come.
     """
 
     session: str
     position: int
-    rows: Rows
+    rows: Inputs
     reply: Reply | None
 
 

@@ -31,6 +31,8 @@ from triparty.cloud.serving.families import (
     one_line,
 )
 from triparty.cloud.serving.tensors import Shape, check_tensors
+from triparty.cloud.serving.text import TextRules, is_opaque_tokenizer
+from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
 _REFUSED_FILES = ("adapter_config.json",)
@@ -47,6 +49,7 @@ _REFUSED_SUFFIXES = (
 )
 _CONFIG_LIMIT_BYTES = 1 << 20
 _INDEX_LIMIT_BYTES = 64 << 20
+_TOKENIZER_LIMIT_BYTES = 64 << 20
 
 
 def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
@@ -85,6 +88,27 @@ def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
     model.requires_grad_(False)
     _try_out(model)
     return model  # in evaluation mode: `from_pretrained` leaves it so
+
+
+def load_text_rules(folder: Path, *, vocabulary: int) -> TextRules | None:
+    """How a model generates from ids; None unless its folder has the opaque tokenizer.
+
+    Args:
+        folder: as for `load_model`.
+        vocabulary: V, of its configuration.
+
+    Raises:
+        CheckpointError: rules that cannot be read.
+    """
+    tokenizer = folder / opaque.TOKENIZER_FILE
+    if not tokenizer.is_file() or tokenizer.stat().st_size > _TOKENIZER_LIMIT_BYTES:
+        return None
+    if not is_opaque_tokenizer(tokenizer.read_bytes(), vocabulary=vocabulary):
+        return None
+    name = "generation_config.json"
+    path = folder / (name if (folder / name).is_file() else "config.json")
+    generation = _read_json(path, limit_bytes=_CONFIG_LIMIT_BYTES)
+    return TextRules.of(generation, vocabulary=vocabulary)
 
 
 def _check_files(folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -13,8 +14,9 @@ from transformers import PreTrainedModel
 
 from triparty.cloud.serving.attention import PackedBatch, Span
 from triparty.cloud.serving.cache import SessionCache
-from triparty.cloud.serving.engine import Arrays, ModelInfo, Reply, ReplyKind, Work
-from triparty.cloud.serving.loading import load_model
+from triparty.cloud.serving.engine import Arrays, Inputs, ModelInfo, Reply, ReplyKind, Work
+from triparty.cloud.serving.loading import load_model, load_text_rules
+from triparty.cloud.serving.text import TextRules
 from triparty.common.errors import LimitError, UnsupportedModelError
 
 OUT_OF_MEMORY_RETRY_S = 5
@@ -23,8 +25,13 @@ OUT_OF_MEMORY_RETRY_S = 5
 class LocalEngine:
     """Runs packed batches of sessions through one model; see `Engine`."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """An engine of a model loaded with packed attention (`load_model`)."""
+    def __init__(self, model: PreTrainedModel, *, text: TextRules | None = None) -> None:
+        """An engine of a model loaded with packed attention (`load_model`).
+
+        Args:
+            model: the stock model.
+            text: how it generates from ids, if its embedding is real.
+        """
         config = model.config
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if not isinstance(head, torch.nn.Linear):
@@ -33,6 +40,7 @@ class LocalEngine:
         self._body = model.base_model
         self._head = head
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._embedding = model.get_input_embeddings()
         self._layers: int = config.num_hidden_layers
         self._caches: dict[str, SessionCache] = {}
         self._info = ModelInfo(
@@ -40,13 +48,15 @@ class LocalEngine:
             width=config.hidden_size,
             vocabulary=config.vocab_size,
             positions=config.max_position_embeddings,
+            text=text,
         )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The engine of a published folder, on the GPU if there is one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(load_model(folder, device=device))
+        model = load_model(folder, device=device)
+        return cls(model, text=load_text_rules(folder, vocabulary=model.config.vocab_size))
 
     @property
     def info(self) -> ModelInfo:
@@ -88,7 +98,7 @@ class LocalEngine:
 
     def _forward(self, batch: Sequence[Work]) -> torch.Tensor:
         """The hidden states (B, D) of the last row of each work, after the final norm."""
-        device, dtype = self._head.weight.device, self._head.weight.dtype
+        device = self._head.weight.device
         spans = [
             Span.of(
                 position=work.position,
@@ -98,12 +108,11 @@ class LocalEngine:
             )
             for work in batch
         ]
-        rows = torch.from_numpy(np.concatenate([work.rows for work in batch]))
         positions = np.concatenate(
             [np.arange(work.position, work.position + len(work.rows)) for work in batch]
         )
         output = self._body(
-            inputs_embeds=rows.to(device=device, dtype=dtype)[None],
+            inputs_embeds=self._embedded(work.rows for work in batch)[None],
             position_ids=torch.from_numpy(positions).to(device)[None],
             use_cache=False,
             packed=PackedBatch(spans),
@@ -111,6 +120,15 @@ class LocalEngine:
         last = np.cumsum([len(work.rows) for work in batch]) - 1
         hidden: torch.Tensor = output.last_hidden_state[0, torch.from_numpy(last).to(device)]
         return hidden
+
+    def _embedded(self, inputs: Iterable[Inputs]) -> torch.Tensor:
+        """The rows (N, D) of a batch, in the weights' dtype; ids are looked up."""
+        weight = self._head.weight
+        parts = []
+        for is_ids, group in groupby(inputs, key=lambda given: given.ndim == 1):
+            joined = torch.from_numpy(np.concatenate(list(group))).to(weight.device)
+            parts.append(self._embedding(joined) if is_ids else joined.to(weight.dtype))
+        return torch.cat(parts)
 
     def _replies(self, batch: Sequence[Work], hidden: torch.Tensor) -> list[Arrays]:
         """The reply of each work from its hidden state; the head runs on what needs it."""

@@ -57,12 +57,12 @@ _STEP_HEADERS = [
 )
 async def step(session_id: str, request: Request, principal: Inferrer) -> Response:
     """Appends rows to a session; answers about the last of them."""
-    serving = _serving(request)
+    serving = serving_of(request)
     limit_bytes = serving.step_limit_bytes(principal.id, session_id)
     position, request_id, reply = _step_headers(request.headers)
     body = await _read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
     rows = _rows(body, limit_bytes=limit_bytes)
-    answer = await _unless_gone(
+    answer = await unless_gone(
         request,
         serving.step(
             principal.id,
@@ -84,14 +84,14 @@ async def open_session(name: str, request: Request, principal: Inferrer) -> dict
     """Opens a session on the newest version of a model."""
     catalog = request.app.state.catalog
     model = await asyncio.to_thread(catalog.model_for, principal, name)
-    serving = _serving(request)
+    serving = serving_of(request)
     return _session_body(await serving.open_session(principal.id, model), serving)
 
 
 @router.post("/sessions/{session_id}/rollback")
 async def rollback(session_id: str, request: Request, principal: Inferrer) -> dict[str, int]:
     """Takes back the rows from a position on; the body is `{"position": N}`."""
-    serving = _serving(request)
+    serving = serving_of(request)
     serving.step_limit_bytes(principal.id, session_id)
     position = _position_in(await _read_body(request, limit_bytes=JSON_LIMIT_BYTES))
     return {"position": await serving.rollback(principal.id, session_id, position)}
@@ -100,18 +100,19 @@ async def rollback(session_id: str, request: Request, principal: Inferrer) -> di
 @router.post("/sessions/{session_id}/fork", status_code=201)
 async def fork(session_id: str, request: Request, principal: Inferrer) -> dict[str, Any]:
     """Opens a second session with the same rows."""
-    serving = _serving(request)
+    serving = serving_of(request)
     return _session_body(await serving.fork(principal.id, session_id), serving)
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
 async def close(session_id: str, request: Request, principal: Inferrer) -> Response:
     """Closes a session."""
-    _serving(request).close(principal.id, session_id)
+    serving_of(request).close(principal.id, session_id)
     return Response(status_code=204)
 
 
-def _serving(request: Request) -> Serving:
+def serving_of(request: Request) -> Serving:
+    """The application's serving."""
     serving: Serving = request.app.state.serving
     return serving
 
@@ -190,7 +191,7 @@ def _position_in(body: bytes) -> int:
     return position
 
 
-async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T | None:
+async def unless_gone(request: Request, work: Awaitable[_T]) -> _T | None:
     """The result of `work`, or None when the client left first; the work is then cancelled."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))

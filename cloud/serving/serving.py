@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from triparty.cloud.serving.engine import Arrays, Engine, Reply, ReplyKind, Rows
+from triparty.cloud.serving.engine import Arrays, Engine, Ids, Inputs, Reply, ReplyKind, Rows
 from triparty.cloud.serving.hosting import (
     Hosted,
     ModelKey,
@@ -165,11 +165,7 @@ class Serving:
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        self._check_running()
-        self._sessions.check_room(principal_id)
-        hosted = await self._models.host(model)
-        self._check_running()
-        return SessionInfo.of(self._sessions.open(principal_id, hosted))
+        return SessionInfo.of(await self._open(principal_id, model))
 
     async def step(
         self, principal_id: str, session_id: str, request: StepRequest
@@ -193,15 +189,51 @@ class Serving:
             self._check_step(session, request)
             if self._trace is not None:
                 self._trace.record(request.rows)
-            arrays = await self._run(session, request)
-            _check_open(session)
-            session.position += len(request.rows)
+            arrays = await self._run(session, request.rows, request.reply)
             session.stored = StoredReply(
                 request_id=request.request_id,
                 body=encode_frames(*(Frame.of(array) for array in arrays)),
                 position=session.position,
             )
             return session.stored
+
+    @asynccontextmanager
+    async def text_session(
+        self, principal_id: str, model: ServableModel
+    ) -> AsyncIterator[Session[Hosted]]:
+        """A session of the cloud's own for a block, on a model that takes ids.
+
+        It counts among the principal's sessions, and is closed in every case.
+
+        Raises:
+            LimitError: too many sessions.
+            RequestError: the model takes rows.
+            CheckpointError: the model cannot be served.
+            UnavailableError: the cloud is shutting down.
+        """
+        session = await self._open(principal_id, model)
+        try:
+            if session.hosted.engine.info.text is None:
+                raise RequestError(
+                    f"model '{model.name}' takes rows, not words: open a session on it"
+                )
+            yield session
+        finally:
+            self._sessions.close(session)
+
+    async def advance(self, session: Session[Hosted], ids: Ids, reply: Reply) -> Arrays:
+        """Appends ids (T,) to a `text_session`; answers about the last one.
+
+        The caller has checked that the ids exist and that there is room for them.
+
+        Raises:
+            NotFoundError: the session was closed.
+            LimitError: no memory is left for it.
+            UnavailableError: the cloud is shutting down.
+            CloudError: the model failed.
+        """
+        _check_open(session)
+        return await self._run(session, ids, reply)
 
     async def rollback(self, principal_id: str, session_id: str, position: int) -> int:
         """Forgets the rows from `position` on; returns the new position.
@@ -340,21 +372,31 @@ class Serving:
                 f"topk is at most the vocabulary, {info.vocabulary}, got {request.reply.k}"
             )
 
-    async def _run(self, session: Session[Hosted], request: StepRequest) -> Arrays:
+    async def _open(self, principal_id: str, model: ServableModel) -> Session[Hosted]:
+        self._check_running()
+        self._sessions.check_room(principal_id)
+        hosted = await self._models.host(model)
+        self._check_running()
+        return self._sessions.open(principal_id, hosted)
+
+    async def _run(self, session: Session[Hosted], rows: Inputs, reply: Reply) -> Arrays:
         step = Step(
             session=session.id,
             principal=session.principal,
-            position=request.position,
-            rows=request.rows,
-            reply=request.reply,
+            position=session.position,
+            rows=rows,
+            reply=reply,
         )
         session.running = step.future
         session.hosted.worker.submit(step)
         try:
-            return await asyncio.wrap_future(step.future)
+            arrays = await asyncio.wrap_future(step.future)
         finally:
             session.running = None
             self._sessions.touch(session)
+        _check_open(session)
+        session.position += len(rows)
+        return arrays
 
     async def _sweep(self) -> None:
         """Drops idle sessions, and models that a newer version has replaced."""

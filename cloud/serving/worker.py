@@ -16,7 +16,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from triparty.cloud.serving.engine import Arrays, Engine, Reply, Rows, Work
+from triparty.cloud.serving.engine import Arrays, Engine, Inputs, Reply, Work
 from triparty.cloud.serving.scheduler import Limits, Schedule, Slice, WaitingStep
 from triparty.common.errors import CloudError, TripartyError, UnavailableError
 
@@ -32,7 +32,7 @@ class Step:
         session: whose.
         principal: whose turn it uses.
         position: rows of the session before these.
-        rows: all rows of the request (T, D).
+        rows: all rows of the request (T, D), or their ids (T,).
         reply: what to answer about the last row.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
@@ -41,7 +41,7 @@ class Step:
     session: str
     principal: str
     position: int
-    rows: Rows
+    rows: Inputs
     reply: Reply
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0

@@ -1,1 +1,1 @@
-"""Private inference from the device: conversation, generation, sampling."""
+"""Private inference from the device: conversation and generation."""

@@ -1,12 +1,14 @@
 """The story of one answer: text in, keyed rows out, keyed logits in, text out.
 
-Only keyed rows leave the device, and only keyed logits come back.
+Only keyed rows leave the device, and only keyed logits come back. (`completions` tells it for
+the interface `tokens`.)
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +17,8 @@ from tokenizers.decoders import DecodeStream
 
 from triparty.common.errors import CheckpointError, RequestError, SettingsError
 from triparty.common.keying import Bundle
+from triparty.common.sampling import SamplingOptions, next_token
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.sampling import SamplingOptions, next_token
 
 FinishReason = Literal["stop", "length"]
 
@@ -35,13 +37,17 @@ class Piece:
     text: str
 
 
+Pieces = Generator[Piece, None, FinishReason]
+"""An answer token by token; why it ended is what the generator returns."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """A whole answer.
 
     Attributes:
         text: without the prompt.
-        token_ids: with the end token, if there was one.
+        token_ids: with the end token, if there was one and the engine says it.
         finish_reason: `stop` at an end token, `length` at the limit.
         seconds: from the first request to the last token.
     """
@@ -73,7 +79,7 @@ def pieces(
     options: SamplingOptions,
     max_tokens: int,
     ignore_eos: bool = False,
-) -> Iterator[Piece]:
+) -> Pieces:
     """Yields the continuation of a prompt token by token; a generator that can be closed.
 
     Args:
@@ -89,9 +95,34 @@ def pieces(
         SettingsError: `max_tokens` below 1.
         RequestError: a prompt without tokens, or too long for the model.
     """
+    ids, most = prompt_ids(prompt, tokenizer, bundle, max_tokens=max_tokens)
+    rng = options.generator()
+    text = AnswerText(tokenizer, ids)
+    pending, count = ids, 0
+    while True:
+        logits = conversation.logits_after(pending)  # (V,)
+        token = next_token(logits, options, rng)
+        count += 1
+        is_end = token in bundle.info.eos_ids
+        is_last = count == most or (is_end and not ignore_eos)
+        yield Piece(token, text.after(token) + (text.rest() if is_last else ""))
+        if is_last:
+            return "stop" if is_end else "length"
+        pending = [token]
+
+
+def prompt_ids(
+    prompt: str, tokenizer: Tokenizer, bundle: Bundle, *, max_tokens: int
+) -> tuple[list[int], int]:
+    """The plain ids (T,) of a prompt, and how many tokens an answer to it may have.
+
+    Raises:
+        SettingsError: `max_tokens` below 1.
+        RequestError: a prompt without tokens, or too long for the model.
+    """
     if max_tokens < 1:
         raise SettingsError(f"max-tokens must be at least 1, got {max_tokens}")
-    ids: list[int] = tokenizer.encode(prompt).ids  # (T,)
+    ids: list[int] = tokenizer.encode(prompt).ids
     if not ids:
         raise RequestError("the prompt has no tokens; write something")
     room = bundle.info.max_positions - len(ids)
@@ -100,41 +131,37 @@ def pieces(
             f"the prompt has {len(ids)} tokens and the model {bundle.info.max_positions} "
             f"positions, which leaves none for an answer: shorten the prompt"
         )
-    rng = options.generator()
-    text = _Text(tokenizer, ids)
-    pending, most = ids, min(max_tokens, room)
-    for count in range(1, most + 1):
-        logits = conversation.logits_after(pending)  # (V,)
-        token = next_token(logits, options, rng)
-        is_last = count == most or (token in bundle.info.eos_ids and not ignore_eos)
-        yield Piece(token, text.after(token) + (text.rest() if is_last else ""))
-        if is_last:
-            return
-        pending = [token]
+    return ids, min(max_tokens, room)
 
 
-def collect(stream: Iterator[Piece], bundle: Bundle) -> Iterator[Piece | Generation]:
-    """The pieces as they come, then the whole answer."""
+def collect(stream: Pieces) -> Iterator[Piece | Generation]:
+    """The pieces as they come, then the whole answer; closing it closes the pieces."""
     started = time.monotonic()
     text: list[str] = []
     token_ids: list[int] = []
-    for piece in stream:
-        text.append(piece.text)
-        token_ids.append(piece.token_id)
-        yield piece
-    stopped = bool(token_ids) and token_ids[-1] in bundle.info.eos_ids
+    with closing(stream):
+        while True:
+            try:
+                piece = next(stream)
+            except StopIteration as end:
+                reason: FinishReason = end.value
+                break
+            text.append(piece.text)
+            token_ids.append(piece.token_id)
+            yield piece
     yield Generation(
         text="".join(text),
         token_ids=tuple(token_ids),
-        finish_reason="stop" if stopped else "length",
+        finish_reason=reason,
         seconds=time.monotonic() - started,
     )
 
 
-class _Text:
+class AnswerText:
     """The answer's text as it grows, one character at a time at least."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
+        """The text after a prompt of these ids."""
         self._tokenizer = tokenizer
         self._stream = DecodeStream(ids=prompt, skip_special_tokens=True)
         self._ids = list(prompt)

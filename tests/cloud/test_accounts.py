@@ -76,6 +76,7 @@ ROUTES = {
     ("GET", "/v1/artifacts"): {"developer", "device"},
     ("GET", "/v1/latest"): {"developer", "device"},
     ("PUT", "/v1/latest"): {"developer"},
+    ("POST", "/v1/completions"): {"device"},
     ("POST", "/v1/models/tiny/sessions"): {"device"},
     ("POST", "/v1/sessions/x/step"): {"device"},
     ("POST", "/v1/sessions/x/rollback"): {"device"},

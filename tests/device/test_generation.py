@@ -27,10 +27,10 @@ from triparty.common.errors import (
 )
 from triparty.common.keying import Bundle
 from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.sampling import SamplingOptions
 from triparty.common.wire import Frame
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import Generation, collect, pieces, read_tokenizer
-from triparty.device.inference.sampling import SamplingOptions
 
 V, D, POSITIONS = 40, 8, 64
 Fault = Callable[[int], None]
@@ -139,7 +139,6 @@ def answer(cloud: SmallCloud, bundle: Bundle, **wanted: object) -> Generation:
                 options=options,
                 max_tokens=int(str(wanted.get("max_tokens", 12))),
             ),
-            bundle,
         )
         *streamed, last = stream
     assert isinstance(last, Generation)
@@ -239,16 +238,16 @@ def test_logits_that_are_not_finite_are_refused(bundle: Bundle) -> None:
 
 
 def test_characters_split_over_tokens_are_shown_whole(bundle: Bundle) -> None:
-    from triparty.device.inference.generation import _Text
+    from triparty.device.inference.generation import AnswerText
 
     tokenizer = byte_tokenizer()
     ids = tokenizer.encode("naïve 漢字 🙂").ids
-    text = _Text(tokenizer, ids[:2])
+    text = AnswerText(tokenizer, ids[:2])
     shown = [text.after(token) for token in ids[2:]]
     assert "".join(shown) + text.rest() == "ïve 漢字 🙂"
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in shown)
 
-    cut = _Text(tokenizer, ids[:2])
+    cut = AnswerText(tokenizer, ids[:2])
     for token in ids[2:-1]:
         cut.after(token)
     assert cut.rest() == "\N{REPLACEMENT CHARACTER}"

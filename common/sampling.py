@@ -1,5 +1,8 @@
 """From logits to the next token: pure functions of the logits, the options and a generator.
 
+The device samples from un-keyed logits; for the interface `tokens` the cloud samples keyed
+ids from keyed ones.
+
 The order is that of `transformers`: temperature, top-k, top-p, draw; a test compares the
 distributions step by step.
 
@@ -14,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.errors import SettingsError
-from triparty.common.keying import PlainLogits
+
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class SamplingOptions:
         return np.random.default_rng(self.seed)
 
 
-def distribution(logits: PlainLogits, options: SamplingOptions) -> NDArray[np.float64]:
+def distribution(logits: Logits, options: SamplingOptions) -> NDArray[np.float64]:
     """The probabilities (V,) from which the next token is drawn; they sum to 1.
 
     Args:
@@ -74,11 +78,11 @@ def distribution(logits: PlainLogits, options: SamplingOptions) -> NDArray[np.fl
     return _softmax(scores)
 
 
-def next_token(logits: PlainLogits, options: SamplingOptions, rng: np.random.Generator) -> int:
+def next_token(logits: Logits, options: SamplingOptions, rng: np.random.Generator) -> int:
     """The next token's id.
 
     Args:
-        logits: (V,) float32, in the tokenizer's order.
+        logits: (V,) float32; the id is one of their order.
         options: how to choose; greedy takes the first of equals.
         rng: advanced by one draw unless greedy.
     """

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from triparty.common.errors import SettingsError
 from triparty.common.keying import PlainLogits
-from triparty.device.inference.sampling import SamplingOptions, distribution, next_token
+from triparty.common.sampling import SamplingOptions, distribution, next_token
 
 
 def logits_of(seed: int, size: int = 50) -> PlainLogits:

@@ -1,0 +1,213 @@
+"""`POST /v1/completions`: text of a model of the interface `tokens`, in OpenAI's form.
+
+Prompt and answer are opaque words (`common/opaque.py`). What the form has and this route does
+not do is refused by its value, not ignored. Errors are problem documents, as everywhere; one
+that happens when the events have begun is the last event, `{"error": PROBLEM}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import Field
+from starlette.types import Receive, Scope, Send
+
+from triparty.cloud import bodies
+from triparty.cloud.serving.generation import GenerationRequest, Token, generate
+from triparty.cloud.serving.hosting import ServableModel
+from triparty.cloud.serving.routes import (
+    CLIENT_CLOSED_REQUEST,
+    Inferrer,
+    serving_of,
+    unless_gone,
+)
+from triparty.common import opaque
+from triparty.common.errors import TripartyError, to_problem
+from triparty.common.events import MEDIA_TYPE, event
+from triparty.common.sampling import SamplingOptions
+
+router = APIRouter(prefix="/v1", tags=["completions"])
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+MAX_SEED = 2**63 - 1
+
+NoPenalty = Annotated[float | None, Field(ge=0, le=0)]
+One = Literal[1] | None
+
+
+class StreamOptions(bodies.Request):
+    """`stream_options` of a completion."""
+
+    include_usage: bool = False
+
+
+class CompletionRequest(bodies.Request):
+    """`POST /v1/completions`: what is done, then what only has its neutral value."""
+
+    model: str = Field(max_length=200)
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = False
+
+    n: One = None
+    best_of: One = None
+    echo: Literal[False] | None = None
+    frequency_penalty: NoPenalty = None
+    presence_penalty: NoPenalty = None
+    logit_bias: None = None
+    logprobs: None = None
+    stop: None = None
+    suffix: None = None
+
+    def generation(self) -> GenerationRequest:
+        """The request without its form; what is left out is OpenAI's default."""
+        return GenerationRequest(
+            prompt=self.prompt if isinstance(self.prompt, str) else self.prompt[0],
+            max_tokens=self.max_tokens or DEFAULT_MAX_TOKENS,
+            options=SamplingOptions(
+                temperature=1.0 if self.temperature is None else self.temperature,
+                top_k=self.top_k or 0,
+                top_p=self.top_p or 1.0,
+                seed=self.seed,
+            ),
+            ignore_eos=self.ignore_eos,
+        )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What all parts of one answer have in common."""
+
+    id: str
+    created: int
+    model: str
+
+    @classmethod
+    def new(cls, model: ServableModel) -> _Form:
+        return cls(f"cmpl-{secrets.token_hex(12)}", int(time.time()), model.name)
+
+    def document(self, words: str, finish_reason: str | None, **more: Any) -> dict[str, Any]:
+        choice = {
+            "index": 0,
+            "text": words,
+            "finish_reason": finish_reason,
+            "logprobs": None,
+        }
+        return self.envelope(choices=[choice], **more)
+
+    def envelope(self, **members: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            **members,
+        }
+
+
+@router.post("/completions", response_class=Response)
+async def complete(body: CompletionRequest, request: Request, principal: Inferrer) -> Response:
+    """Continues opaque words with a model of the interface `tokens`."""
+    wanted = body.generation()
+    catalog = request.app.state.catalog
+    model = await asyncio.to_thread(catalog.model_for, principal, body.model)
+    tokens = generate(serving_of(request), principal.id, model, wanted)
+    form, headers = _Form.new(model), _version_headers(model)
+    if not body.stream:
+        whole = await unless_gone(request, _collected(tokens))
+        if whole is None:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        words = opaque.words([token.id for token in whole])
+        usage = _usage(wanted, len(whole))
+        document = form.document(words, whole[-1].finish_reason, usage=usage)
+        return JSONResponse(document, headers=headers)
+    # The first token before the first byte: what fails until then has a status of its own.
+    first = await unless_gone(request, anext(tokens))
+    if first is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    has_usage = body.stream_options is not None and body.stream_options.include_usage
+    events = _events(first, tokens, form, wanted, has_usage=has_usage)
+    return EventStream(events, tokens, headers)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; their source is closed when the client leaves, not later."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        source: AsyncGenerator[Token, None],
+        headers: dict[str, str],
+    ) -> None:
+        """Sends `events`, which are made of `source`."""
+        unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type=MEDIA_TYPE, headers=headers | unbuffered)
+        self._events, self._source = events, source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()
+            await self._source.aclose()  # the events may not even have begun
+
+
+async def _collected(tokens: AsyncGenerator[Token, None]) -> list[Token]:
+    async with aclosing(tokens):
+        return [token async for token in tokens]
+
+
+async def _events(
+    first: Token,
+    rest: AsyncGenerator[Token, None],
+    form: _Form,
+    wanted: GenerationRequest,
+    *,
+    has_usage: bool,
+) -> AsyncGenerator[bytes, None]:
+    count = 1
+    yield _chunk(form, first)
+    try:
+        async for token in rest:
+            count += 1
+            yield _chunk(form, token)
+    except TripartyError as error:
+        yield event(json.dumps({"error": to_problem(error)}))
+        return
+    if has_usage:
+        yield event(json.dumps(form.envelope(choices=[], usage=_usage(wanted, count))))
+    yield event("[DONE]")
+
+
+def _chunk(form: _Form, token: Token) -> bytes:
+    return event(json.dumps(form.document(opaque.words([token.id]), token.finish_reason)))
+
+
+def _usage(wanted: GenerationRequest, count: int) -> dict[str, int]:
+    prompt = len(wanted.prompt) // opaque.WORD_CHARACTERS
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": count,
+        "total_tokens": prompt + count,
+    }
+
+
+def _version_headers(model: ServableModel) -> dict[str, str]:
+    """With which key the answer is keyed; a device compares it with its bundle's."""
+    return {"Triparty-Version": str(model.version), "Triparty-Epoch": str(model.epoch)}
