@@ -130,11 +130,13 @@ def outputs_of(
     """
     import torch
 
+    from triparty.developer.stock import quiet
+
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     if "inputs_embeds" in tensors:
         tensors["inputs_embeds"] = tensors["inputs_embeds"].to(model.dtype)
     tensors["attention_mask"] = torch.from_numpy(sample.mask).long()
     if sample.everywhere is not None:
         tensors["global_attention_mask"] = torch.from_numpy(sample.everywhere).long()
-    with torch.inference_mode():
+    with quiet(), torch.inference_mode():
         return model(**tensors, **options)

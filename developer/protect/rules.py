@@ -82,7 +82,7 @@ class Rule:
             trade places; spelled out, which expert this is.
         flat: whether all stored axes but the first are one (the pixels of a patch), or all
             but the last (a row that is stored with axes of length one).
-        first_row: of those that the device has of its table.
+        device_rows: of the table, those that the device has; None for all.
     """
 
     pattern: str
@@ -93,7 +93,7 @@ class Rule:
     factor: float = 1.0
     experts: tuple[str, str] | Experts | None = None
     flat: bool = False
-    first_row: int = 0
+    device_rows: range | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def embedding(
     *,
     device_name: str | None,
     factor: float = 1.0,
-    first_row: int = 0,
+    device_rows: range | None = None,
 ) -> Rows:
     """A table of rows that are written to the residual (tokens, positions, types).
 
@@ -210,8 +210,8 @@ def embedding(
             table that the cloud looks up, keyed.
         factor: of the rows, rounded to the table's dtype, where the stock class scales what
             it looks up and takes rows from elsewhere as they are.
-        first_row: of those that the device has; ones before it are no token's (positions
-            that are counted from the padding token's id on).
+        device_rows: those that a token can take, if not all (positions that are counted from
+            the padding token's id on).
     """
     axes = (Axis(index), Axis(space))
     if device_name is None:
@@ -223,7 +223,7 @@ def embedding(
             Fate.ON_DEVICE,
             device_name=device_name,
             factor=factor,
-            first_row=first_row,
+            device_rows=device_rows,
         ),
     )
 

@@ -129,19 +129,19 @@ class Weights:
         return Made(self._entry(rule), lambda: rekeyed(matter, axes))
 
     def _looked_up(self, rule: Rule) -> Made:
-        """A device's table: the keyed rows from the first one on that a token can have."""
-        made = self._keyed(rule)
-        if not rule.first_row:
+        """A device's table: the keyed rows that a token can take."""
+        made, rows = self._keyed(rule), rule.device_rows
+        if rows is None:
             return made
-        rows, width = made.entry.shape
+        first, end = rows.start, rows.stop
 
         def pieces() -> Iterator[NDArray[Any]]:
-            left = rule.first_row
+            begin = 0
             for piece in made.pieces():
-                yield piece[left:]
-                left = max(0, left - len(piece))
+                yield piece[max(0, first - begin) : max(0, end - begin)]
+                begin += len(piece)
 
-        shape = (rows - rule.first_row, width)
+        shape = (len(rows), *made.entry.shape[1:])
         return Made(TensorEntry(made.entry.dtype, shape, 0), pieces)
 
     def _folded(self, norm: str) -> bool:

@@ -1,6 +1,6 @@
 """The symmetry plan of BERT (masked language model, classifier, sentence embedding).
 
-The bare `BertModel` answers with rows of the residual itself. Undoing them takes the residual's
+The bare model answers with rows of the residual itself. Undoing them takes the residual's
 key, so `head.safetensors` hands that key to the device. It hides little from the cloud either:
 coordinates trade places and no more, so lengths and dot products of keyed rows, and with them
 the likeness of any two sentences, are the plain ones for whoever sees them.

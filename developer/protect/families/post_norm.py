@@ -3,7 +3,8 @@
 The output of every norm is the residual of what follows, its weights cannot be folded away,
 and under either scheme the residual's coordinates trade places and no more. (An independent
 positive scale for each stretch between two norms would leave the function as it is but for
-the epsilon inside the norms, so it would not be exact.)
+the epsilon inside the norms, so it would not be exact; one sign for all coordinates would be
+exact and hide one bit.)
 
 Learned positions and token types are added on the device, keyed; the cloud hosts zeros and
 adds those. With the interface `tokens` the cloud hosts all three tables, rows of tokens in the
@@ -61,20 +62,24 @@ KNOWN: Mapping[str, Any] = {
 }
 
 
-def embedding_rows(base: str, choices: Choices, *, first_position: int = 0) -> Rows:
+def embedding_rows(base: str, choices: Choices, *, positions: range | None = None) -> Rows:
     """The three tables and the norm over their sum.
 
     Args:
         base: pattern of the module that holds the encoder, with a dot, or nothing.
         choices: of which the interface matters.
-        first_position: row of the table of positions that the first token of a text takes.
+        positions: rows of the table of positions that the tokens of a text take, if not all.
     """
     name = base + "embeddings."
-    positions = name + "position_embeddings.weight"
     return table(
         lookup(name + "word_embeddings.weight", "ids", RESIDUAL, "rows", choices),
         lookup(
-            positions, "positions", RESIDUAL, "positions", choices, first_row=first_position
+            name + "position_embeddings.weight",
+            "positions",
+            RESIDUAL,
+            "positions",
+            choices,
+            device_rows=positions,
         ),
         lookup(name + "token_type_embeddings.weight", "types", RESIDUAL, "types", choices),
         post_norm(name + "LayerNorm"),
