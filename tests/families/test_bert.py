@@ -21,6 +21,7 @@ from transformers import (
 from triparty.common.errors import UnknownTensorError, UnsupportedModelError
 from triparty.common.keying import Bundle
 from triparty.developer.protect import Choices, protect, survey
+from triparty.developer.protect.rules import NormRule
 
 TINY = {
     "vocab_size": 51,
@@ -84,6 +85,14 @@ class TestBertForMaskedLM(EncoderLaw):
         assert set(hosted) == set(found.plan.tensors)
         with in_float64():
             assert self.disagreement(source, tmp_path / "out", found) <= 1e-10
+
+    def test_the_heads_norm_alone_is_folded(self, tmp_path: Path) -> None:
+        plan = survey(str(self.source("tied", tmp_path)), Choices()).plan
+        norms = [rule for rule in plan.tensors.values() if isinstance(rule, NormRule)]
+        foldable = {rule.pattern for rule in norms if rule.foldable}
+        name = "cls.predictions.transform.LayerNorm"
+        assert foldable == {f"{name}.weight", f"{name}.bias"}
+        assert len(norms) == 2 * (1 + 2 * 2 + 1)
 
     def test_either_name_of_the_heads_bias_is_enough(self, tmp_path: Path) -> None:
         source = self.source("tied", tmp_path)
@@ -149,6 +158,17 @@ class TestBertForSequenceClassification(EncoderLaw):
         "labels not permuted on one side": unmoved("classifier", 0),
         "the pooler alone": unmoved("pooler.dense", 0),
     }
+
+    def test_neurons_under_tanh_change_sign_where_the_scheme_is_the_largest_group(
+        self, scheme: str, tmp_path: Path
+    ) -> None:
+        source = self.source("labels", tmp_path)
+        protect(str(source), tmp_path / "out", choices=Choices.of(scheme=scheme), seed=1)
+        name = "bert.pooler.dense.bias"
+        before, after = values_of(source)[name], values_of(tmp_path / "out" / "model")[name]
+        assert (np.sort(np.abs(before)) == np.sort(np.abs(after))).all()
+        changed = (np.sort(before) != np.sort(after)).any()
+        assert changed == (scheme == "orthogonal")
 
     def test_the_cloud_gets_the_number_of_labels_without_their_names(
         self, tmp_path: Path
