@@ -11,9 +11,17 @@ from collections.abc import Mapping
 
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
+from triparty.developer.answers.encoders import EncoderTask
 from triparty.developer.answers.task import Answers, Task
 
-_TASKS: Mapping[str, Task] = {"causal-lm": CausalTask()}
+_TASKS: Mapping[str, Task] = {
+    "causal-lm": CausalTask(),
+    "masked-lm": EncoderTask("AutoModelForMaskedLM", "logits", per_token=True),
+    "sequence-classification": EncoderTask(
+        "AutoModelForSequenceClassification", "logits", per_token=False
+    ),
+    "sentence-embedding": EncoderTask("AutoModel", "last_hidden_state", per_token=True),
+}
 
 
 def task_of(name: str) -> Task:

@@ -82,6 +82,7 @@ class Rule:
             trade places; spelled out, which expert this is.
         flat: whether all stored axes but the first are one (the pixels of a patch), or all
             but the last (a row that is stored with axes of length one).
+        device_rows: of the table, those that the device has; None for all.
     """
 
     pattern: str
@@ -92,6 +93,7 @@ class Rule:
     factor: float = 1.0
     experts: tuple[str, str] | Experts | None = None
     flat: bool = False
+    device_rows: range | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def embedding(
     *,
     device_name: str | None,
     factor: float = 1.0,
+    device_rows: range | None = None,
 ) -> Rows:
     """A table of rows that are written to the residual (tokens, positions, types).
 
@@ -207,11 +210,22 @@ def embedding(
             table that the cloud looks up, keyed.
         factor: of the rows, rounded to the table's dtype, where the stock class scales what
             it looks up and takes rows from elsewhere as they are.
+        device_rows: those that a token can take, if not all (positions that are counted from
+            the padding token's id on).
     """
     axes = (Axis(index), Axis(space))
     if device_name is None:
         return (Rule(pattern, axes, factor=factor),)
-    return (Rule(pattern, axes, Fate.ON_DEVICE, device_name=device_name, factor=factor),)
+    return (
+        Rule(
+            pattern,
+            axes,
+            Fate.ON_DEVICE,
+            device_name=device_name,
+            factor=factor,
+            device_rows=device_rows,
+        ),
+    )
 
 
 def vector(pattern: str, space: str) -> Rows:

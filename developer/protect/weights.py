@@ -58,7 +58,7 @@ class Weights:
     def device_tables(self) -> Mapping[str, Made]:
         """The tables that the device looks up, by their names there."""
         tables = self._plan.device_tables()
-        return {name: self._keyed(rule) for name, rule in tables.items()}
+        return {name: self._looked_up(rule) for name, rule in tables.items()}
 
     def output(self) -> Transform:
         """What the device has to undo in an answer."""
@@ -127,6 +127,22 @@ class Weights:
         )
         axes = [self.transform(axis) for axis in rule.axes]
         return Made(self._entry(rule), lambda: rekeyed(matter, axes))
+
+    def _looked_up(self, rule: Rule) -> Made:
+        """A device's table: the keyed rows that a token can take."""
+        made, rows = self._keyed(rule), rule.device_rows
+        if rows is None:
+            return made
+        first, end = rows.start, rows.stop
+
+        def pieces() -> Iterator[NDArray[Any]]:
+            begin = 0
+            for piece in made.pieces():
+                yield piece[max(0, first - begin) : max(0, end - begin)]
+                begin += len(piece)
+
+        shape = (len(rows), *made.entry.shape[1:])
+        return Made(TensorEntry(made.entry.dtype, shape, 0), pieces)
 
     def _folded(self, norm: str) -> bool:
         rule = self._plan.rule(f"{norm}.weight")

@@ -30,6 +30,7 @@ def lookup(
     choices: Choices,
     *,
     factor: float = 1.0,
+    device_rows: range | None = None,
 ) -> Rows:
     """A table that the device looks up, or, for the interface `tokens`, the cloud.
 
@@ -40,9 +41,17 @@ def lookup(
         device_name: of the device's table.
         choices: of which the interface matters.
         factor: that the stock class applies to what it looks up by itself.
+        device_rows: those that the device has, if not all.
     """
     if choices.interface is Interface.EMBEDDINGS:
-        return embedding(pattern, index, space, device_name=device_name, factor=factor)
+        return embedding(
+            pattern,
+            index,
+            space,
+            device_name=device_name,
+            factor=factor,
+            device_rows=device_rows,
+        )
     hosted_index = VOCABULARY if index == "ids" else index
     return embedding(pattern, hosted_index, space, device_name=None)
 
