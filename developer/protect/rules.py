@@ -112,6 +112,17 @@ class NormRule(Rule):
     bias_kept: bool = False
 
 
+@dataclass(frozen=True)
+class LookupRule(Rule):
+    """A table of rows that are looked up; its factors are rounded to its dtype.
+
+    Attributes:
+        divisor: of all elements; what the protected class applies and the stock one does not.
+    """
+
+    divisor: float = 1.0
+
+
 Rows = tuple[Rule, ...]
 
 
@@ -196,6 +207,7 @@ def embedding(
     *,
     device_name: str | None,
     factor: float = 1.0,
+    divisor: float = 1.0,
 ) -> Rows:
     """A table of rows that are written to the residual (tokens, positions, types).
 
@@ -207,11 +219,17 @@ def embedding(
             table that the cloud looks up, keyed.
         factor: of the rows, rounded to the table's dtype, where the stock class scales what
             it looks up and takes rows from elsewhere as they are.
+        divisor: of the rows, rounded alike, where the protected class scales what it looks up.
     """
-    axes = (Axis(index), Axis(space))
-    if device_name is None:
-        return (Rule(pattern, axes, factor=factor),)
-    return (Rule(pattern, axes, Fate.ON_DEVICE, device_name=device_name, factor=factor),)
+    row = LookupRule(
+        pattern,
+        (Axis(index), Axis(space)),
+        Fate.HOSTED if device_name is None else Fate.ON_DEVICE,
+        device_name=device_name,
+        factor=factor,
+        divisor=divisor,
+    )
+    return (row,)
 
 
 def vector(pattern: str, space: str) -> Rows:
