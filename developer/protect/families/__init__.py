@@ -12,6 +12,7 @@ from triparty.developer.protect.families import (
     gpt2,
     llama,
     mistral,
+    qwen2,
 )
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -39,7 +40,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (gpt2, llama, mistral)
+    for module in (gpt2, llama, mistral, qwen2)
 }
 
 
