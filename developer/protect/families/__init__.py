@@ -13,6 +13,7 @@ from triparty.developer.protect.families import (
     llama,
     mistral,
     qwen2,
+    qwen3,
 )
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -40,7 +41,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (gpt2, llama, mistral, qwen2)
+    for module in (gpt2, llama, mistral, qwen2, qwen3)
 }
 
 
