@@ -9,6 +9,7 @@ from typing import Any
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import (
+    gemma,
     gpt2,
     llama,
     mistral,
@@ -41,7 +42,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (gpt2, llama, mistral, qwen2, qwen3)
+    for module in (gemma, gpt2, llama, mistral, qwen2, qwen3)
 }
 
 
