@@ -10,6 +10,7 @@ from triparty.common.errors import UnsupportedModelError
 from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import (
     gemma,
+    gemma2,
     gpt2,
     llama,
     mistral,
@@ -42,7 +43,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (gemma, gpt2, llama, mistral, qwen2, qwen3)
+    for module in (gemma, gemma2, gpt2, llama, mistral, qwen2, qwen3)
 }
 
 
