@@ -11,6 +11,7 @@ from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import (
     gemma,
     gemma2,
+    gemma3,
     gpt2,
     llama,
     mistral,
@@ -43,7 +44,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (gemma, gemma2, gpt2, llama, mistral, qwen2, qwen3)
+    for module in (gemma, gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3)
 }
 
 
