@@ -15,6 +15,7 @@ from triparty.developer.protect.families import (
     gpt2,
     llama,
     mistral,
+    mixtral,
     qwen2,
     qwen3,
 )
@@ -44,7 +45,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (gemma, gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3)
+    for module in (gemma, gemma2, gemma3, gpt2, llama, mistral, mixtral, qwen2, qwen3)
 }
 
 
