@@ -11,7 +11,8 @@ from family_law import FamilyLaw, unmoved, values_of
 from numpy.typing import NDArray
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from triparty.developer.protect import Choices, protect
+from triparty.developer.protect import Choices, protect, survey
+from triparty.developer.protect.keys import Keys
 
 
 def mixtral(**options: Any) -> Any:
@@ -43,6 +44,16 @@ class TestMixtral(FamilyLaw):
         "gate not permuted": unmoved(".w1.", 0),
         "down not permuted": unmoved(".w2.", 1),
     }
+
+    def test_every_expert_has_a_key_of_its_own(self, tmp_path: Path) -> None:
+        spaces = survey(str(self.source("all of four", tmp_path)), Choices()).plan.spaces
+        keys = Keys.of_seed(1)
+        orders = {
+            space.draw(keys).apply(np.arange(20.0), 0).tobytes()
+            for name, space in spaces.items()
+            if name.startswith("gate.")
+        }
+        assert len(orders) == 2 * 4
 
     def test_experts_trade_places_whole(self, tmp_path: Path) -> None:
         """Where an expert went, as its sorted values say, is the same for its matrices."""
