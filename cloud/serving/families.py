@@ -81,7 +81,9 @@ FAMILIES: Mapping[str, Family] = {
     "gpt2": Family(GPT2Config, GPT2LMHeadModel),
     "llama": Family(LlamaConfig, LlamaForCausalLM),
     "mistral": Family(MistralConfig, MistralForCausalLM),
-    "qwen2": Family(Qwen2Config, Qwen2ForCausalLM),
+    "qwen2": Family(
+        Qwen2Config, Qwen2ForCausalLM, older_keys=("rope_theta", "rope_scaling", "head_dim")
+    ),
     "qwen3": Family(Qwen3Config, Qwen3ForCausalLM),
     "gemma": Family(GemmaConfig, GemmaForCausalLM),
     "gemma2": Family(Gemma2Config, Gemma2ForCausalLM),

@@ -37,6 +37,8 @@ ELEMENTWISE_ACTIVATIONS = frozenset(
 # Position-only: frequencies that depend on nothing but the pair. The others ("dynamic",
 # "longrope") also depend on the length of whatever shares a batch.
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
+# Whole texts, or a window behind each token: both look at positions alone.
+LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 # Sources describe themselves with these; they change nothing in what the model computes.
 SAFE_VALUES: Mapping[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
@@ -47,6 +49,8 @@ SAFE_VALUES: Mapping[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (None, 0),
     "partial_rotary_factor": (None, 1, 1.0),
     "sliding_window": (None,),
+    "layer_types": (None,),
+    "per_layer_config": (None, {}),
     "auto_map": (None, {}),
 }
 
@@ -100,6 +104,10 @@ class Options:
             )
         return value
 
+    def given(self, name: str) -> bool:
+        """Whether an option has a value, of its own or by default, that is not null."""
+        return self._get(name) is not None
+
     def require(self, name: str, value: Any, choices: Sequence[Any] | frozenset[Any]) -> None:
         """Refuses a value for which there is no plan."""
         if value not in choices:
@@ -112,16 +120,53 @@ class Options:
         """Refuses an activation that might look at more than one neuron."""
         self.require(name, self._get(name), ELEMENTWISE_ACTIVATIONS)
 
-    def rope(self) -> None:
-        """Refuses rotary positions whose frequencies depend on more than the pair."""
-        for name in ("rope_parameters", "rope_scaling"):
-            given = self.document.get(name) or {}
-            if not isinstance(given, Mapping):
-                raise UnsupportedModelError(f"config.json: {name!r} is {given!r}")
-            kind = given.get("rope_type", given.get("type", "default"))
-            self.require(f"{name}.rope_type", kind, ROPE_TYPES)
-            share = given.get("partial_rotary_factor", 1)
-            self.require(f"{name}.partial_rotary_factor", share, (1, 1.0))
+    def causal(self) -> None:
+        """Refuses a decoder whose tokens see what comes after them."""
+        name = "use_bidirectional_attention"
+        self.require(name, self._get(name), (None, False))
+
+    def layer_types(self, layers: int) -> None:
+        """Refuses layers of a kind whose attention no plan knows."""
+        given = self._get("layer_types")
+        if given is None:
+            return
+        if not isinstance(given, list) or len(given) != layers:
+            raise UnsupportedModelError(
+                f"config.json: expected 'layer_types' to be a list of {layers}, got {given!r}"
+            )
+        for kind in given:
+            self.require("layer_types", kind, LAYER_TYPES)
+
+    def rope(self, *, by_layer_type: bool = False) -> None:
+        """Refuses rotary positions whose frequencies depend on more than the pair.
+
+        Args:
+            by_layer_type: whether `rope_parameters` are given for each type of layer.
+        """
+        given = self._mapping("rope_parameters")
+        if by_layer_type:
+            for kind, parameters in given.items():
+                self.require("rope_parameters", kind, LAYER_TYPES)
+                self._static_rope(f"rope_parameters.{kind}", parameters or {})
+        else:
+            self._static_rope("rope_parameters", given)
+        self._static_rope("rope_scaling", self._mapping("rope_scaling"))
+
+    def _static_rope(self, name: str, given: object) -> None:
+        if not isinstance(given, Mapping) or any(
+            isinstance(v, Mapping) for v in given.values()
+        ):
+            raise UnsupportedModelError(f"config.json: {name!r} is {given!r}")
+        kind = given.get("rope_type", given.get("type", "default"))
+        self.require(f"{name}.rope_type", kind, ROPE_TYPES)
+        share = given.get("partial_rotary_factor", 1)
+        self.require(f"{name}.partial_rotary_factor", share, (1, 1.0))
+
+    def _mapping(self, name: str) -> Mapping[str, Any]:
+        value = self.document.get(name) or {}
+        if not isinstance(value, Mapping):
+            raise UnsupportedModelError(f"config.json: {name!r} is {value!r}")
+        return value
 
     def kept(self) -> dict[str, Any]:
         """The options that the plan covers, as the source gives them."""

@@ -114,6 +114,17 @@ class NormRule(Rule):
     bias_kept: bool = False
 
 
+@dataclass(frozen=True)
+class LookupRule(Rule):
+    """A table of rows that are looked up; its factors are rounded to its dtype.
+
+    Attributes:
+        divisor: of all elements; what the protected class applies and the stock one does not.
+    """
+
+    divisor: float = 1.0
+
+
 Rows = tuple[Rule, ...]
 
 
@@ -199,6 +210,7 @@ def embedding(
     device_name: str | None,
     factor: float = 1.0,
     device_rows: range | None = None,
+    divisor: float = 1.0,
 ) -> Rows:
     """A table of rows that are written to the residual (tokens, positions, types).
 
@@ -212,20 +224,18 @@ def embedding(
             it looks up and takes rows from elsewhere as they are.
         device_rows: those that a token can take, if not all (positions that are counted from
             the padding token's id on).
+        divisor: of the rows, rounded alike, where the protected class scales what it looks up.
     """
-    axes = (Axis(index), Axis(space))
-    if device_name is None:
-        return (Rule(pattern, axes, factor=factor),)
-    return (
-        Rule(
-            pattern,
-            axes,
-            Fate.ON_DEVICE,
-            device_name=device_name,
-            factor=factor,
-            device_rows=device_rows,
-        ),
+    row = LookupRule(
+        pattern,
+        (Axis(index), Axis(space)),
+        Fate.HOSTED if device_name is None else Fate.ON_DEVICE,
+        device_name=device_name,
+        factor=factor,
+        device_rows=device_rows,
+        divisor=divisor,
     )
+    return (row,)
 
 
 def vector(pattern: str, space: str) -> Rows:

@@ -23,7 +23,15 @@ from triparty.developer.protect.rekeying import (
     to_bits,
     to_floats,
 )
-from triparty.developer.protect.rules import Axis, Experts, Fate, NormRule, Role, Rule
+from triparty.developer.protect.rules import (
+    Axis,
+    Experts,
+    Fate,
+    LookupRule,
+    NormRule,
+    Role,
+    Rule,
+)
 from triparty.developer.protect.transforms import Monomial, Transform, joined
 
 
@@ -121,7 +129,7 @@ class Weights:
         matter = Matter.stored(rule.pattern, dtype, bits)
         matter = replace(
             matter,
-            factor=rounded(rule.factor, dtype) if rule.device_name else rule.factor,
+            factor=_factor(rule, dtype),
             scale=tuple(self._fold_scale(rule, axis) for axis in rule.axes),
             plus=_sum(self._fold_bias(rule), self._offset(rule), self._taken_back(rule)),
         )
@@ -247,6 +255,13 @@ def _sum(*parts: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
 def rounded(value: float, dtype: str) -> float:
     """A number as an element of a dtype."""
     return float(to_floats(to_bits(np.array([value]), dtype), dtype)[0])
+
+
+def _factor(rule: Rule, dtype: str) -> float:
+    """The factor of a tensor's elements; stock classes round that of a lookup first."""
+    if not isinstance(rule, LookupRule):
+        return rule.factor
+    return rounded(rule.factor, dtype) / rounded(rule.divisor, dtype)
 
 
 def _monomial(axis: Axis, transform: Transform) -> Monomial:

@@ -148,6 +148,7 @@ _TINY: dict[str, PreTrainedConfig] = {
     "mistral": MistralConfig(**_SMALL, head_dim=12, sliding_window=11),
     "qwen2": Qwen2Config(
         **_SMALL | {"num_hidden_layers": 3, "tie_word_embeddings": True},
+        head_dim=12,
         use_sliding_window=True,
         sliding_window=9,
         max_window_layers=1,

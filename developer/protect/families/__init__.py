@@ -8,7 +8,19 @@ from typing import Any
 
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.protect.choices import Choices
-from triparty.developer.protect.families import bert, gpt2, llama, longformer
+from triparty.developer.protect.families import (
+    bert,
+    gemma,
+    gemma2,
+    gemma3,
+    gpt2,
+    llama,
+    longformer,
+    mistral,
+    mixtral,
+    qwen2,
+    qwen3,
+)
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
 
@@ -35,7 +47,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (bert, gpt2, llama, longformer)
+    for module in (bert, gemma, gemma2, gemma3, gpt2, llama, longformer, mistral, mixtral, qwen2, qwen3)
 }
 
 

@@ -9,18 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from triparty.developer.protect.choices import Choices
-from triparty.developer.protect.families.shared import (
-    expanded,
-    grouped_attention,
-    lookup,
-    ties,
-    vocabulary_spaces,
+from triparty.developer.protect.families.decoder import (
+    LAYER,
+    decoder_plan,
+    gated_layers,
+    rotary_buffers,
 )
-from triparty.developer.protect.heads import attention_offsets, attention_spaces
+from triparty.developer.protect.families.shared import lookup
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import VOCABULARY, Plan
-from triparty.developer.protect.rules import Rows, dropped, linear, norm, table
-from triparty.developer.protect.spaces import Norm, Offset, gated_neurons, residual
+from triparty.developer.protect.rules import Rows, linear, norm, table
 
 MODEL_TYPE = "llama"
 ARCHITECTURES = ("LlamaForCausalLM",)
@@ -48,8 +46,6 @@ KNOWN: Mapping[str, Any] = {
     "tie_word_embeddings": False,
 }
 
-LAYER = "model.layers.{l}."
-
 
 def rows(options: Options, choices: Choices) -> Rows:
     """The table of LLaMA."""
@@ -69,8 +65,7 @@ def rows(options: Options, choices: Choices) -> Rows:
         linear(mlp + "down_proj", "up.{l}", "residual", bias=mlp_biased),
         norm("model.norm", "residual"),
         linear("lm_head", "residual", VOCABULARY, after="model.norm"),
-        dropped(LAYER + "self_attn.rotary_emb.inv_freq"),
-        dropped("model.rotary_emb.inv_freq"),
+        rotary_buffers(),
     )
 
 
@@ -82,36 +77,11 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
     """
     options.activation("hidden_act")
     options.rope()
-    layers, width = options.count("num_hidden_layers"), options.count("hidden_size")
-    vocabulary = options.count("vocab_size")
-    scheme = choices.scheme
-    spaces = {
-        "residual": residual(
-            "residual", width, scheme=scheme, norm=Norm.RMS, new_size=choices.expand
-        ),
-        **vocabulary_spaces(vocabulary, choices),
-    }
-    attention = grouped_attention(options, width, scheme)
-    neurons = options.count("intermediate_size")
-    offsets: dict[str, Offset] = {}
-    for layer in range(layers):
-        gate, up = gated_neurons(f"layer {layer} neurons", neurons, scheme=scheme)
-        spaces |= {f"gate.{layer}": gate, f"up.{layer}": up}
-        spaces |= attention_spaces(str(layer), attention)
-        if options.flag("attention_bias"):
-            offsets |= attention_offsets(str(layer), attention)
-    return Plan(
-        family=MODEL_TYPE,
-        task="causal-lm",
-        prefix="model.",
-        counts={"l": range(layers)},
-        width=width,
-        vocabulary=vocabulary,
-        max_positions=options.count("max_position_embeddings"),
-        spaces=spaces,
-        rules=rows(options, choices),
-        output_space=VOCABULARY,
-        offsets=offsets,
-        ties=ties(options, "lm_head.weight", "model.embed_tokens.weight"),
-        config=expanded(options, choices, width, attention.head_width),
+    return decoder_plan(
+        MODEL_TYPE,
+        rows(options, choices),
+        gated_layers(options, choices),
+        options,
+        choices,
+        biased=options.flag("attention_bias"),
     )

@@ -31,6 +31,7 @@ def lookup(
     *,
     factor: float = 1.0,
     device_rows: range | None = None,
+    hosted_factor: float | None = None,
 ) -> Rows:
     """A table that the device looks up, or, for the interface `tokens`, the cloud.
 
@@ -41,6 +42,7 @@ def lookup(
         device_name: of the device's table.
         choices: of which the interface matters.
         factor: that the stock class applies to what it looks up by itself.
+        hosted_factor: that the protected one applies; the same unless it says otherwise.
         device_rows: those that the device has, if not all.
     """
     if choices.interface is Interface.EMBEDDINGS:
@@ -52,8 +54,14 @@ def lookup(
             factor=factor,
             device_rows=device_rows,
         )
-    hosted_index = VOCABULARY if index == "ids" else index
-    return embedding(pattern, hosted_index, space, device_name=None)
+    return embedding(
+        pattern,
+        VOCABULARY if index == "ids" else index,
+        space,
+        device_name=None,
+        factor=factor,
+        divisor=factor if hosted_factor is None else hosted_factor,
+    )
 
 
 def ties(options: Options, head: str, source: str) -> Mapping[str, str]:
@@ -61,7 +69,9 @@ def ties(options: Options, head: str, source: str) -> Mapping[str, str]:
     return {head: source} if options.flag("tie_word_embeddings") else {}
 
 
-def grouped_attention(options: Options, width: int, scheme: Scheme) -> Attention:
+def grouped_attention(
+    options: Options, width: int, scheme: Scheme, *, normalised: bool = False
+) -> Attention:
     """Attention with rotary positions whose queries share key-value heads."""
     heads = options.count("num_attention_heads")
     groups = options.count("num_key_value_heads", default=heads)
@@ -71,7 +81,7 @@ def grouped_attention(options: Options, width: int, scheme: Scheme) -> Attention
             f"config.json: {heads} heads of width {head_width} in {groups} groups on a width "
             f"of {width}: heads must divide into groups and pairs, and the width into heads"
         )
-    return Attention(heads, groups, head_width, Rotary.HALVES, scheme)
+    return Attention(heads, groups, head_width, Rotary.HALVES, scheme, normalised=normalised)
 
 
 def expanded(options: Options, choices: Choices, width: int, head_width: int) -> dict[str, Any]:
