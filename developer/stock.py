@@ -52,6 +52,7 @@ def load_model(folder: Path, auto_class: str = "AutoModelForCausalLM") -> PreTra
                 output_loading_info=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                experts_implementation="eager",  # the others have no float64
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{folder} does not load: {error}") from error

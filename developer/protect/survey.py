@@ -108,7 +108,8 @@ def _device_dtype(plan: Plan, tensors: Mapping[str, TensorEntry]) -> str:
             f"the tables that devices look up differ in dtype ({', '.join(sorted(tables))}); "
             f"save the checkpoint in one"
         )
-    return DTYPES[tables.pop() if tables else next(iter(tensors.values())).dtype]
+    largest = max(tensors.values(), key=lambda entry: entry.size_bytes)
+    return DTYPES[tables.pop() if tables else largest.dtype]
 
 
 def _check_ties(plan: Plan, checkpoint: Checkpoint) -> None:

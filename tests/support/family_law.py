@@ -54,6 +54,8 @@ class FamilyLaw:
         options: further choices by name, as `Choices.of` takes them.
         controls: broken plans by name, each for the first model unless it says otherwise.
         least_break: how far a broken plan must be off.
+        rounded_model: the model whose rounding is looked at; the first unless it says
+            otherwise. It must not choose: a router that is rounded may take another expert.
     """
 
     models: ClassVar[Mapping[str, Callable[[], Any]]]
@@ -63,6 +65,7 @@ class FamilyLaw:
     controls: ClassVar[Mapping[str, Break]] = {}
     control_scheme: ClassVar[str] = "permutation"
     least_break: ClassVar[float] = 1e-3
+    rounded_model: ClassVar[str | None] = None
 
     @classmethod
     def choices(cls) -> Mapping[str, dict[str, Any]]:
@@ -127,7 +130,8 @@ class FamilyLaw:
     def test_rounding_is_that_of_the_dtype(
         self, scheme: str, dtype: str, tolerance: float, tmp_path: Path
     ) -> None:
-        source = self.source(next(iter(self.models)), tmp_path, dtype=dtype)
+        model = self.rounded_model or next(iter(self.models))
+        source = self.source(model, tmp_path, dtype=dtype)
         choices = Choices.of(scheme=scheme, interface=self.interfaces[0])
         found = protect(str(source), tmp_path / "out", choices=choices)
         assert self.disagreement(source, tmp_path / "out", found) <= tolerance
@@ -292,7 +296,7 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
 @contextmanager
 def in_float64() -> Iterator[None]:
     """What stock classes compute in float32 of float64 values stays float64."""
-    to, softmax = torch.Tensor.to, torch.nn.functional.softmax
+    to, cast, softmax = torch.Tensor.to, torch.Tensor.type, torch.nn.functional.softmax
 
     def kept_to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self.dtype == torch.float64:
@@ -304,6 +308,9 @@ def in_float64() -> Iterator[None]:
     def kept_float(self: torch.Tensor) -> torch.Tensor:
         return self if self.dtype == torch.float64 else to(self, torch.float32)
 
+    def kept_type(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self if self.dtype == torch.float64 and args else cast(self, *args, **kwargs)
+
     def kept_softmax(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if input.dtype == torch.float64:
             kwargs["dtype"] = None
@@ -312,6 +319,7 @@ def in_float64() -> Iterator[None]:
     with (
         patch.object(torch.Tensor, "to", kept_to),
         patch.object(torch.Tensor, "float", kept_float),
+        patch.object(torch.Tensor, "type", kept_type),
         patch.object(torch.nn.functional, "softmax", kept_softmax),
     ):
         yield
