@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
+from triparty.developer.answers.seq2seq import Seq2SeqTask
 from triparty.developer.answers.task import Answers, Task
 
-_TASKS: Mapping[str, Task] = {"causal-lm": CausalTask()}
+_TASKS: Mapping[str, Task] = {"causal-lm": CausalTask(), "seq2seq-lm": Seq2SeqTask()}
 
 
 def task_of(name: str) -> Task:

@@ -100,6 +100,15 @@ class Options:
             )
         return value
 
+    def word(self, name: str) -> str:
+        """A word."""
+        value = self._get(name)
+        if type(value) is not str:
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be a word, got {value!r}"
+            )
+        return value
+
     def require(self, name: str, value: Any, choices: Sequence[Any] | frozenset[Any]) -> None:
         """Refuses a value for which there is no plan."""
         if value not in choices:

@@ -45,6 +45,7 @@ class Plan:
         rules: the table.
         output_space: the space of the answer: what the device has to undo.
         ties: the tensor that stands in for another one that the checkpoint lacks.
+        separable: tied tensors that a checkpoint may also have by themselves, different.
         config: what the protected `config.json` says otherwise.
         image: the images that the model takes, if it takes any.
     """
@@ -60,6 +61,7 @@ class Plan:
     rules: tuple[Rule, ...]
     output_space: str
     ties: Mapping[str, str] = field(default_factory=dict)
+    separable: frozenset[str] = frozenset()
     config: Mapping[str, Any] = field(default_factory=dict)
     image: ImageInfo | None = None
 

@@ -120,7 +120,7 @@ def _check_ties(plan: Plan, checkpoint: Checkpoint) -> None:
         for name in shard.entries
     }
     for tied, source in plan.ties.items():
-        if tied not in found or source not in found:
+        if tied in plan.separable or tied not in found or source not in found:
             continue
         for start in range(0, len(found[source]), _COMPARED_ROWS):
             rows = slice(start, start + _COMPARED_ROWS)
