@@ -75,7 +75,7 @@ class DeviceInfo:
         dtype: of the rows in the bundle: one of `DTYPES`.
         transport: of the rows on the wire.
         bos_id: the model's begin-of-text token, if it has one; the tokenizer adds it to a text
-            where the model wants it.
+            where the model wants it. Of a `seq2seq-lm` the token that answers begin with.
         eos_ids: tokens after which generation stops.
         pad_id: padding token, if the model has one.
         chat_template: Jinja template of a conversation, if the model has one.

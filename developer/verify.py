@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,10 @@ from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.stock import load_model, load_tokenizer
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
+SEQ2SEQ = "seq2seq-lm"
 GREEDY_PROMPTS = 3
 GREEDY_TOKENS = 48
 
@@ -143,7 +145,7 @@ class Comparison:
 
     def _greedy_identical(self, rng: np.random.Generator) -> bool | None:
         info = self._bundle.info
-        if info.task != "causal-lm":
+        if info.task not in ("causal-lm", SEQ2SEQ):
             return None
         length = min(8, info.max_positions // 2) or 1
         steps = min(GREEDY_TOKENS, info.max_positions - length)
@@ -158,32 +160,40 @@ class Comparison:
 def original_greedy(
     model: PreTrainedModel, ids: NDArray[np.int64], steps: int, ends: tuple[int, ...]
 ) -> list[int]:
-    """The tokens that stock `generate` adds to a text (T,), greedily."""
+    """The tokens that stock `generate` adds to a text (T,), or answers to it, greedily."""
     import torch
     from transformers import GenerationConfig
 
     from triparty.developer.stock import quiet
 
+    start = model.generation_config.decoder_start_token_id
     # In place of the checkpoint's own, which may ask for sampling or penalties.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False, eos_token_id=list(ends) or None, pad_token_id=0
+        do_sample=False,
+        eos_token_id=list(ends) or None,
+        pad_token_id=0,
+        decoder_start_token_id=start,
     )
     given = torch.from_numpy(ids)[None]
     with quiet(), torch.inference_mode():
         whole = model.generate(  # type: ignore[operator]  # a mixin that mypy cannot see
             given, attention_mask=torch.ones_like(given), max_new_tokens=steps
         )
-    new: list[int] = whole[0, len(ids) :].tolist()
+    begun = 1 if model.config.is_encoder_decoder else len(ids)
+    new: list[int] = whole[0, begun:].tolist()
     return new
 
 
 def protected_greedy(
     model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], steps: int
 ) -> list[int]:
-    """The tokens that device and cloud together add to a text (T,)."""
+    """The tokens that device and cloud together add to a text (T,), or answer to it."""
     if bundle.info.interface == TOKENS:
         keyed = original_greedy(model, bundle.keyed_ids(ids), steps, ())
-        return [int(one) for one in bundle.plain_ids(np.array(keyed, np.int64))]
+        plain: list[int] = bundle.plain_ids(np.array(keyed, np.int64)).tolist()
+        return plain
+    if bundle.info.task == SEQ2SEQ:
+        return _answered_by_rows(model, bundle, ids, steps)
     return _greedy_by_rows(model, bundle, ids, steps)
 
 
@@ -191,18 +201,54 @@ def _greedy_by_rows(
     model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], steps: int
 ) -> list[int]:
     """One row a step: rows go in, and the cloud keeps the cache."""
-    import torch
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
     new: list[int] = []
     rows, position = ids, 0
     for _ in range(steps):
-        given = torch.from_numpy(bundle.values(rows, start=position))[None].to(model.dtype)
-        with torch.inference_mode():
-            reply = model(inputs_embeds=given, past_key_values=cache, use_cache=True)
-        logits = bundle.plain_logits(KeyedReply(reply.logits[0, -1].float().numpy()))
+        given = _rows(model, bundle, rows, start=position)
+        new.append(_likeliest(model, bundle, inputs_embeds=given, past_key_values=cache))
         position += len(rows)
-        new.append(int(logits.argmax()))
         rows = np.array(new[-1:], np.int64)
     return new
+
+
+def _answered_by_rows(
+    model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], steps: int
+) -> list[int]:
+    """The text once, then one row of the answer a step; the cloud keeps what it encoded."""
+    import torch
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    encoder = model.get_encoder()
+    with torch.inference_mode():
+        encoded = encoder(inputs_embeds=_rows(model, bundle, ids, start=0))
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    new: list[int] = []
+    row = np.array([bundle.info.bos_id], np.int64)
+    for place in range(steps):
+        given = _rows(model, bundle, row, start=place)
+        session = {"encoder_outputs": encoded, "past_key_values": cache}
+        new.append(_likeliest(model, bundle, decoder_inputs_embeds=given, **session))
+        row = np.array(new[-1:], np.int64)
+    return new
+
+
+def _rows(
+    model: PreTrainedModel, bundle: Bundle, ids: NDArray[np.int64], *, start: int
+) -> torch.Tensor:
+    """The keyed rows (1, T, D) of token ids."""
+    import torch
+
+    return torch.from_numpy(bundle.values(ids, start=start))[None].to(model.dtype)
+
+
+def _likeliest(model: PreTrainedModel, bundle: Bundle, **inputs: Any) -> int:
+    """The likeliest token after what a session was given so far."""
+    import torch
+
+    with torch.inference_mode():
+        reply = model(**inputs, use_cache=True)
+    logits = bundle.plain_logits(KeyedReply(reply.logits[0, -1].float().numpy()))
+    return int(logits.argmax())

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
 from triparty.developer.answers.encoders import EncoderTask
+from triparty.developer.answers.seq2seq import Seq2SeqTask
 from triparty.developer.answers.task import Answers, Task
 
 _TASKS: Mapping[str, Task] = {
     "causal-lm": CausalTask(),
     "masked-lm": EncoderTask("AutoModelForMaskedLM", "logits", per_token=True),
+    "seq2seq-lm": Seq2SeqTask(),
     "sequence-classification": EncoderTask(
         "AutoModelForSequenceClassification", "logits", per_token=False
     ),

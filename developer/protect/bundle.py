@@ -61,7 +61,7 @@ def device_info(
         image=plan.image,
         dtype=dtype,
         transport="float32" if rounds else dtype,
-        bos_id=_first(_ids(generation, "bos_token_id", plan.vocabulary)),
+        bos_id=_start(generation, plan),
         eos_ids=_ids(generation, "eos_token_id", plan.vocabulary),
         pad_id=_first(_ids(generation, "pad_token_id", plan.vocabulary)),
         chat_template=_chat_template(checkpoint),
@@ -118,7 +118,8 @@ def answers(output: Transform, tokens: Monomial | None) -> dict[str, NDArray[Any
 
 def _replies(plan: Plan, choices: Choices) -> tuple[str, ...]:
     """Scaled logits cannot be compared with each other before the scales are undone."""
-    return ("logits",) if choices.head_scales or plan.task != "causal-lm" else REPLIES
+    writes_text = plan.task in ("causal-lm", "seq2seq-lm")
+    return REPLIES if writes_text and not choices.head_scales else ("logits",)
 
 
 def _without_paths(file: Path) -> bytes:
@@ -139,6 +140,19 @@ def _ids(options: Mapping[str, Any], name: str, vocabulary: int) -> tuple[int, .
         raise CheckpointError(f"config: {name!r} must be token ids, got {value!r}")
     # Some checkpoints name -1, or a padding token that their table has no row for.
     return tuple(n for n in ids if 0 <= n < vocabulary)
+
+
+def _start(options: Mapping[str, Any], plan: Plan) -> int | None:
+    """The token that a text begins with, or, of a model with a decoder, an answer."""
+    begins = _ids(options, "bos_token_id", plan.vocabulary)
+    if plan.task != "seq2seq-lm":
+        return _first(begins)
+    start = _first(_ids(options, "decoder_start_token_id", plan.vocabulary) + begins)
+    if start is None:
+        raise CheckpointError(
+            "config: expected 'decoder_start_token_id', the token that answers begin with"
+        )
+    return start
 
 
 def _first(ids: tuple[int, ...]) -> int | None:

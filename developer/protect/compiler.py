@@ -131,7 +131,9 @@ class _Compilation:
         write_json(folder / "config.json", config)
         if order is None:
             return
-        generation = self._checkpoint.optional_json("generation_config.json")
+        # Stock classes take what is said there from config.json where there is no such file.
+        named = self._checkpoint.optional_json("generation_config.json")
+        generation = named or self._checkpoint.config
         write_json(folder / "generation_config.json", hosted_generation(generation, order))
         for name, data in tokenizer_files(plan.vocabulary).items():
             write_atomic(folder / name, data)
@@ -149,8 +151,7 @@ class _Compilation:
             for name, source in plan.ties.items()
             if source in held and name not in everywhere
         ]
-        kept = [name for name in held if plan.rule(name).fate is not Fate.DROPPED]
-        return kept + tied
+        return [name for name in held + tied if plan.rule(name).fate is not Fate.DROPPED]
 
     def _counted(self, made: Made) -> Made:
         def counted() -> Iterator[NDArray[Any]]:

@@ -47,7 +47,7 @@ def lines(found: Survey) -> Iterator[str]:
             yield f"  {rule.pattern:<{width}}  {rule.fate.value:<36}  {axes}"
     dropped = _fates(found)[Fate.DROPPED]
     if dropped:
-        yield f"  {dropped} buffers of old checkpoints are dropped"
+        yield f"  {dropped} tensors that the stock class does not use are dropped"
     if plan.ties:
         yield "  the head gets a key of its own: tie_word_embeddings becomes false"
     if found.options.left_out():

@@ -197,18 +197,23 @@ class _AttentionKey:
             if exact:
                 return invertible(self.keys, label, width)
             return Monomial(self.keys.permutation(label, width))
-        if not exact:
-            return quarter_turns(self.keys.quarters(label, width // 2), self.shape.rotary)
-        angle = 2 * np.pi * self.keys.uniform(label, width // 2)
-        return complex_products(
-            scales(self.keys, f"{label} stretch", width // 2) * np.exp(1j * angle),
-            self.shape.rotary,
-        )
+        return turned_pairs(self.keys, label, width, self.shape.rotary, self.shape.scheme)
 
     def _shared_turn(self) -> Monomial:
         """The quarter turns of pairs that all heads of a normalised layer share."""
         turns = self.keys.quarters(f"layer {self.name} turns", self.shape.head_width // 2)
         return quarter_turns(turns, self.shape.rotary)
+
+
+def turned_pairs(
+    keys: Keys, label: str, width: int, rotary: Rotary, scheme: Scheme
+) -> Transform:
+    """A key that commutes with rotary positions: each pair times a number of its own."""
+    if scheme is Scheme.PERMUTATION:
+        return quarter_turns(keys.quarters(label, width // 2), rotary)
+    angle = 2 * np.pi * keys.uniform(label, width // 2)
+    stretch = scales(keys, f"{label} stretch", width // 2)
+    return complex_products(stretch * np.exp(1j * angle), rotary)
 
 
 def _one(_: int) -> Transform:

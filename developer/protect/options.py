@@ -108,6 +108,15 @@ class Options:
         """Whether an option has a value, of its own or by default, that is not null."""
         return self._get(name) is not None
 
+    def word(self, name: str) -> str:
+        """A word."""
+        value = self._get(name)
+        if type(value) is not str:
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be a word, got {value!r}"
+            )
+        return value
+
     def require(self, name: str, value: Any, choices: Sequence[Any] | frozenset[Any]) -> None:
         """Refuses a value for which there is no plan."""
         if value not in choices:

@@ -46,6 +46,7 @@ class Plan:
         output_space: the space of the answer: what the device has to undo.
         offsets: spaces whose biases get a secret offset; see `heads.attention_offsets`.
         ties: the tensor that stands in for another one that the checkpoint lacks.
+        separable: tied tensors that a checkpoint may also have by themselves, different.
         config: what the protected `config.json` says otherwise.
         image: the images that the model takes, if it takes any.
     """
@@ -62,6 +63,7 @@ class Plan:
     output_space: str
     offsets: Mapping[str, Offset] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
+    separable: frozenset[str] = frozenset()
     config: Mapping[str, Any] = field(default_factory=dict)
     image: ImageInfo | None = None
 

@@ -108,8 +108,9 @@ def _device_dtype(plan: Plan, tensors: Mapping[str, TensorEntry]) -> str:
             f"the tables that devices look up differ in dtype ({', '.join(sorted(tables))}); "
             f"save the checkpoint in one"
         )
-    kept = (n for n in tensors if plan.rule(n).fate is not Fate.DROPPED)
-    return DTYPES[tables.pop() if tables else tensors[next(kept)].dtype]
+    kept = [entry for n, entry in tensors.items() if plan.rule(n).fate is not Fate.DROPPED]
+    largest = max(kept, key=lambda entry: entry.size_bytes)
+    return DTYPES[tables.pop() if tables else largest.dtype]
 
 
 def _check_ties(plan: Plan, checkpoint: Checkpoint) -> None:
@@ -120,7 +121,7 @@ def _check_ties(plan: Plan, checkpoint: Checkpoint) -> None:
         for name in shard.entries
     }
     for tied, source in plan.ties.items():
-        if tied not in found or source not in found:
+        if tied in plan.separable or tied not in found or source not in found:
             continue
         for start in range(0, len(found[source]), _COMPARED_ROWS):
             rows = slice(start, start + _COMPARED_ROWS)

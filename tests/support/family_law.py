@@ -54,6 +54,8 @@ class FamilyLaw:
         options: further choices by name, as `Choices.of` takes them.
         controls: broken plans by name, each for the first model unless it says otherwise.
         least_break: how far a broken plan must be off.
+        rounded_model: the model whose rounding is looked at; the first unless it says
+            otherwise. It must not choose: a router that is rounded may take another expert.
     """
 
     models: ClassVar[Mapping[str, Callable[[], Any]]]
@@ -63,6 +65,7 @@ class FamilyLaw:
     controls: ClassVar[Mapping[str, Break]] = {}
     control_scheme: ClassVar[str] = "permutation"
     least_break: ClassVar[float] = 1e-3
+    rounded_model: ClassVar[str | None] = None
 
     @classmethod
     def choices(cls) -> Mapping[str, dict[str, Any]]:
@@ -111,10 +114,12 @@ class FamilyLaw:
         from triparty.developer.verify import original_greedy, protected_greedy
 
         source, found = self.protected(model, choice, tmp_path)
-        if found.plan.task != "causal-lm":
+        if found.plan.task not in ("causal-lm", "seq2seq-lm"):
             pytest.skip(f"a model of the task {found.plan.task} writes no text")
         bundle = Bundle.open(tmp_path / "out" / "device")
-        original, protected = load_model(source), load_model(tmp_path / "out" / "model")
+        auto_class = task_of(found.plan.task).auto_class
+        original = load_model(source, auto_class)
+        protected = load_model(tmp_path / "out" / "model", auto_class)
         ids = np.random.default_rng(5).integers(0, found.info.vocabulary, 7)
         steps = min(16, found.info.max_positions - 7)
         with in_float64():
@@ -127,7 +132,8 @@ class FamilyLaw:
     def test_rounding_is_that_of_the_dtype(
         self, scheme: str, dtype: str, tolerance: float, tmp_path: Path
     ) -> None:
-        source = self.source(next(iter(self.models)), tmp_path, dtype=dtype)
+        model = self.rounded_model or next(iter(self.models))
+        source = self.source(model, tmp_path, dtype=dtype)
         choices = Choices.of(scheme=scheme, interface=self.interfaces[0])
         found = protect(str(source), tmp_path / "out", choices=choices)
         assert self.disagreement(source, tmp_path / "out", found) <= tolerance
@@ -292,7 +298,7 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
 @contextmanager
 def in_float64() -> Iterator[None]:
     """What stock classes compute in float32 of float64 values stays float64."""
-    to, softmax = torch.Tensor.to, torch.nn.functional.softmax
+    to, cast, softmax = torch.Tensor.to, torch.Tensor.type, torch.nn.functional.softmax
 
     def kept_to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self.dtype == torch.float64:
@@ -304,6 +310,9 @@ def in_float64() -> Iterator[None]:
     def kept_float(self: torch.Tensor) -> torch.Tensor:
         return self if self.dtype == torch.float64 else to(self, torch.float32)
 
+    def kept_type(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self if self.dtype == torch.float64 and args else cast(self, *args, **kwargs)
+
     def kept_softmax(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if input.dtype == torch.float64:
             kwargs["dtype"] = None
@@ -312,6 +321,7 @@ def in_float64() -> Iterator[None]:
     with (
         patch.object(torch.Tensor, "to", kept_to),
         patch.object(torch.Tensor, "float", kept_float),
+        patch.object(torch.Tensor, "type", kept_type),
         patch.object(torch.nn.functional, "softmax", kept_softmax),
     ):
         yield

@@ -10,6 +10,7 @@ from triparty.common.errors import UnsupportedModelError
 from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import (
     bert,
+    deepseek_v3,
     gemma,
     gemma2,
     gemma3,
@@ -18,8 +19,10 @@ from triparty.developer.protect.families import (
     longformer,
     mistral,
     mixtral,
+    mt5,
     qwen2,
     qwen3,
+    t5,
 )
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -47,7 +50,22 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (bert, gemma, gemma2, gemma3, gpt2, llama, longformer, mistral, mixtral, qwen2, qwen3)
+    for module in (
+        bert,
+        deepseek_v3,
+        gemma,
+        gemma2,
+        gemma3,
+        gpt2,
+        llama,
+        longformer,
+        mistral,
+        mixtral,
+        mt5,
+        qwen2,
+        qwen3,
+        t5,
+    )
 }
 
 
