@@ -11,9 +11,13 @@ from collections.abc import Mapping
 
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
+from triparty.developer.answers.images import ImageTask
 from triparty.developer.answers.task import Answers, Task
 
-_TASKS: Mapping[str, Task] = {"causal-lm": CausalTask()}
+_TASKS: Mapping[str, Task] = {
+    "causal-lm": CausalTask(),
+    "image-classification": ImageTask(),
+}
 
 
 def task_of(name: str) -> Task:

@@ -48,6 +48,8 @@ class Plan:
         ties: the tensor that stands in for another one that the checkpoint lacks.
         config: what the protected `config.json` says otherwise.
         image: the images that the model takes, if it takes any.
+        pixels: the space of a patch's pixels, if it takes images.
+        labels: the names of the answers, if they have some; the cloud does not get them.
     """
 
     family: str
@@ -64,6 +66,8 @@ class Plan:
     ties: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     image: ImageInfo | None = None
+    pixels: str | None = None
+    labels: tuple[str, ...] = ()
 
     @cached_property
     def tensors(self) -> Mapping[str, Rule]:
@@ -192,6 +196,8 @@ def merged_shape(rule: Rule, stored: tuple[int, ...]) -> tuple[int, ...]:
         return stored
     if len(rule.axes) == 1:
         return (prod(stored),)
+    if len(stored) == 3 and stored[0] == 1:
+        return stored[1:]
     return (stored[0], prod(stored[1:]))
 
 

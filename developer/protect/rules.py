@@ -80,8 +80,9 @@ class Rule:
         factor: of all elements; what the stock class applies and the protected one does not.
         experts: the letter that counts experts in the pattern and the space in which they
             trade places; spelled out, which expert this is.
-        flat: whether all stored axes but the first are one (the pixels of a patch), or all
-            but the last (a row that is stored with axes of length one).
+        flat: whether stored axes are merged: all but the first (the pixels of a patch), all
+            of them (a row stored with axes of length one), or the first two of three, the
+            first of which has length one (a table stored like that).
     """
 
     pattern: str
