@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
 from triparty.developer.answers.images import ImageTask
+from triparty.developer.answers.pairs import PairTask
 from triparty.developer.answers.task import Answers, Task
 
 _TASKS: Mapping[str, Task] = {
     "causal-lm": CausalTask(),
     "image-classification": ImageTask(),
+    "image-text-embedding": PairTask(),
 }
 
 

@@ -51,7 +51,12 @@ def device_info(
     Raises:
         CheckpointError: special ids or the chat template make no sense.
     """
-    generation = {**checkpoint.config, **checkpoint.optional_json("generation_config.json")}
+    generation = {
+        **checkpoint.config.get("text_config", {}),
+        **checkpoint.config,
+        **checkpoint.optional_json("generation_config.json"),
+        **{path.rpartition(".")[2]: number for path, number in plan.token_ids.items()},
+    }
     embeds = choices.interface is Interface.EMBEDDINGS
     names = plan.device_tables()
     # The sum of two 16-bit rows is sent unrounded, so that a cloud that computes in float32

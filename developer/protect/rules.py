@@ -72,7 +72,7 @@ class Rule:
 
     Attributes:
         pattern: the tensor's name; `{l}` stands for each number counted under that letter.
-        axes: of the tensor, as stored; empty for a dropped one.
+        axes: of the tensor, as stored; empty for a dropped one and for a single number.
         fate: what becomes of it.
         after: pattern of the norm module whose output it reads, or whose output the weight
             beside this bias reads.
@@ -218,6 +218,11 @@ def embedding(
 def vector(pattern: str, space: str) -> Rows:
     """A row that is written to a space (a bias by itself, a class token)."""
     return (Rule(pattern, (Axis(space),), flat=True),)
+
+
+def scalar(pattern: str) -> Rows:
+    """A single number, which no key changes."""
+    return (Rule(pattern, ()),)
 
 
 def dropped(pattern: str) -> Rows:
