@@ -31,7 +31,12 @@ from triparty.developer.protect.families.vision import (
     image_spaces,
     patches,
 )
-from triparty.developer.protect.heads import Attention, Rotary, attention_spaces
+from triparty.developer.protect.heads import (
+    Attention,
+    Rotary,
+    attention_offsets,
+    attention_spaces,
+)
 from triparty.developer.protect.keys import Keys
 from triparty.developer.protect.options import Options, Section
 from triparty.developer.protect.plans import VOCABULARY, Plan
@@ -47,6 +52,7 @@ from triparty.developer.protect.rules import (
 )
 from triparty.developer.protect.spaces import (
     Norm,
+    Offset,
     Scheme,
     Space,
     fixed,
@@ -198,12 +204,7 @@ def layer_spaces(options: Options, scheme: Scheme, tower: str) -> Mapping[str, S
         UnsupportedModelError: an option that the plan does not cover.
     """
     options.activation("hidden_act")
-    width, heads = options.count("hidden_size"), options.count("num_attention_heads")
-    if width % heads:
-        raise UnsupportedModelError(
-            f"config.json: a width of {width} does not divide into {heads} heads"
-        )
-    attention = Attention(heads, heads, width // heads, Rotary.NONE, scheme)
+    attention = attention_of(options, scheme)
     neurons = options.count("intermediate_size")
     spaces: dict[str, Space] = {}
     for layer in layers(options):
@@ -211,6 +212,29 @@ def layer_spaces(options: Options, scheme: Scheme, tower: str) -> Mapping[str, S
         spaces[f"neurons.{name}"] = permuted(f"layer {name} neurons", neurons)
         spaces |= attention_spaces(name, attention)
     return spaces
+
+
+def layer_offsets(options: Options, scheme: Scheme, tower: str) -> Mapping[str, Offset]:
+    """The secret offsets of the biases of a tower's attention."""
+    attention = attention_of(options, scheme)
+    offsets: dict[str, Offset] = {}
+    for layer in layers(options):
+        offsets |= attention_offsets(f"{tower}.{layer}", attention)
+    return offsets
+
+
+def attention_of(options: Options, scheme: Scheme) -> Attention:
+    """The shape of a tower's attention.
+
+    Raises:
+        UnsupportedModelError: a width that does not divide into heads.
+    """
+    width, heads = options.count("hidden_size"), options.count("num_attention_heads")
+    if width % heads:
+        raise UnsupportedModelError(
+            f"config.json: a width of {width} does not divide into {heads} heads"
+        )
+    return Attention(heads, heads, width // heads, Rotary.NONE, scheme)
 
 
 def layers(options: Options) -> range:
@@ -253,6 +277,10 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         },
         rules=rows(),
         output_space="embedding",
+        offsets={
+            **layer_offsets(text, choices.scheme, "text"),
+            **layer_offsets(vision, choices.scheme, "vision"),
+        },
         image=image_of(vision),
         pixels=PIXELS,
         token_ids={f"text_config.{END}": end},

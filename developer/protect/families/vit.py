@@ -23,12 +23,23 @@ from triparty.developer.protect.families.vision import (
     refuse_tokens,
     rows_of,
 )
-from triparty.developer.protect.heads import Attention, Rotary, attention_spaces
+from triparty.developer.protect.heads import (
+    Attention,
+    Rotary,
+    attention_offsets,
+    attention_spaces,
+)
 from triparty.developer.protect.labels import hosted_labels, label_names
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
 from triparty.developer.protect.rules import Axis, Rows, Rule, linear, norm, table, vector
-from triparty.developer.protect.spaces import Norm, head_scaled, permuted, residual
+from triparty.developer.protect.spaces import (
+    Norm,
+    Offset,
+    head_scaled,
+    permuted,
+    residual,
+)
 
 MODEL_TYPE = "vit"
 ARCHITECTURES = ("ViTForImageClassification",)
@@ -109,10 +120,13 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         **image_spaces(image, scheme),
     }
     attention = Attention(heads, heads, width // heads, Rotary.NONE, scheme)
+    neurons = options.count("intermediate_size")
+    offsets: dict[str, Offset] = {}
     for layer in range(layers):
-        neurons = options.count("intermediate_size")
         spaces[f"neurons.{layer}"] = permuted(f"layer {layer} neurons", neurons)
         spaces |= attention_spaces(str(layer), attention)
+        if options.flag("qkv_bias"):
+            offsets |= attention_offsets(str(layer), attention)
     return Plan(
         family=MODEL_TYPE,
         task="image-classification",
@@ -124,6 +138,7 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         spaces=spaces,
         rules=rows(options),
         output_space="labels",
+        offsets=offsets,
         config=hosted_labels(len(names)),
         image=image,
         pixels=PIXELS,
