@@ -110,7 +110,12 @@ class Bundle:
         return self.folder / TOKENIZER_FILE
 
     def rows(
-        self, ids: NDArray[np.int64], *, start: int, types: NDArray[np.int64] | None = None
+        self,
+        ids: NDArray[np.int64],
+        *,
+        start: int,
+        types: NDArray[np.int64] | None = None,
+        images: bool = False,
     ) -> KeyedRows:
         """The keyed rows of token ids, ready for the wire.
 
@@ -119,6 +124,8 @@ class Bundle:
             start: position of the first one in its session; keyed positions are added in
                 families that have learned ones.
             types: (T,) the type of each token in families that have some; None: all 0.
+            images: whether images are sent along: the rows of the token that stands for
+                them are zeros then, where the cloud puts the images'.
 
         Returns:
             (T, D) in the bundle's transport dtype.
@@ -127,7 +134,7 @@ class Bundle:
             RequestError: an id or a type that the bundle has no row of, positions past the
                 last one, or a bundle of the interface `tokens`, which has no rows.
         """
-        taken = self._taken(ids, start, types)
+        taken = self._taken(ids, start, types, images)
         info = self.info
         if len(taken) == 1:
             return KeyedRows(_frame(taken[0], info.dtype, info.transport))
@@ -135,13 +142,18 @@ class Bundle:
         return KeyedRows(_frame(total.view("<u4"), "float32", info.transport))
 
     def values(
-        self, ids: NDArray[np.int64], *, start: int, types: NDArray[np.int64] | None = None
+        self,
+        ids: NDArray[np.int64],
+        *,
+        start: int,
+        types: NDArray[np.int64] | None = None,
+        images: bool = False,
     ) -> NDArray[np.floating[Any]]:
         """The keyed rows (T, D) of token ids as numbers, float64 if the tables are.
 
         What `rows` sends, before it is rounded for the wire.
         """
-        return self._sum(self._taken(ids, start, types))
+        return self._sum(self._taken(ids, start, types, images))
 
     def _sum(self, taken: list[NDArray[Any]]) -> NDArray[np.floating[Any]]:
         stored = _FORMAT_NAMES[self.info.dtype]
@@ -152,14 +164,17 @@ class Bundle:
         return total
 
     def _taken(
-        self, ids: NDArray[np.int64], start: int, types: NDArray[np.int64] | None
+        self, ids: NDArray[np.int64], start: int, types: NDArray[np.int64] | None, images: bool
     ) -> list[NDArray[Any]]:
         """The bit patterns of what is added up."""
         if "rows" not in self._tables:
             what = "keyed ids" if self.info.interface == TOKENS else "images"
             raise RequestError(f"this bundle has no rows: send {what}")
         self._check(ids, start)
-        taken = [self._tables["rows"][ids]]
+        rows = self._tables["rows"][ids]
+        if images:
+            rows[ids == self._image_token()] = 0
+        taken = [rows]
         if "types" in self._tables:
             types = np.zeros(len(ids), np.int64) if types is None else types
             _check_types(types, len(ids), self.info.segments)
@@ -169,6 +184,12 @@ class Bundle:
         if "positions" in self._tables:
             taken.append(self._tables["positions"][start : start + len(ids)])
         return taken
+
+    def _image_token(self) -> int:
+        image = self.info.image
+        if image is None or image.token_id is None:
+            raise RequestError("this model takes no images in its texts")
+        return image.token_id
 
     def keyed_ids(self, ids: NDArray[np.int64]) -> KeyedIds:
         """The keyed ids (T,) of the token ids (T,) of a text, as `tokens` sends them.

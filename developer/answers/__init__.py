@@ -14,11 +14,13 @@ from triparty.developer.answers.causal import CausalTask
 from triparty.developer.answers.images import ImageTask
 from triparty.developer.answers.pairs import PairTask
 from triparty.developer.answers.task import Answers, Task
+from triparty.developer.answers.visual import VisualTask
 
 _TASKS: Mapping[str, Task] = {
     "causal-lm": CausalTask(),
     "image-classification": ImageTask(),
     "image-text-embedding": PairTask(),
+    "image-text-to-text": VisualTask(),
 }
 
 

@@ -57,7 +57,8 @@ def hosted_config(
     config = {**options.kept(), **_special_ids(options.document, order)}
     for name, (model_type, section) in options.sections().items():
         ids = _special_ids(section.document, order)
-        config[name] = {**section.kept(), **ids, "model_type": model_type}
+        kind = {"model_type": model_type, "tie_word_embeddings": False}
+        config[name] = {**section.kept(), **ids, **kind}
     for path, number in plan.token_ids.items():
         section_name, _, name = path.rpartition(".")
         holder = config[section_name] if section_name else config

@@ -14,7 +14,7 @@ A table names every tensor of a family once:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -228,6 +228,23 @@ def scalar(pattern: str) -> Rows:
 def dropped(pattern: str) -> Rows:
     """A buffer of old checkpoints that the model's code makes by itself."""
     return (Rule(pattern, (), Fate.DROPPED),)
+
+
+def within(prefix: str, rows: Rows) -> Rows:
+    """The rows of a model that is a part of another one.
+
+    Args:
+        prefix: what the names of its tensors begin with there.
+        rows: of the model by itself.
+    """
+    return tuple(
+        replace(
+            rule,
+            pattern=prefix + rule.pattern,
+            after=None if rule.after is None else prefix + rule.after,
+        )
+        for rule in rows
+    )
 
 
 def table(*rows: Rows) -> Rows:

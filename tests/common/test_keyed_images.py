@@ -111,6 +111,23 @@ def test_ids_of_a_model_without_text_are_refused(tmp_path: Path) -> None:
         bundle.keyed_ids(np.array([0]))
 
 
+def test_rows_of_a_text_without_images_hold_none(tmp_path: Path) -> None:
+    folder = made(tmp_path / "device", dataclasses.replace(INFO, vocabulary=3))
+    write(folder / "embedding.safetensors", "rows", np.ones((3, 4), np.float32))
+    bundle = Bundle.open(folder)
+    assert (bundle.values(np.array([2]), start=0) == 1).all()
+    with pytest.raises(RequestError, match="no images in its texts"):
+        bundle.values(np.array([2]), start=0, images=True)
+
+
+@pytest.mark.parametrize(("token_id", "tokens"), [(None, 4), (2, 0), (2, True), (2, 2**31)])
+def test_an_image_takes_tokens_only_where_one_stands_for_it(
+    token_id: int | None, tokens: int
+) -> None:
+    with pytest.raises(CheckpointError, match="takes tokens"):
+        ImageInfo(channels=2, size=6, patch=3, token_id=token_id, tokens=tokens)
+
+
 @pytest.mark.parametrize("mix", [np.eye(17), np.eye(18, dtype=np.float32), None])
 def test_a_mix_that_contradicts_the_images_is_refused(mix: Any, tmp_path: Path) -> None:
     folder = made(tmp_path / "device", mix=MIX if mix is None else mix)

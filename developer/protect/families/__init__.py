@@ -8,7 +8,7 @@ from typing import Any
 
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.protect.choices import Choices
-from triparty.developer.protect.families import clip, gpt2, llama, vit
+from triparty.developer.protect.families import clip, gpt2, llama, llava, vit
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
 
@@ -35,7 +35,7 @@ FAMILIES: Mapping[str, Family] = {
     module.MODEL_TYPE: Family(
         module.MODEL_TYPE, module.ARCHITECTURES, module.KNOWN, module.plan
     )
-    for module in (clip, gpt2, llama, vit)
+    for module in (clip, gpt2, llama, llava, vit)
 }
 
 
