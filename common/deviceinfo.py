@@ -7,7 +7,7 @@ but it is still parsed strictly: unknown or missing members and wrong types are 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from triparty.common.errors import CheckpointError, FormatVersionError
@@ -40,19 +40,29 @@ class ImageInfo:
         channels: of a pixel.
         size: pixels on a side.
         patch: pixels on a side of a patch; each patch is keyed by itself.
+        token_id: the token that stands for images in a text; None if texts contain none.
+        tokens: how many of those an image takes; 0 if texts contain none.
     """
 
     channels: int
     size: int
     patch: int
+    token_id: int | None = None
+    tokens: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses images that cannot be cut into patches."""
+        """Refuses images that cannot be cut into patches or put into texts."""
         sides = (self.channels, self.size, self.patch)
         if not all(type(n) is int and 0 < n < 2**15 for n in sides) or self.size % self.patch:
             raise CheckpointError(
                 f"device.json: an image has channels, a size and a patch that divides it, "
                 f"got {sides}"
+            )
+        counted = type(self.tokens) is int and 0 <= self.tokens < 2**31
+        if not counted or (self.tokens > 0) != (self.token_id is not None):
+            raise CheckpointError(
+                f"device.json: an image takes tokens in a text if one stands for it, "
+                f"got {self.tokens} of {self.token_id}"
             )
 
 
@@ -136,8 +146,10 @@ class DeviceInfo:
             raise CheckpointError(
                 f"device.json: replies must be among {', '.join(REPLIES)}, got {self.replies}"
             )
-        ids = [n for n in (self.bos_id, self.pad_id, *self.eos_ids) if n is not None]
-        if not all(0 <= n < self.vocabulary for n in ids):
+        image_id = None if self.image is None else self.image.token_id
+        given = (self.bos_id, self.pad_id, image_id, *self.eos_ids)
+        ids = [n for n in given if n is not None]
+        if not all(type(n) is int and 0 <= n < self.vocabulary for n in ids):
             raise CheckpointError(
                 f"device.json: special ids must be below {self.vocabulary}, got {ids}"
             )
@@ -224,6 +236,7 @@ def _members(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image(document: dict[str, Any]) -> ImageInfo:
-    if set(document) != {"channels", "size", "patch"}:
-        raise CheckpointError("device.json: an image has channels, size and patch")
+    members = {field.name for field in fields(ImageInfo)}
+    if set(document) != members:
+        raise CheckpointError(f"device.json: an image has {', '.join(sorted(members))}")
     return ImageInfo(**document)

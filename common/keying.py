@@ -15,6 +15,10 @@ cloud may not import this module.
 
 and, for `tokens` where the answer is not about the vocabulary, `vocabulary_order` (V,) int32.
 
+A model that takes images adds `patches.safetensors`: `mix` (P, P) float64, by which the
+P = C p^2 pixels of each patch are multiplied; and `preprocessor_config.json`, how an image
+becomes pixels. `labels.json` names the answers of a classifier, in their plain order.
+
 Laws: `keyed_ids(i) == order[i]` and `plain_ids(order[i]) == i` (of the vocabulary).
 
 Keyed and plain arrays have different types (`KeyedRows`, `KeyedIds`, `KeyedReply`,
@@ -24,6 +28,7 @@ something keyed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,19 +37,23 @@ from typing import Any, NewType
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo
+from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo, ImageInfo
 from triparty.common.errors import CheckpointError, RequestError
 from triparty.common.tensorfile import TensorFile, as_float32, as_float64
 from triparty.common.wire import DType, Frame, float32_to_bfloat16
 
 KeyedRows = NewType("KeyedRows", Frame)
 KeyedIds = NewType("KeyedIds", np.ndarray[Any, np.dtype[np.int64]])
+KeyedPixels = NewType("KeyedPixels", np.ndarray[Any, np.dtype[np.floating[Any]]])
 KeyedReply = NewType("KeyedReply", np.ndarray[Any, np.dtype[np.float32]])
 PlainLogits = NewType("PlainLogits", np.ndarray[Any, np.dtype[np.float32]])
 
 DEVICE_FILE = "device.json"
 EMBEDDING_FILE = "embedding.safetensors"
 HEAD_FILE = "head.safetensors"
+PATCHES_FILE = "patches.safetensors"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+LABELS_FILE = "labels.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 VOCABULARY_ORDER = "vocabulary_order"
@@ -66,6 +75,7 @@ class Bundle:
     _answers: _Answers
     _order: NDArray[np.int64]
     _plain: NDArray[np.int64]
+    _mix: NDArray[np.float64] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
@@ -91,7 +101,8 @@ class Bundle:
             order = answers.order
         elif info.interface == TOKENS:
             raise CheckpointError(f"{head.path}: expected {VOCABULARY_ORDER!r}, it is missing")
-        return cls(folder, info, tables, answers, order, np.argsort(order))
+        mix = None if info.image is None else _mix(folder, info.image)
+        return cls(folder, info, tables, answers, order, np.argsort(order), mix)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -99,7 +110,12 @@ class Bundle:
         return self.folder / TOKENIZER_FILE
 
     def rows(
-        self, ids: NDArray[np.int64], *, start: int, types: NDArray[np.int64] | None = None
+        self,
+        ids: NDArray[np.int64],
+        *,
+        start: int,
+        types: NDArray[np.int64] | None = None,
+        images: bool = False,
     ) -> KeyedRows:
         """The keyed rows of token ids, ready for the wire.
 
@@ -108,6 +124,8 @@ class Bundle:
             start: position of the first one in its session; keyed positions are added in
                 families that have learned ones.
             types: (T,) the type of each token in families that have some; None: all 0.
+            images: whether images are sent along: the rows of the token that stands for
+                them are zeros then, where the cloud puts the images'.
 
         Returns:
             (T, D) in the bundle's transport dtype.
@@ -116,7 +134,7 @@ class Bundle:
             RequestError: an id or a type that the bundle has no row of, positions past the
                 last one, or a bundle of the interface `tokens`, which has no rows.
         """
-        taken = self._taken(ids, start, types)
+        taken = self._taken(ids, start, types, images)
         info = self.info
         if len(taken) == 1:
             return KeyedRows(_frame(taken[0], info.dtype, info.transport))
@@ -124,13 +142,18 @@ class Bundle:
         return KeyedRows(_frame(total.view("<u4"), "float32", info.transport))
 
     def values(
-        self, ids: NDArray[np.int64], *, start: int, types: NDArray[np.int64] | None = None
+        self,
+        ids: NDArray[np.int64],
+        *,
+        start: int,
+        types: NDArray[np.int64] | None = None,
+        images: bool = False,
     ) -> NDArray[np.floating[Any]]:
         """The keyed rows (T, D) of token ids as numbers, float64 if the tables are.
 
         What `rows` sends, before it is rounded for the wire.
         """
-        return self._sum(self._taken(ids, start, types))
+        return self._sum(self._taken(ids, start, types, images))
 
     def _sum(self, taken: list[NDArray[Any]]) -> NDArray[np.floating[Any]]:
         stored = _FORMAT_NAMES[self.info.dtype]
@@ -141,14 +164,17 @@ class Bundle:
         return total
 
     def _taken(
-        self, ids: NDArray[np.int64], start: int, types: NDArray[np.int64] | None
+        self, ids: NDArray[np.int64], start: int, types: NDArray[np.int64] | None, images: bool
     ) -> list[NDArray[Any]]:
         """The bit patterns of what is added up."""
         if "rows" not in self._tables:
             what = "keyed ids" if self.info.interface == TOKENS else "images"
             raise RequestError(f"this bundle has no rows: send {what}")
         self._check(ids, start)
-        taken = [self._tables["rows"][ids]]
+        rows = self._tables["rows"][ids]
+        if images:
+            rows[ids == self._image_token()] = 0
+        taken = [rows]
         if "types" in self._tables:
             types = np.zeros(len(ids), np.int64) if types is None else types
             _check_types(types, len(ids), self.info.segments)
@@ -159,6 +185,12 @@ class Bundle:
             taken.append(self._tables["positions"][start : start + len(ids)])
         return taken
 
+    def _image_token(self) -> int:
+        image = self.info.image
+        if image is None or image.token_id is None:
+            raise RequestError("this model takes no images in its texts")
+        return image.token_id
+
     def keyed_ids(self, ids: NDArray[np.int64]) -> KeyedIds:
         """The keyed ids (T,) of the token ids (T,) of a text, as `tokens` sends them.
 
@@ -167,6 +199,52 @@ class Bundle:
         """
         self._check(ids, 0)
         return KeyedIds(self._order[ids])
+
+    def pixels(self, pixels: NDArray[np.floating[Any]]) -> KeyedPixels:
+        """An image, the pixels of each patch mixed among themselves, ready for the wire.
+
+        Args:
+            pixels: (C, S, S) as `preprocessor_config.json` makes them of an image.
+
+        Returns:
+            (C, S, S) float32, or float64 if the pixels are.
+
+        Raises:
+            RequestError: an image of another size, or a model that takes none.
+        """
+        image = self.info.image
+        if image is None or self._mix is None:
+            raise RequestError("this model takes no images")
+        expected = (image.channels, image.size, image.size)
+        if pixels.shape != expected or not np.issubdtype(pixels.dtype, np.floating):
+            raise RequestError(
+                f"expected pixels {expected} of floating point numbers, "
+                f"got {pixels.shape} {pixels.dtype}"
+            )
+        mixed = _uncut(_cut(pixels, image) @ self._mix, image)
+        dtype = np.float64 if pixels.dtype == np.float64 else np.float32
+        return KeyedPixels(np.ascontiguousarray(mixed, dtype))
+
+    def labels(self) -> tuple[str, ...]:
+        """The names of the answers (O,) of a classifier; none for another model.
+
+        Raises:
+            CheckpointError: not one name per answer.
+        """
+        path = self.folder / LABELS_FILE
+        if not path.is_file():
+            return ()
+        try:
+            names = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is not JSON") from error
+        if (
+            not isinstance(names, list)
+            or len(names) != self.info.outputs
+            or not all(type(name) is str for name in names)
+        ):
+            raise CheckpointError(f"{path}: expected a list of {self.info.outputs} names")
+        return tuple(names)
 
     def plain_logits(self, reply: KeyedReply) -> PlainLogits:
         """The answer in the plain order: logits of the tokenizer's ids, of labels.
@@ -224,6 +302,26 @@ def _tensor(file: TensorFile, name: str, dtype: str, shape: tuple[int, ...]) -> 
             f"{file.path}: expected {expected}, got {entry.dtype} {list(entry.shape)}"
         )
     return file.bits(name)
+
+
+def _mix(folder: Path, image: ImageInfo) -> NDArray[np.float64]:
+    size = image.channels * image.patch**2
+    file = TensorFile.open(_file(folder, PATCHES_FILE))
+    return as_float64(_tensor(file, "mix", "float64", (size, size)), "F64")
+
+
+def _cut(pixels: NDArray[Any], image: ImageInfo) -> NDArray[np.float64]:
+    """The patches (N, P) of an image (C, S, S), their pixels as `Conv2d` weights lie."""
+    side = image.size // image.patch
+    blocks = pixels.reshape(image.channels, side, image.patch, side, image.patch)
+    return blocks.transpose(1, 3, 0, 2, 4).reshape(side**2, -1).astype(np.float64)
+
+
+def _uncut(patches: NDArray[np.float64], image: ImageInfo) -> NDArray[np.float64]:
+    """The image (C, S, S) of its patches (N, P)."""
+    side = image.size // image.patch
+    blocks = patches.reshape(side, side, image.channels, image.patch, image.patch)
+    return blocks.transpose(2, 0, 3, 1, 4).reshape(image.channels, image.size, image.size)
 
 
 @dataclass(frozen=True, eq=False)

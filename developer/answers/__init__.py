@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
 from triparty.developer.answers.encoders import EncoderTask
+from triparty.developer.answers.images import ImageTask
+from triparty.developer.answers.pairs import PairTask
 from triparty.developer.answers.seq2seq import Seq2SeqTask
 from triparty.developer.answers.task import Answers, Task
+from triparty.developer.answers.visual import VisualTask
 
 _TASKS: Mapping[str, Task] = {
     "causal-lm": CausalTask(),
@@ -23,6 +26,9 @@ _TASKS: Mapping[str, Task] = {
         "AutoModelForSequenceClassification", "logits", per_token=False
     ),
     "sentence-embedding": EncoderTask("AutoModel", "last_hidden_state", per_token=True),
+    "image-classification": ImageTask(),
+    "image-text-embedding": PairTask(),
+    "image-text-to-text": VisualTask(),
 }
 
 

@@ -56,11 +56,11 @@ class CausalTask:
 
     def original(self, model: PreTrainedModel, sample: Texts) -> Answers:
         """Logits (N, V) of the N tokens of the texts."""
-        return _logits(model, sample, {"input_ids": sample.ids})
+        return text_logits(model, sample, {"input_ids": sample.ids})
 
     def protected(self, model: PreTrainedModel, bundle: Bundle, sample: Texts) -> Answers:
         """The same of the protected model, undone."""
-        keyed = _logits(model, sample, keyed_inputs(bundle, sample))
+        keyed = text_logits(model, sample, keyed_inputs(bundle, sample))
         return bundle.plain_logits(keyed)  # type: ignore[arg-type]  # float64 in tests
 
 
@@ -77,7 +77,16 @@ def keyed_inputs(bundle: Bundle, texts: Texts) -> dict[str, NDArray[Any]]:
     return {"inputs_embeds": rows}
 
 
-def _logits(model: PreTrainedModel, texts: Texts, inputs: dict[str, NDArray[Any]]) -> Answers:
+def text_logits(
+    model: PreTrainedModel, texts: Texts, inputs: dict[str, NDArray[Any]]
+) -> Answers:
+    """Logits (N, V) of the N tokens of some texts.
+
+    Args:
+        model: in stock classes.
+        texts: of which the places matter.
+        inputs: what goes in for them, by the names of the model's arguments.
+    """
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}

@@ -8,7 +8,7 @@ lost or shared has given away the keyed table of one epoch, not the residual key
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,20 @@ from numpy.typing import NDArray
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.errors import CheckpointError
 from triparty.common.files import write_atomic
-from triparty.common.keying import DEVICE_FILE, EMBEDDING_FILE, HEAD_FILE, VOCABULARY_ORDER
+from triparty.common.keying import (
+    DEVICE_FILE,
+    EMBEDDING_FILE,
+    HEAD_FILE,
+    LABELS_FILE,
+    PATCHES_FILE,
+    PREPROCESSOR_FILE,
+    VOCABULARY_ORDER,
+)
 from triparty.developer.protect.checkpoints import Checkpoint, tokenizer_files
 from triparty.developer.protect.choices import Choices, Interface
-from triparty.developer.protect.output import Made, write_arrays, write_tensors
+from triparty.developer.protect.output import Made, write_arrays, write_json, write_tensors
 from triparty.developer.protect.plans import Plan
+from triparty.developer.protect.preprocessing import preprocessing
 from triparty.developer.protect.transforms import Monomial, Transform
 
 REPLIES = ("logits", "topk", "id")
@@ -42,12 +51,17 @@ def device_info(
     Raises:
         CheckpointError: special ids or the chat template make no sense.
     """
-    generation = {**checkpoint.config, **checkpoint.optional_json("generation_config.json")}
+    generation = {
+        **checkpoint.config.get("text_config", {}),
+        **checkpoint.config,
+        **checkpoint.optional_json("generation_config.json"),
+        **{path.rpartition(".")[2]: number for path, number in plan.token_ids.items()},
+    }
     embeds = choices.interface is Interface.EMBEDDINGS
     names = plan.device_tables()
     # The sum of two 16-bit rows is sent unrounded, so that a cloud that computes in float32
-    # gets what the plain model would have added up in float32.
-    rounds = dtype == "float64" or len(names) > 1
+    # gets what the plain model would have added up in float32. Pixels are float32 as well.
+    rounds = dtype == "float64" or len(names) > 1 or not plan.vocabulary
     return DeviceInfo(
         family=plan.family,
         task=plan.task,
@@ -76,6 +90,9 @@ def write_bundle(
     tables: Mapping[str, Made],
     head: Mapping[str, NDArray[Any]],
     source: Path,
+    *,
+    mix: NDArray[np.float64] | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Writes the device's folder.
 
@@ -85,10 +102,18 @@ def write_bundle(
         tables: that the device looks up, keyed; none for the interface `tokens`.
         head: how answers are undone; see `answers`.
         source: the folder with the tokenizer.
+        mix: (P, P) by which a device mixes the pixels of a patch, if the model takes images.
+        labels: names of the answers, if they have some.
     """
     if tables:
         write_tensors(folder / EMBEDDING_FILE, tables)
     write_arrays(folder / HEAD_FILE, head)
+    if mix is not None:
+        write_arrays(folder / PATCHES_FILE, {"mix": mix})
+        write_json(folder / PREPROCESSOR_FILE, preprocessing(source))
+    if labels:
+        names = json.dumps(labels, indent=2, ensure_ascii=False)
+        write_atomic(folder / LABELS_FILE, names.encode())
     if info.vocabulary:
         for file in tokenizer_files(source):
             write_atomic(folder / file.name, _without_paths(file))

@@ -22,6 +22,8 @@ DOWNLOADED = (
     "config.json",
     "generation_config.json",
     "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
     "special_tokens_map.json",
     *TOKENIZER_FILES,
     *SLOW_TOKENIZER_FILES,

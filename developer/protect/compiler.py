@@ -118,7 +118,16 @@ class _Compilation:
         tables = self._weights.device_tables()
         counted = {name: self._counted(made) for name, made in tables.items()}
         head = answers(output, tokens)
-        write_bundle(folder, self._decided.info, counted, head, self._checkpoint.folder)
+        pixels = self._plan.pixels
+        write_bundle(
+            folder,
+            self._decided.info,
+            counted,
+            head,
+            self._checkpoint.folder,
+            mix=None if pixels is None else self._weights.matrix_of(pixels),
+            labels=self._plan.labels,
+        )
 
     @property
     def _tokens(self) -> bool:

@@ -54,13 +54,15 @@ def hosted_config(
         architecture: class of the protected model.
         order: (V,) the keyed id of each token id, if the cloud may know special ids.
     """
-    config = options.kept()
-    config |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    if order is not None:
-        document = options.document
-        config |= {
-            name: keyed(document[name], order) for name in SPECIAL_IDS if name in document
-        }
+    config = {**options.kept(), **_special_ids(options.document, order)}
+    for name, (model_type, section) in options.sections().items():
+        ids = _special_ids(section.document, order)
+        kind = {"model_type": model_type, "tie_word_embeddings": False}
+        config[name] = {**section.kept(), **ids, **kind}
+    for path, number in plan.token_ids.items():
+        section_name, _, name = path.rpartition(".")
+        holder = config[section_name] if section_name else config
+        holder[name] = 0 if order is None else keyed(number, order)
     dtype = options.document.get("dtype", options.document.get("torch_dtype"))
     return {
         **config,
@@ -70,6 +72,16 @@ def hosted_config(
         "tie_word_embeddings": False,
         **plan.config,
     }
+
+
+def _special_ids(
+    document: Mapping[str, Any], order: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """The special ids of a configuration, keyed, or null if the cloud may not know them."""
+    ids: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    if order is not None:
+        ids |= {name: keyed(document[name], order) for name in SPECIAL_IDS if name in document}
+    return ids
 
 
 def hosted_generation(document: Mapping[str, Any], order: NDArray[np.int64]) -> dict[str, Any]:

@@ -62,4 +62,5 @@ def _fates(found: Survey) -> Counter[Fate]:
 def _device_bytes(found: Survey) -> int:
     info, plan = found.info, found.plan
     rows = sum(plan.shape_of(rule.pattern)[0] for rule in plan.device_tables().values())
-    return rows * info.width * _BYTES[info.dtype] + 4 * info.outputs
+    mixed = 0 if plan.pixels is None else plan.spaces[plan.pixels].size
+    return rows * info.width * _BYTES[info.dtype] + 4 * info.outputs + 8 * mixed**2

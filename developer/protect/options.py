@@ -7,6 +7,7 @@ the special tokens; a key that nobody knows is left out (stock classes ignore it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from triparty.common.errors import UnsupportedModelError
@@ -55,12 +56,26 @@ SAFE_VALUES: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Section:
+    """A configuration inside another one, of a part of the model.
+
+    Attributes:
+        model_type: of the part.
+        known: its options that the plan covers, with their defaults in `transformers`.
+    """
+
+    model_type: str
+    known: Mapping[str, Any]
+
+
 class Options:
     """The options of one `config.json`.
 
     Args:
         document: the parsed file.
-        known: names that the family's plan covers, with their defaults in `transformers`.
+        known: names that the family's plan covers, with their defaults in `transformers`, or
+            the `Section` that stands there.
     """
 
     def __init__(self, document: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -179,12 +194,45 @@ class Options:
 
     def kept(self) -> dict[str, Any]:
         """The options that the plan covers, as the source gives them."""
-        return {name: self.document[name] for name in self._known if name in self.document}
+        return {
+            name: self.document[name]
+            for name, default in self._known.items()
+            if name in self.document and not isinstance(default, Section)
+        }
+
+    def section(self, name: str) -> Options:
+        """The options of a part of the model.
+
+        Raises:
+            UnsupportedModelError: there are none, or they are of another model.
+        """
+        section, document = self._known[name], self.document.get(name)
+        if not isinstance(document, Mapping):
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be an object, got {document!r}"
+            )
+        given = document.get("model_type", section.model_type)
+        self.require(f"{name}.model_type", given, (section.model_type,))
+        return Options(document, section.known)
+
+    def sections(self) -> Mapping[str, tuple[str, Options]]:
+        """The `model_type` and the options of each part of the model."""
+        return {
+            name: (known.model_type, self.section(name))
+            for name, known in self._known.items()
+            if isinstance(known, Section)
+        }
 
     def left_out(self) -> list[str]:
         """Keys of the source that the protected model's configuration does not have."""
         derived = {"model_type", "architectures", "dtype", "torch_dtype"}
-        return sorted(set(self.document) - set(self._known) - derived)
+        own = set(self.document) - set(self._known) - derived
+        nested = {
+            f"{name}.{key}"
+            for name, (_, section) in self.sections().items()
+            for key in section.left_out()
+        }
+        return sorted(own | nested)
 
     def _get(self, name: str) -> Any:
         return self.document.get(name, self._known[name])

@@ -49,6 +49,12 @@ class Plan:
         separable: tied tensors that a checkpoint may also have by themselves, different.
         config: what the protected `config.json` says otherwise.
         image: the images that the model takes, if it takes any.
+        pixels: the space of a patch's pixels, if it takes images.
+        labels: the names of the answers, if they have some; the cloud does not get them.
+        token_ids: further options of the configuration that are token ids (`section.name` in
+            a section), plain; the cloud's has them keyed, or 0 if it may not know ids.
+        aliases: beginnings of names in other versions of `transformers`, and what they are
+            here.
     """
 
     family: str
@@ -66,6 +72,10 @@ class Plan:
     separable: frozenset[str] = frozenset()
     config: Mapping[str, Any] = field(default_factory=dict)
     image: ImageInfo | None = None
+    pixels: str | None = None
+    labels: tuple[str, ...] = ()
+    token_ids: Mapping[str, int] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def tensors(self) -> Mapping[str, Rule]:
@@ -83,6 +93,9 @@ class Plan:
         Raises:
             UnknownTensorError: no rule names it.
         """
+        for other, own in self.aliases.items():
+            if name.startswith(other):
+                name = own + name.removeprefix(other)
         for known in (name, self.prefix + name):
             if known in self.tensors or known in self._dropped:
                 return known
@@ -194,6 +207,8 @@ def merged_shape(rule: Rule, stored: tuple[int, ...]) -> tuple[int, ...]:
         return stored
     if len(rule.axes) == 1:
         return (prod(stored),)
+    if len(stored) == 3 and stored[0] == 1:
+        return stored[1:]
     return (stored[0], prod(stored[1:]))
 
 

@@ -34,7 +34,7 @@ class Matter:
     Attributes:
         name: for error messages.
         dtype: as the tensor format names it.
-        bits: bit patterns, one or two axes; a memory map.
+        bits: bit patterns, at most two axes; a memory map.
         scale: for each axis a factor per old coordinate, or None.
         factor: of all elements.
         plus: added to the elements of a tensor with one axis after all factors, or None.
@@ -87,6 +87,9 @@ def rekeyed(matter: Matter, axes: Sequence[Transform]) -> Iterator[NDArray[Any]]
     Raises:
         CheckpointError: the tensor holds NaN or infinity, or does not fit into its dtype.
     """
+    if not axes:
+        yield matter.bits.reshape(1)
+        return
     monomials = [t for t in axes if isinstance(t, Monomial) and t.signed]
     if matter.plain and len(monomials) == len(axes):
         pieces = moved(matter.bits, monomials)

@@ -14,7 +14,7 @@ A table names every tensor of a family once:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -72,7 +72,7 @@ class Rule:
 
     Attributes:
         pattern: the tensor's name; `{l}` stands for each number counted under that letter.
-        axes: of the tensor, as stored; empty for a dropped one.
+        axes: of the tensor, as stored; empty for a dropped one and for a single number.
         fate: what becomes of it.
         after: pattern of the norm module whose output it reads, or whose output the weight
             beside this bias reads.
@@ -80,8 +80,9 @@ class Rule:
         factor: of all elements; what the stock class applies and the protected one does not.
         experts: the letter that counts experts in the pattern and the space in which they
             trade places; spelled out, which expert this is.
-        flat: whether all stored axes but the first are one (the pixels of a patch), or all
-            but the last (a row that is stored with axes of length one).
+        flat: whether stored axes are merged: all but the first (the pixels of a patch), all
+            of them (a row stored with axes of length one), or the first two of three, the
+            first of which has length one (a table stored like that).
         device_rows: of the table, those that the device has; None for all.
     """
 
@@ -243,9 +244,31 @@ def vector(pattern: str, space: str) -> Rows:
     return (Rule(pattern, (Axis(space),), flat=True),)
 
 
+def scalar(pattern: str) -> Rows:
+    """A single number, which no key changes."""
+    return (Rule(pattern, ()),)
+
+
 def dropped(pattern: str) -> Rows:
     """A buffer of old checkpoints that the model's code makes by itself."""
     return (Rule(pattern, (), Fate.DROPPED),)
+
+
+def within(prefix: str, rows: Rows) -> Rows:
+    """The rows of a model that is a part of another one.
+
+    Args:
+        prefix: what the names of its tensors begin with there.
+        rows: of the model by itself.
+    """
+    return tuple(
+        replace(
+            rule,
+            pattern=prefix + rule.pattern,
+            after=None if rule.after is None else prefix + rule.after,
+        )
+        for rule in rows
+    )
 
 
 def table(*rows: Rows) -> Rows:

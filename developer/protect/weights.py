@@ -72,6 +72,11 @@ class Weights:
         """What the device has to undo in an answer."""
         return self._space(self._plan.output_space)
 
+    def matrix_of(self, space: str) -> NDArray[np.float64]:
+        """M (d, D) of a space that the device keys by itself."""
+        transform = self._space(space)
+        return transform.apply(np.eye(transform.size), 1).astype(np.float64)
+
     def order_of(self, space: str) -> Monomial:
         """The transform of a space whose coordinates trade places."""
         return _monomial(Axis(space), self._space(space))
@@ -292,6 +297,8 @@ def _unmerged(rule: Rule, stored: tuple[int, ...], sizes: tuple[int, ...]) -> tu
         return sizes
     if len(sizes) == 1:
         return (*stored[:-1], sizes[0] // prod(stored[:-1]))
+    if len(stored) == 3 and stored[0] == 1:
+        return (1, *sizes)
     if prod(stored[1:]) != sizes[1]:
         raise TypeError(f"the merged axes of {rule.pattern!r} cannot change their size")
     return (sizes[0], *stored[1:])

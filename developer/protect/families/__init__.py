@@ -10,12 +10,14 @@ from triparty.common.errors import UnsupportedModelError
 from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import (
     bert,
+    clip,
     deepseek_v3,
     gemma,
     gemma2,
     gemma3,
     gpt2,
     llama,
+    llava,
     longformer,
     mistral,
     mixtral,
@@ -23,6 +25,7 @@ from triparty.developer.protect.families import (
     qwen2,
     qwen3,
     t5,
+    vit,
 )
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -52,12 +55,14 @@ FAMILIES: Mapping[str, Family] = {
     )
     for module in (
         bert,
+        clip,
         deepseek_v3,
         gemma,
         gemma2,
         gemma3,
         gpt2,
         llama,
+        llava,
         longformer,
         mistral,
         mixtral,
@@ -65,6 +70,7 @@ FAMILIES: Mapping[str, Family] = {
         qwen2,
         qwen3,
         t5,
+        vit,
     )
 }
 
