@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, WRONG_NORMS, other_rules
-from family_law import FamilyLaw, transform_of
+from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, WRONG_NORMS, GemmaLaw, other_rules
+from family_law import transform_of
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from triparty.common.errors import UnsupportedModelError
@@ -24,7 +24,7 @@ def gemma(**options: Any) -> Any:
     return lambda: GemmaForCausalLM(GemmaConfig(**{**TINY, **options}))
 
 
-class TestGemma(FamilyLaw):
+class TestGemma(GemmaLaw):
     models = {
         "tied": gemma(),
         "one key-value head": gemma(num_key_value_heads=1, hidden_act="gelu"),

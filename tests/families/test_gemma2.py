@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, other_rules
-from family_law import FamilyLaw, unmoved
+from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, GemmaLaw, other_rules
+from family_law import unmoved
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from triparty.common.errors import UnsupportedModelError
@@ -15,12 +15,12 @@ from triparty.developer.protect import Choices, survey
 
 
 def gemma2(**options: Any) -> Any:
-    caps = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
-    given = {**TINY, "query_pre_attn_scalar": 6, "sliding_window": 5, **caps, **options}
+    caps = {"attn_logit_softcapping": 4.0, "final_logit_softcapping": 9.0}
+    given = {**TINY, "query_pre_attn_scalar": 24, "sliding_window": 5, **caps, **options}
     return lambda: Gemma2ForCausalLM(Gemma2Config(**given))
 
 
-class TestGemma2(FamilyLaw):
+class TestGemma2(GemmaLaw):
     models = {
         "capped, tied": gemma2(),
         "no caps, biases": gemma2(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, other_rules, with_heads
-from family_law import FamilyLaw, unmoved
+from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, GemmaLaw, other_rules, with_heads
+from family_law import unmoved
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from triparty.common.errors import UnsupportedModelError
@@ -18,11 +18,11 @@ LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
 
 def gemma3(**options: Any) -> Any:
-    given = {**TINY, "query_pre_attn_scalar": 6, "sliding_window": 5, **options}
+    given = {**TINY, "query_pre_attn_scalar": 24, "sliding_window": 5, **options}
     return lambda: Gemma3ForCausalLM(Gemma3TextConfig(**given))
 
 
-class TestGemma3(FamilyLaw):
+class TestGemma3(GemmaLaw):
     models = {
         "local and global": gemma3(layer_types=[LOCAL, GLOBAL]),
         "scaled rope, cap, biases": gemma3(

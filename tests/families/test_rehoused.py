@@ -10,6 +10,7 @@ from rehoused import HOUSES, rehoused
 
 from triparty.common.keying import Bundle
 from triparty.developer.answers import task_of
+from triparty.developer.answers.causal import Texts
 from triparty.developer.protect import Choices, protect
 from triparty.developer.stock import load_model, load_tokenizer
 from triparty.developer.verify import Comparison, original_greedy, protected_greedy
@@ -35,8 +36,6 @@ def house(
 def test_a_rehoused_model_answers_as_before(house: Path, stories_model: Path) -> None:
     task = task_of("causal-lm")
     ids = np.random.default_rng(1).integers(0, 512, (8, 64))
-    from triparty.developer.answers.causal import Texts
-
     before = task.original(load_model(stories_model), Texts.unpadded(ids))
     after = task.original(load_model(house), Texts.unpadded(ids))
     assert np.abs(before - after).max() <= 5e-6 * np.abs(before).max()

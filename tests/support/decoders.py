@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from family_law import Break, alone, other_spaces, over_all_heads, unmoved
+from family_law import Break, FamilyLaw, alone, other_spaces, over_all_heads, unmoved
+from safetensors.torch import load_file, save_file
 
 from triparty.developer.protect.heads import Attention, Rotary, attention_spaces
 from triparty.developer.protect.plans import Plan
@@ -27,6 +29,23 @@ TINY: Mapping[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": None,
 }
+
+
+class GemmaLaw(FamilyLaw):
+    """The law of families whose norms store their weights less one."""
+
+    def source(self, model: str, folder: Path, *, dtype: str = "float64") -> Path:
+        """A checkpoint whose norms have the same weights as those of other families.
+
+        With those of the template plus one, scores are so large that softmax turns float32
+        rounding into more than the law allows.
+        """
+        source = super().source(model, folder, dtype=dtype)
+        file = source / "model.safetensors"
+        tensors = load_file(file)
+        norms = {name: tensors[name] - 1 for name in tensors if "norm" in name}
+        save_file({**tensors, **norms}, file, metadata={"format": "pt"})
+        return source
 
 
 def with_heads(**changes: Any) -> Break:
