@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from family_law import FamilyLaw, alone, other_spaces, over_all_heads, transform_of, unmoved
+from family_law import (
+    FamilyLaw,
+    alone,
+    other_spaces,
+    over_all_heads,
+    transform_of,
+    unmoved,
+    values_of,
+)
 from numpy.typing import NDArray
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -107,6 +115,15 @@ class TestVit(FamilyLaw):
         assert "name" not in (tmp_path / "out" / "model" / "config.json").read_text()
         labels = Bundle.open(tmp_path / "out" / "device").labels()
         assert labels == tuple(f"name {number}" for number in range(7))
+
+    def test_norm_biases_are_folded_where_readers_have_one(
+        self, scheme: str, tmp_path: Path
+    ) -> None:
+        source = self.source("biases", tmp_path)
+        protect(str(source), tmp_path / "out", choices=Choices.of(scheme=scheme))
+        hosted = values_of(tmp_path / "out" / "model")
+        for norm in ("encoder.layer.0.layernorm_before", "layernorm"):
+            assert not hosted[f"vit.{norm}.bias"].any()
 
     def test_the_device_has_the_preprocessing(self, tmp_path: Path) -> None:
         source = self.source("biases", tmp_path)
