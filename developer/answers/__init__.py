@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from triparty.common.errors import UnsupportedModelError
 from triparty.developer.answers.causal import CausalTask
-from triparty.developer.answers.task import Answers, Task
+from triparty.developer.answers.task import Answers, Task, TextTask
 
 _TASKS: Mapping[str, Task] = {"causal-lm": CausalTask()}
 
@@ -29,4 +29,4 @@ def task_of(name: str) -> Task:
     return _TASKS[name]
 
 
-__all__ = ["Answers", "Task", "task_of"]
+__all__ = ["Answers", "Task", "TextTask", "task_of"]

@@ -122,13 +122,14 @@ class Weights:
         matter = replace(
             matter,
             factor=rounded(rule.factor, dtype) if rule.device_name else rule.factor,
-            scale=tuple(self._fold_scale(rule, axis) for axis in rule.axes),
+            scale=tuple(self.fold_scale(rule, axis) for axis in rule.axes),
             plus=self._fold_bias(rule),
         )
         axes = [self.transform(axis) for axis in rule.axes]
         return Made(self._entry(rule), lambda: rekeyed(matter, axes))
 
-    def _folded(self, norm: str) -> bool:
+    def folded(self, norm: str) -> bool:
+        """Whether the weights of a norm went into its readers."""
         rule = self._plan.rule(f"{norm}.weight")
         return self._fold and isinstance(rule, NormRule) and rule.foldable
 
@@ -137,13 +138,13 @@ class Weights:
         offset = rule.offset if isinstance(rule, NormRule) else 0.0
         return self._values(rule.pattern) + offset
 
-    def _fold_scale(self, rule: Rule, axis: Axis) -> NDArray[np.float64] | None:
+    def fold_scale(self, rule: Rule, axis: Axis) -> NDArray[np.float64] | None:
         """What a reader of a folded norm is multiplied by: the norm's weights.
 
         An expanded residual has the length of the one before on more coordinates, so that
         its norm is sqrt(D / d) too long.
         """
-        if rule.after is None or axis.role is not Role.READS or not self._folded(rule.after):
+        if rule.after is None or axis.role is not Role.READS or not self.folded(rule.after):
             return None
         transform = self.transform(axis)
         return self._gamma(rule.after) * sqrt(transform.size / transform.new_size)
@@ -152,20 +153,26 @@ class Weights:
         """What a reader of a folded norm adds to its bias: the norm's bias, through it."""
         if rule.after is None or not rule.pattern.endswith(".bias"):
             return None
-        norm = self._plan.tensors.get(f"{rule.after}.bias")
-        if not isinstance(norm, NormRule) or norm.bias_kept or not self._folded(rule.after):
+        beta = self.fold_shift(rule)
+        if beta is None:
             return None
         weight = self._plan.rule(rule.pattern.removesuffix("bias") + "weight")
         dtype, bits = self._bits(weight.pattern)
-        beta = self._values(norm.pattern)
         read = [axis.role for axis in weight.axes].index(Role.READS)
         return rule.factor * _product(bits, dtype, beta, axis=read)
+
+    def fold_shift(self, rule: Rule) -> NDArray[np.float64] | None:
+        """The bias of the norm that a reader reads, if it went into the reader's bias."""
+        norm = self._plan.tensors.get(f"{rule.after}.bias")
+        if not isinstance(norm, NormRule) or norm.bias_kept or not self.folded(str(rule.after)):
+            return None
+        return self._values(norm.pattern)
 
     def _norm(self, rule: NormRule) -> Made:
         """The weights or the bias of a norm."""
         entry = self._entry(rule)
         name = rule.pattern.rpartition(".")[0]
-        if not self._folded(name):
+        if not self.folded(name):
             return self._kept_norm(rule, entry)
         if not rule.is_bias:
             values = np.full(entry.shape, 1.0 - rule.offset)
