@@ -1,4 +1,7 @@
-"""The developer's commands on models: protect, audit, example-model; verify beside it."""
+"""The developer's commands on models.
+
+protect, audit and example-model here; verify and protect-adapter in files of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import typer
 
 from triparty.common.console import Console, JsonOption
 from triparty.common.errors import SettingsError
+from triparty.developer.cli_adapters import protect_adapter
 from triparty.developer.cli_arguments import OutArgument, SourceArgument
 from triparty.developer.cli_verify import verify
 
@@ -18,6 +22,7 @@ from triparty.developer.cli_verify import verify
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module to the developer's."""
     app.command("protect")(protect)
+    app.command("protect-adapter")(protect_adapter)
     app.command("verify")(verify)
     app.command("audit")(audit)
     app.command("example-model")(example_model)
