@@ -6,6 +6,7 @@ original adapter, undone; merged by hand, and in stock `peft`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -34,7 +35,8 @@ from triparty.common.tensorfile import TensorFile, as_float64
 from triparty.developer.adapters import ProtectedAdapter, protect_adapter
 from triparty.developer.answers import task_of
 from triparty.developer.cli_models import add_commands
-from triparty.developer.protect import Choices, protect
+from triparty.developer.protect import FAMILIES, Choices, protect
+from triparty.developer.protect.plans import Plan
 from triparty.developer.protect.weights import Weights
 from triparty.developer.stock import load_model
 
@@ -258,6 +260,43 @@ def test_biases_of_an_adapter_are_keyed(make_model: Any, tmp_path: Path) -> None
         )
         assert found.biased
         assert disagreement(source, out, adapter, found.folder) <= EXACT
+
+
+def test_a_factor_that_the_plan_gives_a_layer_is_given_to_its_adapter(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stock class scales and the protected one does not, adapter included."""
+    source = make_model("gpt2", dtype="float64")
+    adapter = random_adapter(source, "gpt2", tmp_path / "tuned")
+    family, found = FAMILIES["gpt2"], []
+    for factor in (1.0, 3.0):
+
+        def scaled(*given: Any, factor: float = factor) -> Plan:
+            plan = family.plan(*given)
+            rules = tuple(
+                dataclasses.replace(rule, factor=factor) if "c_fc" in rule.pattern else rule
+                for rule in plan.rules
+            )
+            return dataclasses.replace(plan, rules=rules)
+
+        wrong = dataclasses.replace(family, plan=scaled)
+        monkeypatch.setitem(FAMILIES, "gpt2", wrong)  # type: ignore[arg-type]
+        out = tmp_path / str(factor)
+        protect(str(source), out, seed=1)
+        found.append(values_of(protect_adapter(adapter, out).folder))
+    at = f"{BASE}transformer.h.0.mlp.c_fc.lora_"
+    for name, times in (("A.weight", 1), ("B.weight", 3), ("B.bias", 3)):
+        assert np.abs(found[1][at + name] - times * found[0][at + name]).max() < 1e-12, name
+
+
+def test_nothing_of_the_adapters_origin_is_written(make_model: Any, tmp_path: Path) -> None:
+    _, _, adapter, found = made(make_model, "llama", "permutation", tmp_path)
+    assert "/home/me/secret" in (adapter / "adapter_config.json").read_text()
+    assert "secret" not in (found.folder / "adapter_config.json").read_text()
+    assert sorted(path.name for path in found.folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def test_an_expanded_residual(make_model: Any, tmp_path: Path) -> None:
