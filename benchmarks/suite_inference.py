@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.checkpoints import random_llama, real_model
 from benchmarks.harness import Case, Effort, case, cpu_time
+from benchmarks.quantised import quantisation_cases
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.local import LocalEngine
 from triparty.developer.protect import protect
@@ -98,3 +99,9 @@ def _servable(source: Path) -> Path:
     """The checkpoint without the tokenizer, which the cloud's loader does not take."""
     (source / "tokenizer.json").unlink()
     return source
+
+
+int8_top1, int8_error = quantisation_cases("without keys")
+int8_kept_top1, int8_kept_error = quantisation_cases("permutation, norms kept")
+int8_permuted_top1, int8_permuted_error = quantisation_cases("permutation")
+int8_orthogonal_top1, int8_orthogonal_error = quantisation_cases("orthogonal")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.developer.cli_models import OutArgument, add_commands
+from triparty.developer.cli_arguments import OutArgument
+from triparty.developer.cli_models import add_commands
 
 if TYPE_CHECKING:
     from triparty.developer.account import Developer

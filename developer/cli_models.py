@@ -1,4 +1,7 @@
-"""The developer's commands on models: protect, verify, audit, example-model."""
+"""The developer's commands on models.
+
+protect, audit and example-model here; verify and protect-adapter in files of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,16 @@ from typing import Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.common.errors import CheckpointError, SettingsError
-
-SourceArgument = Annotated[
-    str, typer.Argument(metavar="SRC", help="Checkpoint folder, or a Hugging Face hub id.")
-]
-OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The protected folder.")]
-
-
-LEAST_AGREEMENT = 0.9
-"""Top-1 agreement below which `verify` fails: near-ties of a 16-bit model stay above it."""
+from triparty.common.errors import SettingsError
+from triparty.developer.cli_adapters import protect_adapter
+from triparty.developer.cli_arguments import OutArgument, SourceArgument
+from triparty.developer.cli_verify import verify
 
 
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module to the developer's."""
     app.command("protect")(protect)
+    app.command("protect-adapter")(protect_adapter)
     app.command("verify")(verify)
     app.command("audit")(audit)
     app.command("example-model")(example_model)
@@ -97,55 +95,6 @@ def protect(
     if facts["left_out"]:
         console.say(f"Left out of config.json: {', '.join(facts['left_out'])}")
     console.report({**facts, "written": True, "out": str(out), "seconds": seconds})
-
-
-def verify(
-    source: SourceArgument,
-    out: OutArgument,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Next-token predictions to compare, at least.")
-    ] = 1000,
-    prompt: Annotated[
-        str | None, typer.Option(help="Also print the original's greedy answer to this.")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Length of that answer.")] = 48,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the texts to compare on.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare the protected model with the original, both in stock transformers classes."""
-    import numpy as np
-
-    from triparty.developer.verify import Comparison
-
-    console = Console(as_json=as_json)
-    comparison = Comparison(source, out)
-    agreement = comparison.agreement(samples, rng=np.random.default_rng(seed))
-    greedy = _greedy(agreement.greedy_identical)
-    console.say(
-        f"{agreement.samples} predictions in {agreement.dtype}: top-1 agreement "
-        f"{agreement.top1_agreement:.2%}, largest relative error of a logit "
-        f"{agreement.max_relative_error:.1e}{greedy}."
-    )
-    document = asdict(agreement)
-    if prompt is not None:
-        reference = comparison.reference(prompt, max_tokens=max_tokens)
-        console.say(f"The original answers: {reference.text}")
-        document |= {
-            "reference_token_ids": list(reference.token_ids),
-            "reference_text": reference.text,
-            "reference_finish_reason": reference.finish_reason,
-        }
-    console.report(document)
-    if agreement.top1_agreement < LEAST_AGREEMENT:
-        raise CheckpointError(
-            f"{out} does not compute what {source} computes: was it made from it?"
-        )
-
-
-def _greedy(identical: bool | None) -> str:
-    if identical is None:
-        return ""
-    return f"; greedy continuations {'identical' if identical else 'DIFFERENT'}"
 
 
 def audit(

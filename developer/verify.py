@@ -8,6 +8,7 @@ order, so logits differ by rounding, as between two kernels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import RequestError, StateError
+from triparty.common.errors import RequestError, StateError, UnsupportedModelError
 from triparty.common.keying import Bundle, KeyedReply
-from triparty.developer.answers import task_of
+from triparty.developer.answers import Answers, TextTask, task_of
+from triparty.developer.inspection.tolerances import largest_size, share
 from triparty.developer.protect.checkpoints import fetch
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.stock import load_model, load_tokenizer
@@ -73,6 +75,12 @@ class Comparison:
     Args:
         source: folder or hub id of the original.
         out: what `protect` wrote.
+
+    Attributes:
+        bundle: of the protected model.
+        task: how both models are run.
+        original: the source.
+        protected: what the cloud has.
     """
 
     def __init__(self, source: str, out: Path) -> None:
@@ -83,46 +91,71 @@ class Comparison:
                 f"{source} {out}"
             )
         self._folder = fetch(source)
-        self._bundle = Bundle.open(out / DEVICE_FOLDER)
-        self._task = task_of(self._bundle.info.task)
-        self._original = load_model(self._folder, self._task.auto_class)
-        self._protected = load_model(out / MODEL_FOLDER, self._task.auto_class)
-        if self._original.config.model_type != self._protected.config.model_type:
+        self.bundle = Bundle.open(out / DEVICE_FOLDER)
+        self.task = task_of(self.bundle.info.task)
+        self.original = load_model(self._folder, self.task.auto_class)
+        self.protected = load_model(out / MODEL_FOLDER, self.task.auto_class)
+        if self.original.config.model_type != self.protected.config.model_type:
             raise StateError(
                 f"{out} was not made from {source}: it is a "
-                f"{self._protected.config.model_type} model, the source a "
-                f"{self._original.config.model_type} model"
+                f"{self.protected.config.model_type} model, the source a "
+                f"{self.original.config.model_type} model"
             )
 
-    def agreement(self, samples: int, *, rng: np.random.Generator) -> Agreement:
-        """Compares logits on random texts, and greedy continuations.
+    def agreement(
+        self, samples: int, *, rng: np.random.Generator, texts: Sequence[str] = ()
+    ) -> Agreement:
+        """Compares logits on given and on random inputs, and greedy continuations.
 
         Args:
-            samples: how many next-token predictions to compare, at least.
-            rng: draws the texts.
+            samples: how many predictions on random inputs to compare, at least.
+            rng: draws the random inputs.
+            texts: further inputs; what exceeds the model's positions is cut off.
+
+        Raises:
+            RequestError: an empty text.
+            UnsupportedModelError: texts for a model that takes none.
         """
-        same = compared = 0
-        difference = largest = 0.0
-        while compared < samples:
-            sample = self._task.sample(self._bundle.info, samples - compared, rng)
-            plain = self._task.original(self._original, sample)
-            keyed = self._task.protected(self._protected, self._bundle, sample)
-            if plain.shape != keyed.shape:
-                raise StateError(
-                    f"the answers of the source have {plain.shape[-1]} elements, those of the "
-                    f"protected model {keyed.shape[-1]}: it was not made from this source"
-                )
-            same += int((plain.argmax(-1) == keyed.argmax(-1)).sum())
-            compared += len(plain)
-            difference = max(difference, float(np.abs(plain - keyed).max()))
-            largest = max(largest, float(np.abs(plain).max()))
+        tally = _Tally()
+        for sample in self._given(texts):
+            tally.add(*self._answers(sample))
+        enough = tally.compared + samples
+        while tally.compared < enough:
+            sample = self.task.sample(self.bundle.info, enough - tally.compared, rng)
+            tally.add(*self._answers(sample))
         return Agreement(
-            samples=compared,
-            top1_agreement=same / compared,
-            max_relative_error=difference / largest if largest else difference,
+            samples=tally.compared,
+            top1_agreement=tally.same / tally.compared,
+            max_relative_error=tally.relative_error(),
             greedy_identical=self._greedy_identical(rng),
-            dtype=str(self._original.dtype).removeprefix("torch."),
+            dtype=str(self.original.dtype).removeprefix("torch."),
         )
+
+    def _answers(self, sample: Any) -> tuple[Answers, Answers]:
+        """What the original answers, and what the protected model does, undone."""
+        plain = self.task.original(self.original, sample)
+        keyed = self.task.protected(self.protected, self.bundle, sample)
+        if plain.shape != keyed.shape:
+            raise StateError(
+                f"the answers of the source have {plain.shape[-1]} elements, those of the "
+                f"protected model {keyed.shape[-1]}: it was not made from this source"
+            )
+        return plain, keyed
+
+    def _given(self, texts: Sequence[str]) -> Iterator[Any]:
+        if not texts:
+            return
+        if not isinstance(self.task, TextTask):
+            raise UnsupportedModelError(
+                f"a model of the task {self.bundle.info.task!r} takes no texts here; compare "
+                f"on random inputs alone"
+            )
+        tokenizer = load_tokenizer(self._folder)
+        for number, text in enumerate(texts, start=1):
+            ids = np.array(tokenizer(text)["input_ids"], np.int64)
+            if not len(ids):
+                raise RequestError(f"text {number} has no tokens: {text!r}")
+            yield self.task.of_ids(ids[: self.bundle.info.max_positions])
 
     def reference(self, prompt: str, *, max_tokens: int) -> Reference:
         """What the original answers greedily, with its own tokenizer and end tokens.
@@ -132,29 +165,50 @@ class Comparison:
         """
         tokenizer = load_tokenizer(self._folder)
         ids = np.array(tokenizer(prompt)["input_ids"], np.int64)
-        space = self._bundle.info.max_positions - len(ids)
+        space = self.bundle.info.max_positions - len(ids)
         if not len(ids) or space < 1:
             raise RequestError(
                 f"the prompt has {len(ids)} tokens; expected 1 to "
-                f"{self._bundle.info.max_positions - 1}"
+                f"{self.bundle.info.max_positions - 1}"
             )
-        ends = self._bundle.info.eos_ids
-        new = original_greedy(self._original, ids, min(max_tokens, space), ends)
+        ends = self.bundle.info.eos_ids
+        new = original_greedy(self.original, ids, min(max_tokens, space), ends)
         text = tokenizer.decode(new, skip_special_tokens=True)
         return Reference(tuple(new), text, "stop" if new[-1] in ends else "length")
 
     def _greedy_identical(self, rng: np.random.Generator) -> bool | None:
-        info = self._bundle.info
+        info = self.bundle.info
         if info.task not in ("causal-lm", SEQ2SEQ):
             return None
         length = min(8, info.max_positions // 2) or 1
         steps = min(GREEDY_TOKENS, info.max_positions - length)
         for _ in range(GREEDY_PROMPTS if steps else 0):
             ids = rng.integers(0, info.vocabulary, length)
-            expected = original_greedy(self._original, ids, steps, ())
-            if protected_greedy(self._protected, self._bundle, ids, steps) != expected:
+            expected = original_greedy(self.original, ids, steps, ())
+            if protected_greedy(self.protected, self.bundle, ids, steps) != expected:
                 return False
         return True
+
+
+@dataclass
+class _Tally:
+    """Counts over the answers that were compared."""
+
+    compared: int = 0
+    same: int = 0
+    difference: float = 0.0
+    largest: float = 0.0
+
+    def add(self, plain: Answers, keyed: Answers) -> None:
+        """Adds answers (N, O) of both models."""
+        self.compared += len(plain)
+        self.same += int((plain.argmax(-1) == keyed.argmax(-1)).sum())
+        self.difference = max(self.difference, largest_size(plain - keyed))
+        self.largest = max(self.largest, largest_size(plain))
+
+    def relative_error(self) -> float:
+        """max|a - b| / max|a|; the largest number there is, of NaN or infinity."""
+        return share(self.difference, self.largest)
 
 
 def original_greedy(

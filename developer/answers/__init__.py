@@ -15,7 +15,7 @@ from triparty.developer.answers.encoders import EncoderTask
 from triparty.developer.answers.images import ImageTask
 from triparty.developer.answers.pairs import PairTask
 from triparty.developer.answers.seq2seq import Seq2SeqTask
-from triparty.developer.answers.task import Answers, Task
+from triparty.developer.answers.task import Answers, Task, TextTask
 from triparty.developer.answers.visual import VisualTask
 
 _TASKS: Mapping[str, Task] = {
@@ -45,4 +45,4 @@ def task_of(name: str) -> Task:
     return _TASKS[name]
 
 
-__all__ = ["Answers", "Task", "task_of"]
+__all__ = ["Answers", "Task", "TextTask", "task_of"]

@@ -54,6 +54,10 @@ class CausalTask:
         batch = min(-(-count // length), at_once)
         return Texts.unpadded(rng.integers(0, info.vocabulary, (batch, length)))
 
+    def of_ids(self, ids: NDArray[np.int64]) -> Texts:
+        """One text (T,)."""
+        return Texts.unpadded(ids[None])
+
     def original(self, model: PreTrainedModel, sample: Texts) -> Answers:
         """Logits (N, V) of the N tokens of the texts."""
         return text_logits(model, sample, {"input_ids": sample.ids})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,14 @@ class Task(Protocol):
 
     def protected(self, model: PreTrainedModel, bundle: Bundle, sample: Any) -> Answers:
         """What the protected model answers, undone."""
+
+
+@runtime_checkable
+class TextTask(Task, Protocol):
+    """A task whose models take a text that somebody gives."""
+
+    def of_ids(self, ids: NDArray[np.int64]) -> Any:
+        """A sample of one text (T,)."""
 
 
 def as_array(tensor: torch.Tensor) -> Answers:

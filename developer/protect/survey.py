@@ -15,11 +15,20 @@ from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.errors import CheckpointError, UnsupportedModelError
 from triparty.common.tensorfile import TensorEntry
 from triparty.developer.protect.bundle import device_info
-from triparty.developer.protect.checkpoints import Checkpoint, fetch, tokenizer_files
+from triparty.developer.protect.checkpoints import (
+    Checkpoint,
+    fetch,
+    read_json,
+    tokenizer_files,
+)
 from triparty.developer.protect.choices import Choices
 from triparty.developer.protect.families import family_of
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
+from triparty.developer.protect.quantised import (
+    refuse_quantised_config,
+    refuse_quantised_tensors,
+)
 from triparty.developer.protect.rekeying import DTYPES
 from triparty.developer.protect.rules import Fate
 
@@ -64,7 +73,10 @@ def survey(source: str, choices: Choices) -> Survey:
         UnknownTensorError: a tensor without a rule, or a missing one.
         CheckpointError: a checkpoint that cannot be read.
     """
-    checkpoint = Checkpoint.open(fetch(source))
+    folder = fetch(source)
+    refuse_quantised_config(read_json(folder / "config.json"))
+    checkpoint = Checkpoint.open(folder)
+    refuse_quantised_tensors(checkpoint.entries)
     family, architecture = family_of(checkpoint.config)
     options = Options(checkpoint.config, family.known)
     plan = family.plan(options, choices, architecture)

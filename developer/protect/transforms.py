@@ -246,6 +246,30 @@ def joined(parts: Sequence[Transform]) -> Transform:
     return side_by_side([(int(at), part) for at, part in zip(starts, parts, strict=True)])
 
 
+def undone(transform: Transform, values: Floats) -> Floats:
+    """Values (..., D) of a keyed space as they were (..., d), in the dtype of `values`."""
+    if isinstance(transform, Monomial):
+        plain: Floats = np.empty_like(values)
+        plain[..., transform.index] = values / transform.factors().astype(values.dtype)
+        return plain
+    if isinstance(transform, DirectSum):
+        return _parts_undone(transform, values)
+    if isinstance(transform, Dense):
+        mixed: Floats = values @ transform.inverse.astype(values.dtype)
+        return mixed
+    raise TypeError(f"a {type(transform).__name__} cannot be undone")
+
+
+def _parts_undone(transform: DirectSum, values: Floats) -> Floats:
+    plain: Floats = np.empty((*values.shape[:-1], transform.size), values.dtype)
+    begin = 0
+    for start, part in transform.parts:
+        keyed = values[..., begin : begin + part.new_size]
+        plain[..., start : start + part.size] = undone(part, keyed)
+        begin += part.new_size
+    return plain
+
+
 def _sum_run(begin: int, parts: Sequence[tuple[int, Transform]]) -> Run:
     old = np.concatenate([np.arange(start, start + part.size) for start, part in parts])
     return Run(begin, old, joined([part for _, part in parts]))

@@ -135,8 +135,8 @@ class Weights:
         matter = replace(
             matter,
             factor=_factor(rule, dtype),
-            scale=tuple(self._fold_scale(rule, axis) for axis in rule.axes),
-            plus=_sum(self._fold_bias(rule), self._offset(rule), self._taken_back(rule)),
+            scale=tuple(self.fold_scale(rule, axis) for axis in rule.axes),
+            plus=_sum(self._absorbed(rule), self.offset(rule)),
         )
         axes = [self.transform(axis) for axis in rule.axes]
         return Made(self._entry(rule), lambda: rekeyed(matter, axes))
@@ -157,7 +157,8 @@ class Weights:
         shape = (len(rows), *made.entry.shape[1:])
         return Made(TensorEntry(made.entry.dtype, shape, 0), pieces)
 
-    def _folded(self, norm: str) -> bool:
+    def folded(self, norm: str) -> bool:
+        """Whether the weights of a norm went into its readers."""
         rule = self._plan.rule(f"{norm}.weight")
         return self._fold and isinstance(rule, NormRule) and rule.foldable
 
@@ -166,32 +167,50 @@ class Weights:
         offset = rule.offset if isinstance(rule, NormRule) else 0.0
         return self._values(rule.pattern) + offset
 
-    def _fold_scale(self, rule: Rule, axis: Axis) -> NDArray[np.float64] | None:
+    def fold_scale(self, rule: Rule, axis: Axis) -> NDArray[np.float64] | None:
         """What a reader of a folded norm is multiplied by: the norm's weights.
 
         An expanded residual has the length of the one before on more coordinates, so that
         its norm is sqrt(D / d) too long.
         """
-        if rule.after is None or axis.role is not Role.READS or not self._folded(rule.after):
+        if rule.after is None or axis.role is not Role.READS or not self.folded(rule.after):
             return None
         transform = self.transform(axis)
         return self._gamma(rule.after) * sqrt(transform.size / transform.new_size)
 
-    def _fold_bias(self, rule: Rule) -> NDArray[np.float64] | None:
-        """What a reader of a folded norm adds to its bias: the norm's bias, through it."""
-        if rule.after is None or not rule.pattern.endswith(".bias"):
-            return None
-        norm = self._plan.tensors.get(f"{rule.after}.bias")
-        if not isinstance(norm, NormRule) or norm.bias_kept or not self._folded(rule.after):
-            return None
-        weight = self._plan.rule(rule.pattern.removesuffix("bias") + "weight")
-        dtype, bits = self._bits(weight.pattern)
-        beta = self._values(norm.pattern)
-        read = [axis.role for axis in weight.axes].index(Role.READS)
-        return rule.factor * _product(bits, dtype, beta, axis=read)
+    def shift(self, rule: Rule) -> NDArray[np.float64] | None:
+        """What a layer's bias makes up for: its true input minus the one that it reads.
 
-    def _offset(self, rule: Rule) -> NDArray[np.float64] | None:
-        """The secret offsets of a bias, for each of the spaces that it writes."""
+        Args:
+            rule: of the layer's weight.
+
+        Returns:
+            (d,) per old coordinate of what it reads, or None. The bias of a folded norm is
+            missing from the input; the secret offset of a bias is in it and does not belong.
+        """
+        norm = self._plan.tensors.get(f"{rule.after}.bias")
+        if isinstance(norm, NormRule) and not norm.bias_kept and self.folded(str(rule.after)):
+            return self._values(norm.pattern)
+        for axis in rule.axes:
+            for offset in self._plan.offsets.values():
+                if axis.role is Role.READS and offset.read_as == axis.space:
+                    return -offset.seen(offset.draw(self._keys))
+        return None
+
+    def _absorbed(self, rule: Rule) -> NDArray[np.float64] | None:
+        """What a bias takes in: the shift of its layer's input, through its weight."""
+        weight = self._plan.tensors.get(f"{rule.pattern.removesuffix('.bias')}.weight")
+        if not rule.pattern.endswith(".bias") or weight is None:
+            return None
+        shift = self.shift(weight)
+        if shift is None:
+            return None
+        dtype, bits = self._bits(weight.pattern)
+        read = [axis.role for axis in weight.axes].index(Role.READS)
+        return rule.factor * _product(bits, dtype, shift, axis=read)
+
+    def offset(self, rule: Rule) -> NDArray[np.float64] | None:
+        """The secret offsets of a bias, per old coordinate of what it writes, or None."""
         spaces = [space for axis in rule.axes for space in axis.space.split("|")]
         offsets = self._plan.offsets
         if not rule.pattern.endswith(".bias") or not set(spaces) & set(offsets):
@@ -205,24 +224,11 @@ class Weights:
             ]
         )
 
-    def _taken_back(self, rule: Rule) -> NDArray[np.float64] | None:
-        """What a bias takes back of the offsets in what its layer reads."""
-        weight = self._plan.tensors.get(rule.pattern.removesuffix("bias") + "weight")
-        if weight is None or not rule.pattern.endswith(".bias"):
-            return None
-        read = [axis.role for axis in weight.axes].index(Role.READS) if weight.axes[1:] else 0
-        for offset in self._plan.offsets.values():
-            if offset.read_as == weight.axes[read].space:
-                dtype, bits = self._bits(weight.pattern)
-                seen = offset.seen(offset.draw(self._keys))
-                return -rule.factor * _product(bits, dtype, seen, axis=read)
-        return None
-
     def _norm(self, rule: NormRule) -> Made:
         """The weights or the bias of a norm."""
         entry = self._entry(rule)
         name = rule.pattern.rpartition(".")[0]
-        if not self._folded(name):
+        if not self.folded(name):
             return self._kept_norm(rule, entry)
         if not rule.is_bias:
             values = np.full(entry.shape, 1.0 - rule.offset)
