@@ -68,7 +68,7 @@ def flip_lowest_bit(bits: NDArray[Any]) -> None:
 
 
 def flip_exponent(bits: NDArray[Any]) -> None:
-    bits[(0,) * bits.ndim] ^= bits.dtype.type(1 << 29)
+    bits[(0,) * bits.ndim] ^= bits.dtype.type(1 << 30)
 
 
 def swap_rows(bits: NDArray[Any]) -> None:
