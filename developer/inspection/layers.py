@@ -146,8 +146,8 @@ class SideBySide:
         if is_norm and _on_heads(plain):
             return Reading(rule.pattern, spaces, None, None)
         if spaces.reads is not None and plain.given is not None and keyed.given is not None:
-            shift = None if rule.after else self._key.weights.shift(rule)
-            read = Read(plain.given, keyed.given, rule.after, shift)
+            missing = None if rule.after else self._key.weights.shift(rule)
+            read = Read(plain.given, keyed.given, rule.after, missing)
             given = self.fits(spaces.reads, read)
         if spaces.writes is not None and plain.answer is not None and keyed.answer is not None:
             norm = plain.module if is_norm else None
