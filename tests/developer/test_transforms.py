@@ -100,7 +100,8 @@ def test_layer_norm_keeps_the_mean(size: int) -> None:
     ones = matrix(keyed).sum(axis=0)
     assert np.allclose(np.abs(ones), 1)
     assert np.allclose(ones, ones[0])
-    assert np.abs(matrix(keyed) - np.eye(size)).max() > 0.1
+    if size > 2:  # two coordinates admit signs alone, and one draw in four changes nothing
+        assert np.abs(matrix(keyed) - np.eye(size)).max() > 0.1
 
 
 def test_rotations_are_uniform() -> None:
@@ -200,6 +201,7 @@ def test_a_tensor_in_pieces_is_the_tensor_at_once(
     rows: str, columns: str, dtype: str, unit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rekeying, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(rekeying, "CACHED_BYTES", 100)
     rng = np.random.default_rng(0)
     bits = as_bits(rng.normal(size=(9, 9)), dtype)
     scale = rng.normal(size=9) if columns == "dense" else None
