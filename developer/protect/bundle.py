@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.errors import CheckpointError
 from triparty.common.files import write_atomic
-from triparty.common.keying import DEVICE_FILE, EMBEDDING_FILE, HEAD_FILE, VOCABULARY_ORDER
+from triparty.common.keying import DEVICE_FILE, HEAD_FILE, VOCABULARY_ORDER
 from triparty.developer.protect.checkpoints import Checkpoint, tokenizer_files
 from triparty.developer.protect.choices import Choices, Interface
-from triparty.developer.protect.output import Made, write_arrays, write_tensors
+from triparty.developer.protect.output import write_arrays
 from triparty.developer.protect.plans import Plan
 from triparty.developer.protect.transforms import Monomial, Transform
 
@@ -73,21 +73,17 @@ def device_info(
 def write_bundle(
     folder: Path,
     info: DeviceInfo,
-    tables: Mapping[str, Made],
     head: Mapping[str, NDArray[Any]],
     source: Path,
 ) -> None:
-    """Writes the device's folder.
+    """Writes the device's folder, but for the tables that the device looks up.
 
     Args:
-        folder: where; exists and is empty.
+        folder: where; exists.
         info: for `device.json`.
-        tables: that the device looks up, keyed; none for the interface `tokens`.
         head: how answers are undone; see `answers`.
         source: the folder with the tokenizer.
     """
-    if tables:
-        write_tensors(folder / EMBEDDING_FILE, tables)
     write_arrays(folder / HEAD_FILE, head)
     if info.vocabulary:
         for file in tokenizer_files(source):

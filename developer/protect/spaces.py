@@ -240,7 +240,7 @@ def _reflections(
 def _subtract(
     target: NDArray[np.float64], left: NDArray[np.float64], right: NDArray[np.float64]
 ) -> None:
-    """target -= left @ right, some rows at a time: no second matrix of its size in memory."""
+    """Does `target -= left @ right`, some rows at a time: no second matrix of its size."""
     for start in range(0, len(target), _SUBTRACTED_ROWS):
         rows = slice(start, start + _SUBTRACTED_ROWS)
         target[rows] -= left[rows] @ right
