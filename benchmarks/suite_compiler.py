@@ -7,7 +7,6 @@ alone. What it is compared with runs right before it on the same files.
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import signal
 import subprocess
@@ -102,32 +101,29 @@ def place(quick: bool) -> Place:
 
 def command(at: Place, out: Path, *options: str) -> list[str]:
     """The command line of one compilation."""
-    code = "from triparty.developer.cli import app; app()"
+    code = (
+        "from triparty.developer.cli import app; app(standalone_mode=False); "
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
     given = ["protect", str(at.source), str(out), "--seed", "1", *options]
     return [sys.executable, "-W", "ignore", "-c", code, *given]
 
 
 def started(words: list[str]) -> subprocess.Popen[bytes]:
-    """A process that says nothing."""
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def waited(process: subprocess.Popen[bytes], begin: float) -> Spent:
-    """What a process took, once it has ended."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    cpu = usage.ru_utime + usage.ru_stime
-    return Spent(time.monotonic() - begin, cpu, usage.ru_maxrss * 1024)
+    """A process whose output is caught."""
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 def spent_on(words: list[str]) -> Spent:
     """What a command took."""
-    begin = time.monotonic()
-    process = started(words)
-    spent = waited(process, begin)
+    begin, cpu = time.monotonic(), list[float]()
+    with cpu_time(cpu), started(words) as process:
+        said = process.communicate()[0].split()
     if process.returncode:
         raise BenchError(f"{words[0]} ended with {process.returncode}")
-    return spent
+    # Not ru_maxrss, which begins with what the parent had at the fork.
+    peak = int(said[-1]) * 1024 if said and said[-1].isdigit() else 0
+    return Spent(time.monotonic() - begin, cpu[0], peak)
 
 
 @cache
@@ -293,19 +289,18 @@ def resumed(effort: Effort) -> Iterator[float]:
     expected = _digests(out)
     shutil.rmtree(out)
     for _ in range(2):
-        begin = time.monotonic()
-        process = started(command(at, out))
-        while _written(out) < at.size_bytes / 2 and process.poll() is None:
-            time.sleep(0.01)
-        if process.returncode is not None:
+        cpu: list[float] = []
+        with cpu_time(cpu), started(command(at, out)) as process:
+            while _written(out) < at.size_bytes / 2 and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+        if process.returncode != -signal.SIGKILL:
             raise BenchError("the run ended before it was killed")
-        process.send_signal(signal.SIGKILL)
-        killed = waited(process, begin)
         rest = spent_on(command(at, out))
         if _digests(out) != expected:
             raise BenchError("a run that was killed and resumed wrote other bytes")
         shutil.rmtree(out)
-        yield (killed.cpu_seconds + rest.cpu_seconds) / whole.cpu_seconds
+        yield (cpu[0] + rest.cpu_seconds) / whole.cpu_seconds
 
 
 def _written(out: Path) -> int:

@@ -87,7 +87,7 @@ def protect(
             f"from a small sample on this machine, without waiting for the disk."
         )
         console.say("Nothing was written (--dry-run).")
-        estimated = {"written_bytes": size, "estimated_seconds": round(seconds, 3)}
+        estimated = {"written_bytes": size, "estimated_seconds": float(f"{seconds:.3g}")}
         console.report({**summary(found), **estimated, "written": False})
         return
     if seed is not None:

@@ -233,3 +233,17 @@ def test_a_product_that_does_not_fit_is_named() -> None:
     matter = Matter.stored("w", "F16", as_bits(np.full((9, 9), 6e4), "F16"))
     with pytest.raises(CheckpointError, match="float32"):
         list(rekeyed(matter, [TRANSFORMS["dense"]] * 2))
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_scaled_coordinates_that_trade_places_are_rounded_once(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    bits, scale = as_bits(rng.normal(size=(300, 9)), dtype), rng.normal(size=9)
+    rows = signed("many rows", 300).draw(KEYS)
+    made = np.concatenate(
+        list(rekeyed(Matter("w", dtype, bits, (None, scale)), [rows, TRANSFORMS["signed"]]))
+    )
+    values = rekeying.to_floats(bits, dtype)
+    scaled_once = to_bits(values * scale.astype(values.dtype), dtype)
+    plain = Matter.stored("w", dtype, scaled_once)
+    assert (made == np.concatenate(list(rekeyed(plain, [rows, TRANSFORMS["signed"]])))).all()
