@@ -78,7 +78,8 @@ def protect(
     if restart or not is_just_made(out):
         check_absent(out)
     decided = survey(source, choices or Choices())
-    check_space(out, written_bytes(decided))
+    if not is_just_made(out):
+        check_space(out, written_bytes(decided))
     of = fingerprint(decided, seed=seed)
     keys = Keys.fresh() if seed is None else Keys.of_seed(seed)
     with workspace(out, of, keys, restart=restart) as work:
