@@ -433,3 +433,21 @@ def test_the_original_is_never_touched(source: Path, tmp_path: Path) -> None:
         protect(str(source), tmp_path / "out")
     assert state() == before
     assert source.stat().st_mtime_ns == folder
+
+
+def test_cut_while_tidying_up_for_a_restart(source: Path, tmp_path: Path) -> None:
+    part = cut_off(source, tmp_path / "out", seed=1)
+    remove = shutil.rmtree
+
+    def cut(path: Path) -> None:
+        remove(path)
+        raise CutError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut)
+        with pytest.raises(CutError):
+            protect(str(source), tmp_path / "out", seed=1, restart=True)
+    assert part.exists()
+    protect(str(source), tmp_path / "out", seed=1)
+    protect(str(source), tmp_path / "whole", seed=1)
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
