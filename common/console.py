@@ -61,20 +61,34 @@ class Console:
 
 
 @contextmanager
-def progress(title: str, total: float) -> Iterator[Advance]:
+def progress(title: str, total: float, *, in_bytes: bool = False) -> Iterator[Advance]:
     """A progress bar on stderr if that is a terminal, else silence.
 
     Args:
         title: what is being done.
         total: how many steps the work has.
+        in_bytes: whether a step is a byte; the bar then shows bytes and their speed.
     """
     if not sys.stderr.isatty():
         yield _silent
         return
     from rich.console import Console as RichConsole
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    with Progress(console=RichConsole(stderr=True), transient=True) as bar:
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    if in_bytes:
+        columns += [DownloadColumn(), TransferSpeedColumn()]
+    columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
 
         def advance(steps: float = 1, *, note: str | None = None) -> None:

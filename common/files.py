@@ -64,18 +64,34 @@ def make_private_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time into a block; others wait. Not to be nested.
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Lets one process at a time into a block. Not to be nested.
 
     Args:
         folder: exists; gets a file `.lock`.
+        wait: for who is inside already; else that is an error.
+
+    Raises:
+        BlockingIOError: another process is inside, or has just removed the folder.
     """
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, PRIVATE_MODE)
+    path = folder / ".lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_MODE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with the process, however that ends
+        # The lock ends with the process, however that ends.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if not wait and not _is_at(descriptor, path):
+            raise BlockingIOError(f"{folder} was removed by who was inside")
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(path: Path) -> None:

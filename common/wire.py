@@ -104,17 +104,24 @@ class Frame:
 
 def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """The float32 values of bfloat16 bit patterns; exact."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The bfloat16 bit patterns nearest to float32 values, ties to even; NaN stays NaN."""
     bits = np.asarray(values, dtype=np.float32, order="C").view(np.uint32)
-    high = bits >> 16
-    # The low half alone decides: adding to the whole would wrap around for some NaN.
-    rounded = high + ((bits & 0xFFFF) + (high & 1) > 0x8000)
-    quiet = high | 0x40
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
+    rounded = np.empty_like(bits)
+    np.right_shift(bits, 16, out=rounded)
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits  # wraps around for some NaN
+    rounded >>= 16
+    nan = np.isnan(values)
+    if nan.any():
+        rounded[nan] = (bits[nan] >> 16) | 0x40
+    return rounded.astype(np.uint16)
 
 
 def encode_frame(frame: Frame) -> bytes:

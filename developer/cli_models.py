@@ -49,8 +49,11 @@ def protect(
     seed: Annotated[
         int | None, typer.Option(help="Guessable keys, for reproducible tests only.")
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard what a killed run left; begin anew.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan; write nothing.")
+        bool, typer.Option("--dry-run", help="Print plan, size and time; write nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,11 +61,15 @@ def protect(
 
     The result computes what the original does, for devices that have OUT/device.
 
+    A run that was killed goes on where it stopped if it is repeated.
+
     It is re-keying, not encryption: see `audit`.
     """
     from triparty.developer.protect import Choices, survey
     from triparty.developer.protect import protect as compile_model
+    from triparty.developer.protect.compiler import written_bytes
     from triparty.developer.protect.description import lines, summary
+    from triparty.developer.protect.estimate import estimated_seconds
 
     console = Console(as_json=as_json)
     choices = Choices.of(
@@ -72,8 +79,14 @@ def protect(
         found = survey(source, choices)
         for line in lines(found):
             console.say(line)
+        size, seconds = written_bytes(found), estimated_seconds(found)
+        console.say(
+            f"It would write {size / 1e6:,.1f} MB in about {_duration(seconds)}: an estimate, "
+            f"from a small sample on this machine, without waiting for the disk."
+        )
         console.say("Nothing was written (--dry-run).")
-        console.report({**summary(found), "written": False})
+        estimated = {"written_bytes": size, "estimated_seconds": float(f"{seconds:.3g}")}
+        console.report({**summary(found), **estimated, "written": False})
         return
     if seed is not None:
         typer.echo(
@@ -82,7 +95,7 @@ def protect(
             err=True,
         )
     started = time.perf_counter()
-    found = compile_model(source, out, choices=choices, seed=seed)
+    found = compile_model(source, out, choices=choices, seed=seed, restart=restart)
     seconds = round(time.perf_counter() - started, 3)
     facts = summary(found)
     console.say(
@@ -95,6 +108,13 @@ def protect(
     if facts["left_out"]:
         console.say(f"Left out of config.json: {', '.join(facts['left_out'])}")
     console.report({**facts, "written": True, "out": str(out), "seconds": seconds})
+
+
+def _duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def audit(

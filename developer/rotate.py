@@ -14,8 +14,7 @@ from pathlib import Path
 from triparty.common.errors import StateError
 from triparty.developer.home import Home
 from triparty.developer.protect import protect
-from triparty.developer.protect.compiler import SECRETS_FOLDER
-from triparty.developer.protect.secret import Secret, resolved
+from triparty.developer.protect.secret import SECRETS_FOLDER, Secret, resolved
 from triparty.developer.publish import Publication, device_info, publish_model
 from triparty.developer.settings import DeveloperSettings
 

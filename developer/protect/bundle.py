@@ -20,7 +20,6 @@ from triparty.common.errors import CheckpointError
 from triparty.common.files import write_atomic
 from triparty.common.keying import (
     DEVICE_FILE,
-    EMBEDDING_FILE,
     HEAD_FILE,
     LABELS_FILE,
     PATCHES_FILE,
@@ -29,7 +28,7 @@ from triparty.common.keying import (
 )
 from triparty.developer.protect.checkpoints import Checkpoint, tokenizer_files
 from triparty.developer.protect.choices import Choices, Interface
-from triparty.developer.protect.output import Made, write_arrays, write_json, write_tensors
+from triparty.developer.protect.output import write_arrays, write_json
 from triparty.developer.protect.plans import Plan
 from triparty.developer.protect.preprocessing import preprocessing
 from triparty.developer.protect.transforms import Monomial, Transform
@@ -87,26 +86,22 @@ def device_info(
 def write_bundle(
     folder: Path,
     info: DeviceInfo,
-    tables: Mapping[str, Made],
     head: Mapping[str, NDArray[Any]],
     source: Path,
     *,
     mix: NDArray[np.float64] | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Writes the device's folder.
+    """Writes the device's folder, but for the tables that the device looks up.
 
     Args:
-        folder: where; exists and is empty.
+        folder: where; exists.
         info: for `device.json`.
-        tables: that the device looks up, keyed; none for the interface `tokens`.
         head: how answers are undone; see `answers`.
         source: the folder with the tokenizer.
         mix: (P, P) by which a device mixes the pixels of a patch, if the model takes images.
         labels: names of the answers, if they have some.
     """
-    if tables:
-        write_tensors(folder / EMBEDDING_FILE, tables)
     write_arrays(folder / HEAD_FILE, head)
     if mix is not None:
         write_arrays(folder / PATCHES_FILE, {"mix": mix})

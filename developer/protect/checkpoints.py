@@ -29,10 +29,6 @@ DOWNLOADED = (
     *SLOW_TOKENIZER_FILES,
 )
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-_TO_SAFETENSORS = (
-    'python -c "from transformers import AutoModelForCausalLM as M; '
-    "M.from_pretrained('SRC').save_pretrained('NEW')\" writes safetensors"
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ class Checkpoint:
             FileTypeError: pickled weights, or a broken tensor file.
         """
         config = read_json(folder / "config.json")
-        return cls(folder, config, tuple(TensorFile.open(path) for path in _shards(folder)))
+        paths = _shards(folder, config)
+        return cls(folder, config, tuple(TensorFile.open(path) for path in paths))
 
     @property
     def entries(self) -> dict[str, TensorEntry]:
@@ -144,7 +141,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
     )
 
 
-def _shards(folder: Path) -> list[Path]:
+def _shards(folder: Path, config: Mapping[str, Any]) -> list[Path]:
     index = folder / INDEX_FILE
     if index.is_file():
         return _indexed(folder, read_json(index).get("weight_map"))
@@ -154,9 +151,20 @@ def _shards(folder: Path) -> list[Path]:
     if pickled:
         raise FileTypeError(
             f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when it "
-            f"is read; convert it where you trust it: {_TO_SAFETENSORS}"
+            f"is read; convert it where you trust it: {_to_safetensors(config)}"
         )
     raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}")
+
+
+def _to_safetensors(config: Mapping[str, Any]) -> str:
+    """How pickled weights are converted: by the class that the checkpoint is of."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    kind = first if isinstance(first, str) and first.isidentifier() else "AutoModel"
+    return (
+        f"python -c \"from transformers import {kind} as M; M.from_pretrained('SRC')"
+        f".save_pretrained('NEW')\" writes safetensors; copy the tokenizer's files to NEW"
+    )
 
 
 def _indexed(folder: Path, weight_map: object) -> list[Path]:

@@ -5,7 +5,8 @@ nothing is rounded. Otherwise values are computed in float64 (F32 and F64 tensor
 (16-bit tensors) and rounded once.
 
 Memory: the source is a memory map; what is made lies in memory a run of rows at a time, or
-whole where the first axis is mixed by a dense matrix.
+whole where the first axis is mixed by a dense matrix. Where coordinates only trade places, a
+run is small enough for the processor's cache; a matrix needs longer ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from triparty.common.wire import bfloat16_to_float32, float32_to_bfloat16
 from triparty.developer.protect.transforms import Floats, Monomial, Run, Transform
 
 CHUNK_BYTES = 16 << 20
+CACHED_BYTES = 1 << 20
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _STORAGE = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _EXPONENT = {"F64": 0x7FF << 52, "F32": 0xFF << 23, "F16": 0x1F << 10, "BF16": 0xFF << 7}
@@ -64,13 +66,14 @@ class Matter:
             if len(places) != taken.shape[axis] or (places != np.arange(len(places))).any():
                 taken = taken.take(places, axis=axis)
         values = to_floats(taken, self.dtype)
-        for axis, (scale, places) in enumerate(zip(self.scale, old, strict=True)):
-            if scale is not None:
-                shape = [1] * values.ndim
-                shape[axis] = len(places)
-                values = values * scale[places].reshape(shape).astype(values.dtype)
-        if self.factor != 1:
-            values = values * values.dtype.type(self.factor)
+        with np.errstate(invalid="ignore", over="ignore"):  # found in what is made of them
+            for axis, (scale, places) in enumerate(zip(self.scale, old, strict=True)):
+                if scale is not None:
+                    shape = [1] * values.ndim
+                    shape[axis] = len(places)
+                    values *= scale[places].reshape(shape).astype(values.dtype)
+            if self.factor != 1:
+                values *= values.dtype.type(self.factor)
         return values if self.plus is None else values + self.plus[old[0]]
 
 
@@ -111,7 +114,7 @@ def moved(bits: NDArray[Any], axes: Sequence[Monomial]) -> Iterator[NDArray[Any]
         bits: the elements' bit patterns, one axis per transform.
         axes: signed permutations.
     """
-    for run in axes[0].runs(_rows(bits.shape, bits.itemsize)):
+    for run in axes[0].runs(_rows(bits.shape, bits.itemsize, CACHED_BYTES)):
         piece = bits.take(run.old, axis=0)
         for axis, transform in enumerate(axes[1:], start=1):
             if not transform.in_place:
@@ -121,7 +124,7 @@ def moved(bits: NDArray[Any], axes: Sequence[Monomial]) -> Iterator[NDArray[Any]
 
 
 def to_floats(bits: NDArray[Any], dtype: str) -> Floats:
-    """Values to compute with: float64 of F64 and F32 elements, float32 of 16-bit ones."""
+    """Values to compute with, a copy: float64 of F64 and F32 elements, else float32."""
     if dtype == "BF16":
         return bfloat16_to_float32(bits)
     values = np.ascontiguousarray(bits).view(_STORAGE[dtype])
@@ -143,38 +146,39 @@ def _computed(matter: Matter, axes: Sequence[Transform]) -> Iterator[NDArray[Any
         yield to_bits(axes[0].apply(matter.values(everything), 0), matter.dtype)
         return
     first, second = axes
-    limit = _rows(matter.bits.shape, 8)
+    traded = all(isinstance(axis, Monomial) for axis in axes)
+    limit = _rows(matter.bits.shape, 8, CACHED_BYTES if traded else CHUNK_BYTES)
     runs = list(first.runs(limit))
-    if len(runs) > 1 or first.size <= limit:
-        for run in runs:
-            values = matter.values(run.old, np.arange(second.size))
-            mixed = run.transform.apply(second.apply(values, 1), 0)
-            yield to_bits(mixed, matter.dtype)
+    if len(runs) == 1 and first.size > limit:
+        yield _by_columns(matter, runs[0], second)
         return
-    yield _by_columns(matter, runs[0], second)
+    (columns,) = second.runs(second.new_size)
+    for run in runs:
+        values = columns.transform.apply(matter.values(run.old, columns.old), 1)
+        yield to_bits(run.transform.apply(values, 0), matter.dtype)
 
 
 def _by_columns(matter: Matter, rows: Run, columns: Transform) -> NDArray[Any]:
     """The whole tensor, a run of columns at a time: its rows are mixed by one matrix."""
     made = np.empty((rows.transform.new_size, columns.new_size), matter.bits.dtype)
-    for run in columns.runs(_rows(matter.bits.shape[::-1], 8)):
+    for run in columns.runs(_rows(matter.bits.shape[::-1], 8, CHUNK_BYTES)):
         values = matter.values(rows.old, run.old)
         mixed = run.transform.apply(rows.transform.apply(values, 0), 1)
         made[:, run.start : run.start + mixed.shape[1]] = to_bits(mixed, matter.dtype)
     return made
 
 
-def _rows(shape: tuple[int, ...], item_bytes: int) -> int:
+def _rows(shape: tuple[int, ...], item_bytes: int, piece_bytes: int) -> int:
     """How many rows make a piece."""
     width = 1
     for size in shape[1:]:
         width *= size
-    return max(1, CHUNK_BYTES // max(1, width * item_bytes))
+    return max(1, piece_bytes // max(1, width * item_bytes))
 
 
 def _finite(bits: NDArray[Any], dtype: str) -> bool:
     mask = bits.dtype.type(_EXPONENT[dtype])
-    return not bool(((bits & mask) == mask).any())
+    return not bits.size or bool((bits & mask).max() < mask)
 
 
 def _negated(

@@ -17,6 +17,7 @@ from triparty.developer.protect.choices import Choices, Norms
 from triparty.developer.protect.keys import DERIVATION_VERSION, Keys
 from triparty.developer.protect.output import json_bytes
 
+SECRETS_FOLDER = "secrets"
 MASTER_FILE = "master.key"
 KEY_FILE = "key.json"
 

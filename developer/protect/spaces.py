@@ -29,6 +29,9 @@ from triparty.developer.protect.transforms import Dense, Monomial, Transform
 LARGEST_SCALE = 2.0
 """Scales are drawn between 1/2 and 2, so that no key costs more than a few bits."""
 
+_REFLECTIONS = 128
+_SUBTRACTED_ROWS = 512
+
 
 class Scheme(StrEnum):
     """How spaces are keyed."""
@@ -51,10 +54,19 @@ class Space:
     Attributes:
         size: how many coordinates.
         draw: their transform under some keys.
+        expanded: how many coordinates after, if keying adds some.
+        is_mixed: whether the key is one matrix over all coordinates, which takes time to draw.
     """
 
     size: int
     draw: Callable[[Keys], Transform]
+    expanded: int | None = None
+    is_mixed: bool = False
+
+    @property
+    def new_size(self) -> int:
+        """How many coordinates after, known before the key is drawn."""
+        return self.size if self.expanded is None else self.expanded
 
 
 @dataclass(frozen=True)
@@ -118,24 +130,33 @@ def residual(
         return signed(label, size)
     if norm is Norm.LAYER:
         return Space(
-            size, lambda keys: Dense.rotation(mean_keeping_rotation(keys, label, size))
+            size,
+            lambda keys: Dense.rotation(mean_keeping_rotation(keys, label, size)),
+            is_mixed=True,
         )
     wide = new_size or size
-    return Space(size, lambda keys: Dense.rotation(rotation(keys, label, size, wide)))
+    return Space(
+        size,
+        lambda keys: Dense.rotation(rotation(keys, label, size, wide)),
+        expanded=new_size,
+        is_mixed=True,
+    )
 
 
 def rotated(label: str, size: int, *, scheme: Scheme) -> Space:
     """A space that nothing but linear maps reads: rotated, or permuted."""
     if scheme is Scheme.PERMUTATION:
         return permuted(label, size)
-    return Space(size, lambda keys: Dense.rotation(rotation(keys, label, size, size)))
+    return Space(
+        size, lambda keys: Dense.rotation(rotation(keys, label, size, size)), is_mixed=True
+    )
 
 
 def mixed(label: str, size: int, *, scheme: Scheme) -> Space:
     """A space between two linear maps alone: any invertible matrix, or permuted."""
     if scheme is Scheme.PERMUTATION:
         return permuted(label, size)
-    return Space(size, lambda keys: invertible(keys, label, size))
+    return Space(size, lambda keys: invertible(keys, label, size), is_mixed=True)
 
 
 def gated_neurons(label: str, size: int, *, scheme: Scheme) -> tuple[Space, Space]:
@@ -193,11 +214,52 @@ def scales(keys: Keys, label: str, size: int) -> NDArray[np.float64]:
 def rotation(keys: Keys, label: str, size: int, new_size: int) -> NDArray[np.float64]:
     """(size, new_size) orthonormal rows, uniformly distributed.
 
-    The factor Q of a matrix of normal draws, its columns' signs fixed by those of the
-    diagonal of R (Stewart 1980; Mezzadri 2007).
+    A product of reflections: each takes a vector of normal draws, one coordinate shorter than
+    the one before, to an axis and keeps its direction. That is what the QR decomposition of a
+    matrix of normal draws gives (Stewart 1980; Mezzadri 2007), without the matrix. Reflections
+    are applied a block at a time (Schreiber and Van Loan 1989), the last one first.
     """
-    q, r = np.linalg.qr(keys.normal(f"{label} rotation", (new_size, size)))
-    return np.ascontiguousarray((q * np.where(np.diag(r) < 0, -1.0, 1.0)).T)
+    made = np.eye(size, new_size)
+    for start in reversed(range(0, size, _REFLECTIONS)):
+        count = min(_REFLECTIONS, size - start)
+        draws = keys.normal(f"{label} rotation {start}", (count, new_size - start))
+        vectors, triangle, signs = _reflections(np.triu(draws))
+        rest = made[start:, start:]
+        rest[np.arange(count), np.arange(count)] = signs
+        _subtract(rest, (rest @ vectors.T) @ triangle.T, vectors)
+    return made
+
+
+def _reflections(
+    draws: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Reflections that take the rows of `draws`, zero before the diagonal, to their axes.
+
+    Returns:
+        V (k, n) and upper triangular T (k, k), with which 1 - V^T T V is the product of all;
+        (k,) the signs of the rows' own directions along their axes.
+    """
+    count = len(draws)
+    axes = np.arange(count)
+    signs = np.where(draws[axes, axes] < 0, 1.0, -1.0)
+    vectors = draws.copy()
+    vectors[axes, axes] -= signs * np.linalg.norm(draws, axis=1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    inner = vectors @ vectors.T
+    triangle = np.zeros((count, count))
+    for last in range(count):
+        triangle[:last, last] = -2.0 * triangle[:last, :last] @ inner[:last, last]
+        triangle[last, last] = 2.0
+    return vectors, triangle, signs
+
+
+def _subtract(
+    target: NDArray[np.float64], left: NDArray[np.float64], right: NDArray[np.float64]
+) -> None:
+    """Does `target -= left @ right`, some rows at a time: no second matrix of its size."""
+    for start in range(0, len(target), _SUBTRACTED_ROWS):
+        rows = slice(start, start + _SUBTRACTED_ROWS)
+        target[rows] -= left[rows] @ right
 
 
 def mean_keeping_rotation(keys: Keys, label: str, size: int) -> NDArray[np.float64]:
@@ -215,8 +277,9 @@ def mean_keeping_rotation(keys: Keys, label: str, size: int) -> NDArray[np.float
     if not mirror.any():
         return inner
     mirror /= np.linalg.norm(mirror)
-    half = inner - 2.0 * np.outer(mirror, mirror @ inner)
-    return half - 2.0 * np.outer(half @ mirror, mirror)
+    _subtract(inner, 2.0 * mirror[:, None], (mirror @ inner)[None])
+    _subtract(inner, 2.0 * (inner @ mirror)[:, None], mirror[None])
+    return inner
 
 
 def invertible(keys: Keys, label: str, size: int) -> Dense:

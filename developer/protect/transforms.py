@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,12 +88,12 @@ class Monomial:
         """The same: none is added."""
         return len(self.index)
 
-    @property
+    @cached_property
     def signed(self) -> bool:
         """Whether nothing is scaled, so that weights move without rounding."""
         return self.factor is None or bool((np.abs(self.factor) == 1).all())
 
-    @property
+    @cached_property
     def in_place(self) -> bool:
         """Whether no coordinate moves."""
         return bool((self.index == np.arange(self.size)).all())
@@ -121,7 +122,7 @@ class Monomial:
 
     def apply(self, values: Floats, axis: int) -> Floats:
         """`values` with one axis reordered and scaled."""
-        taken = values.take(self.index, axis=axis)
+        taken = values if self.in_place else values.take(self.index, axis=axis)
         return taken if self.factor is None else _scaled(taken, self.factor, axis)
 
     def runs(self, limit: int) -> Iterator[Run]:
@@ -140,15 +141,17 @@ class Dense:
     Attributes:
         matrix: M (d, D) float64.
         inverse: (D, d) with `M inverse = 1`; the transpose of M for a rotation.
+        is_rotation: whether the rows of M are orthonormal.
     """
 
     matrix: NDArray[np.float64]
     inverse: NDArray[np.float64]
+    is_rotation: bool = False
 
     @classmethod
     def rotation(cls, matrix: NDArray[np.float64]) -> Dense:
         """A matrix with orthonormal rows."""
-        return cls(matrix, matrix.T)
+        return cls(matrix, matrix.T, is_rotation=True)
 
     @property
     def size(self) -> int:
@@ -162,17 +165,25 @@ class Dense:
 
     def dual(self) -> Dense:
         """Readers are multiplied by the transposed inverse; a rotation is its own dual."""
-        return Dense(self.inverse.T, self.matrix.T)
+        return self if self.is_rotation else Dense(self.inverse.T, self.matrix.T)
 
     def apply(self, values: Floats, axis: int) -> Floats:
         """`values` with one axis multiplied by M."""
-        matrix = self.matrix.astype(values.dtype, copy=False)
+        matrix = self._single if values.dtype == np.float32 else self.matrix
         with np.errstate(invalid="ignore", over="ignore"):  # found by who knows the tensor
+            if axis == 0 and values.ndim == 2:
+                made: Floats = matrix.T @ values
+                return made
             return np.moveaxis(np.moveaxis(values, axis, -1) @ matrix, -1, axis)
 
     def runs(self, limit: int) -> Iterator[Run]:
         """All in one: every new coordinate is made of all old ones."""
         yield Run(0, np.arange(self.size), self)
+
+    @cached_property
+    def _single(self) -> NDArray[np.float32]:
+        """M for 16-bit tensors, which are computed in float32."""
+        return self.matrix.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

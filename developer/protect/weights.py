@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from math import prod, sqrt
 from typing import Any
 
@@ -34,6 +34,9 @@ from triparty.developer.protect.rules import (
 )
 from triparty.developer.protect.transforms import Monomial, Transform, joined
 
+KEPT_TRANSFORMS = 32
+"""How many drawn transforms stay in memory: the residual's and those of a layer."""
+
 
 class Weights:
     """The tensors of one source under one set of keys.
@@ -50,7 +53,7 @@ class Weights:
     ) -> None:
         """Finds the tensors; draws and reads nothing yet."""
         self._plan, self._keys, self._fold = plan, keys, fold
-        self._drawn: dict[str, Transform] = {}
+        self._space = lru_cache(KEPT_TRANSFORMS)(self._draw)
         self._places = {
             plan.canonical(name): (shard, name) for shard in shards for name in shard.entries
         }
@@ -99,10 +102,8 @@ class Weights:
         order = self.order_of(rule.experts.space)
         return self._plan.rule(rule.experts.names[order.index[rule.experts.number]])
 
-    def _space(self, name: str) -> Transform:
-        if name not in self._drawn:
-            self._drawn[name] = self._plan.spaces[name].draw(self._keys)
-        return self._drawn[name]
+    def _draw(self, name: str) -> Transform:
+        return self._plan.spaces[name].draw(self._keys)
 
     def _bits(self, name: str) -> tuple[str, NDArray[Any]]:
         """The dtype and the bit patterns of a tensor, stored axes that are one merged."""
@@ -126,20 +127,25 @@ class Weights:
         return TensorEntry(entry.dtype, _unmerged(rule, entry.shape, sizes), 0)
 
     def _new_size(self, axis: Axis) -> int:
-        return sum(self._space(space).new_size for space in axis.space.split("|"))
+        return sum(self._plan.spaces[space].new_size for space in axis.space.split("|"))
 
     def _keyed(self, rule: Rule) -> Made:
         """A tensor under the transforms of its axes, what it reads folded in."""
+        return Made(self._entry(rule), lambda: rekeyed(self._matter(rule), self._axes(rule)))
+
+    def _axes(self, rule: Rule) -> list[Transform]:
+        return [self.transform(axis) for axis in rule.axes]
+
+    def _matter(self, rule: Rule) -> Matter:
+        """A tensor, what it reads folded in."""
         dtype, bits = self._bits(rule.pattern)
         matter = Matter.stored(rule.pattern, dtype, bits)
-        matter = replace(
+        return replace(
             matter,
             factor=_factor(rule, dtype),
             scale=tuple(self.fold_scale(rule, axis) for axis in rule.axes),
             plus=_sum(self._absorbed(rule), self.offset(rule)),
         )
-        axes = [self.transform(axis) for axis in rule.axes]
-        return Made(self._entry(rule), lambda: rekeyed(matter, axes))
 
     def _looked_up(self, rule: Rule) -> Made:
         """A device's table: the keyed rows that a token can take."""
@@ -228,22 +234,25 @@ class Weights:
         """The weights or the bias of a norm."""
         entry = self._entry(rule)
         name = rule.pattern.rpartition(".")[0]
-        if not self.folded(name):
-            return self._kept_norm(rule, entry)
+        pieces = self._folded_norm if self.folded(name) else self._kept_norm
+        return Made(entry, lambda: pieces(rule, entry))
+
+    def _folded_norm(self, rule: NormRule, entry: TensorEntry) -> Iterator[NDArray[Any]]:
         if not rule.is_bias:
             values = np.full(entry.shape, 1.0 - rule.offset)
         elif rule.bias_kept:
-            values = self._divided_bias(rule, name)
+            values = self._divided_bias(rule, rule.pattern.rpartition(".")[0])
         else:
             values = np.zeros(entry.shape)
-        return Made(entry, lambda: iter([to_bits(values, entry.dtype)]))
+        yield to_bits(values, entry.dtype)
 
-    def _kept_norm(self, rule: NormRule, entry: TensorEntry) -> Made:
+    def _kept_norm(self, rule: NormRule, entry: TensorEntry) -> Iterator[NDArray[Any]]:
         transform = self.transform(rule.axes[0])
         if rule.is_bias or not rule.offset or _monomial(rule.axes[0], transform).signed:
-            return self._keyed(rule)
+            yield from rekeyed(self._matter(rule), [transform])
+            return
         values = transform.apply(self._values(rule.pattern) + rule.offset, 0) - rule.offset
-        return Made(entry, lambda: iter([to_bits(values, entry.dtype)]))
+        yield to_bits(values, entry.dtype)
 
     def _divided_bias(self, rule: NormRule, name: str) -> NDArray[np.float64]:
         gamma, beta = self._gamma(name), self._values(rule.pattern)

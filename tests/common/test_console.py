@@ -86,8 +86,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def work() -> Iterator[float]:
-    with progress("working", 3) as advance:
+def work(*, in_bytes: bool = False) -> Iterator[float]:
+    with progress("working", 3, in_bytes=in_bytes) as advance:
         for _ in range(3):
             advance()
             advance(0.5, note="half a step")
@@ -107,3 +107,12 @@ def test_progress_goes_to_a_terminals_stderr(
     assert sum(work()) == 3
     assert "half a step" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_progress_in_bytes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for in_bytes in (True, False):
+        terminal: Any = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert sum(work(in_bytes=in_bytes)) == 3
+        assert ("bytes" in terminal.getvalue()) == in_bytes
+        assert "0:00" in terminal.getvalue()

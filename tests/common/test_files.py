@@ -255,3 +255,27 @@ def test_one_process_at_a_time_is_in_a_locked_folder(tmp_path: Path) -> None:
         assert (tmp_path / "log").read_text() == ""
     assert [process.wait(timeout=60) for process in waiting] == [0] * 4
     assert (tmp_path / "log").read_text() == "xxxx"
+
+
+def test_who_does_not_wait_is_told(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(BlockingIOError), locked(tmp_path, wait=False):
+        pytest.fail("let in")
+    with locked(tmp_path, wait=False):
+        pass
+
+
+def test_a_lock_whose_folder_is_gone_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder removed the folder while the next process waited at its door."""
+    import fcntl
+
+    flock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        (tmp_path / ".lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(BlockingIOError, match="removed"), locked(tmp_path, wait=False):
+        pytest.fail("let in")

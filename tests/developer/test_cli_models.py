@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,19 @@ def test_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     said = run("protect", source, tmp_path / "out", "--dry-run").stdout
     assert "gate.{l} x residual" in said
+    assert "an estimate" in said
     assert "Nothing was written" in said
     found = json.loads(run("protect", source, tmp_path / "out", "--dry-run", "--json").stdout)
     assert found["written"] is False
     assert found["size_bytes"] > 0
+    made = json.loads(run("protect", source, tmp_path / "made", "--json").stdout)
+    tensors = [*(tmp_path / "made" / "model").glob("*.safetensors")]
+    tensors.append(tmp_path / "made" / "device" / "embedding.safetensors")
+    headers = sum(8 + int.from_bytes(path.read_bytes()[:8], "little") for path in tensors)
+    assert found["written_bytes"] == sum(path.stat().st_size for path in tensors) - headers
+    assert 0 < found["estimated_seconds"] < 60
+    assert made["size_bytes"] == found["size_bytes"]
+    shutil.rmtree(tmp_path / "made")
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -100,7 +100,8 @@ def test_layer_norm_keeps_the_mean(size: int) -> None:
     ones = matrix(keyed).sum(axis=0)
     assert np.allclose(np.abs(ones), 1)
     assert np.allclose(ones, ones[0])
-    assert np.abs(matrix(keyed) - np.eye(size)).max() > 0.1
+    if size > 2:  # two coordinates admit signs alone, and one draw in four changes nothing
+        assert np.abs(matrix(keyed) - np.eye(size)).max() > 0.1
 
 
 def test_rotations_are_uniform() -> None:
@@ -200,6 +201,7 @@ def test_a_tensor_in_pieces_is_the_tensor_at_once(
     rows: str, columns: str, dtype: str, unit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rekeying, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(rekeying, "CACHED_BYTES", 100)
     rng = np.random.default_rng(0)
     bits = as_bits(rng.normal(size=(9, 9)), dtype)
     scale = rng.normal(size=9) if columns == "dense" else None
@@ -231,3 +233,17 @@ def test_a_product_that_does_not_fit_is_named() -> None:
     matter = Matter.stored("w", "F16", as_bits(np.full((9, 9), 6e4), "F16"))
     with pytest.raises(CheckpointError, match="float32"):
         list(rekeyed(matter, [TRANSFORMS["dense"]] * 2))
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_scaled_coordinates_that_trade_places_are_rounded_once(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    bits, scale = as_bits(rng.normal(size=(300, 9)), dtype), rng.normal(size=9)
+    rows = signed("many rows", 300).draw(KEYS)
+    made = np.concatenate(
+        list(rekeyed(Matter("w", dtype, bits, (None, scale)), [rows, TRANSFORMS["signed"]]))
+    )
+    values = rekeying.to_floats(bits, dtype)
+    scaled_once = to_bits(values * scale.astype(values.dtype), dtype)
+    plain = Matter.stored("w", dtype, scaled_once)
+    assert (made == np.concatenate(list(rekeyed(plain, [rows, TRANSFORMS["signed"]])))).all()

@@ -1,0 +1,158 @@
+"""Checkpoints that cannot be protected: what is said, and that nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triparty.common.errors import (
+    CheckpointError,
+    FileTypeError,
+    TripartyError,
+    UnknownTensorError,
+    UnsupportedModelError,
+)
+from triparty.developer.protect import Choices, protect, survey
+
+
+def resave(folder: Path, file: str, name: str, array: np.ndarray) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    save_file({**load_file(folder / file), name: array}, folder / file)
+
+
+def holder_of(folder: Path, tensor: str) -> str:
+    """The file that holds a tensor."""
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    return str(index["weight_map"][tensor])
+
+
+def unknown_tensor(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    document = json.loads(index.read_text())
+    file = holder_of(folder, "model.norm.weight")
+    resave(folder, file, "model.extra.weight", np.ones(3, np.float32))
+    document["weight_map"]["model.extra.weight"] = file
+    index.write_text(json.dumps(document))
+
+
+def unknown_family(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "xlstm"}))
+
+
+def unknown_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["LlamaForTokenPainting"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def truncated_shard(folder: Path) -> None:
+    path = folder / holder_of(folder, "lm_head.weight")
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def truncated_header(folder: Path) -> None:
+    os.truncate(folder / holder_of(folder, "lm_head.weight"), 60)
+
+
+def missing_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").unlink()
+
+
+def missing_shard(folder: Path) -> None:
+    (folder / holder_of(folder, "lm_head.weight")).unlink()
+
+
+def damaged_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map"')
+
+
+def nan_weight(folder: Path) -> None:
+    name = "model.layers.1.self_attn.o_proj.weight"
+    file = holder_of(folder, name)
+    poisoned = np.ones((24, 32), np.float32)
+    poisoned[3, 4] = np.nan
+    resave(folder, file, name, poisoned)
+
+
+def infinite_norm(folder: Path) -> None:
+    name = "model.norm.weight"
+    poisoned = np.ones(24, np.float32)
+    poisoned[3] = -np.inf
+    resave(folder, holder_of(folder, name), name, poisoned)
+
+
+REFUSED: list[tuple[Callable[[Path], None], type[TripartyError], str]] = [
+    (unknown_tensor, UnknownTensorError, r"model\.extra\.weight"),
+    (unknown_family, UnsupportedModelError, r"'xlstm'.*llama"),
+    (unknown_architecture, UnsupportedModelError, r"TokenPainting.*LlamaForCausalLM"),
+    (truncated_shard, FileTypeError, r"model-000.*its tensors have \d+ bytes, the file \d+"),
+    (truncated_header, FileTypeError, r"model-000.*header does not fit"),
+    (missing_index, CheckpointError, r"neither model\.safetensors nor .*index\.json"),
+    (missing_shard, CheckpointError, r"names 'model-000.*', which is not there"),
+    (damaged_index, CheckpointError, r"index\.json is not JSON"),
+    (nan_weight, CheckpointError, r"layers\.1\.self_attn\.o_proj\.weight' holds NaN"),
+    (infinite_norm, CheckpointError, r"' holds NaN or infinity"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["permutation", "orthogonal"])
+@pytest.mark.parametrize(("spoil", "error", "named"), REFUSED)
+def test_a_checkpoint_that_is_refused_leaves_nothing(
+    spoil: Callable[[Path], None],
+    error: type[TripartyError],
+    named: str,
+    scheme: str,
+    make_model: Any,
+    tmp_path: Path,
+) -> None:
+    source = make_model("llama", shard="8KB")
+    spoil(source)
+    (tmp_path / "new").mkdir()
+    with pytest.raises(error, match=named):
+        protect(str(source), tmp_path / "new" / "out", choices=Choices.of(scheme=scheme))
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["LlamaModel", "LlamaForCausalLM"])
+def test_the_remedy_for_pickles_works(named: str, make_model: Any, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    source = make_model("llama")
+    weights = load_file(source / "model.safetensors")
+    if named == "LlamaModel":
+        weights.pop("lm_head.weight")
+        weights = {name.removeprefix("model."): w for name, w in weights.items()}
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "architectures": [named]}))
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    with pytest.raises(FileTypeError, match="a pickle, which can run code") as refused:
+        survey(str(source), Choices())
+    remedy = re.search(r'python -c "(.*)"', refused.value.message)
+    assert remedy
+    assert named in remedy[1]
+    exec(remedy[1].replace("SRC", str(source)).replace("NEW", str(tmp_path / "new")))
+    made = load_file(tmp_path / "new" / "model.safetensors")
+    assert made.keys() == weights.keys()
+    assert all(torch.equal(made[name], weights[name]) for name in made)
+
+
+def test_the_remedy_runs_nothing_that_the_checkpoint_says(make_model: Any) -> None:
+    source = make_model("llama")
+    config = json.loads((source / "config.json").read_text())
+    config["architectures"] = ['X"; rm -rf ~; "']
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    with pytest.raises(FileTypeError, match="AutoModel") as refused:
+        survey(str(source), Choices())
+    assert "rm -rf" not in refused.value.message
