@@ -222,6 +222,25 @@ class TestT5(Seq2SeqLaw):
         with pytest.raises(UnsupportedModelError, match=r"encoder\.embed_tokens"):
             survey(str(source), Choices())
 
+    @pytest.mark.parametrize(
+        ("base", "said"),
+        [
+            ("tied, relu", {}),
+            ("tied, relu", {"tie_word_embeddings": True}),
+            ("untied, gated", {"tie_word_embeddings": False}),
+        ],
+    )
+    def test_old_configurations_say_by_the_tie_alone_whether_they_scale(
+        self, base: str, said: dict[str, bool], tmp_path: Path
+    ) -> None:
+        source = self.source(base, tmp_path)
+        document = json.loads((source / "config.json").read_text())
+        for name in ("tie_word_embeddings", "scale_decoder_outputs"):
+            document.pop(name, None)
+        (source / "config.json").write_text(json.dumps({**document, **said}))
+        found = protect(str(source), tmp_path / "out")
+        assert self.disagreement(source, tmp_path / "out", found) <= 2e-6
+
     def test_the_comparison_answers_texts(self, tmp_path: Path) -> None:
         source = self.source("tied, relu", tmp_path)
         for interface in self.interfaces:
