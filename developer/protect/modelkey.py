@@ -11,8 +11,7 @@ from pathlib import Path
 
 from triparty.common.errors import StateError
 from triparty.developer.protect.choices import Norms
-from triparty.developer.protect.compiler import SECRETS_FOLDER
-from triparty.developer.protect.secret import Secret
+from triparty.developer.protect.secret import SECRETS_FOLDER, Secret
 from triparty.developer.protect.survey import Survey, survey
 from triparty.developer.protect.weights import Weights
 
