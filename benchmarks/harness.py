@@ -94,14 +94,18 @@ def case(
 
 
 def cases_of(suite: str) -> list[Case]:
-    """The cases of a suite, in the order of its module."""
+    """The cases of a suite, in the order of its module, those of a table one by one."""
     try:
         module = importlib.import_module(f"benchmarks.suite_{suite}")
     except ModuleNotFoundError as missing:
         if missing.name != f"benchmarks.suite_{suite}":
             raise
         return []
-    return [value for value in vars(module).values() if isinstance(value, Case)]
+    found: list[Case] = []
+    for value in vars(module).values():
+        table = value if isinstance(value, tuple) else (value,)
+        found += [one for one in table if isinstance(one, Case)]
+    return found
 
 
 def run_case(item: Case, effort: Effort) -> Result:

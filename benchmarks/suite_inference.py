@@ -3,61 +3,74 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.checkpoints import random_llama, real_model
+from benchmarks.checkpoints import random_llama, real_model, trained_encoder
 from benchmarks.harness import Case, Effort, case, cpu_time
 from benchmarks.quantised import quantisation_cases
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.local import LocalEngine
-from triparty.developer.protect import protect
+from triparty.developer.protect import Choices, Scheme, protect
 from triparty.developer.verify import Agreement, Comparison
 
 SAMPLES = 10_000
 
 
-def _agreement(name: str, effort: Effort) -> Agreement:
-    source = real_model(name)
+# Trained models: their family, and where they are.
+TRAINED: Mapping[str, Callable[[], Path]] = {
+    "LLaMA (stories260K)": lambda: real_model("stories260K"),
+    "GPT-2 (gpt2-capp)": lambda: real_model("gpt2-capp"),
+    "ViT (vit-mnist3-hf)": lambda: real_model("vit-mnist3-hf"),
+    "BERT (MiniLM)": trained_encoder,
+}
+
+
+@cache
+def _agreement(name: str, scheme: Scheme, samples: int) -> Agreement:
+    source = TRAINED[name]()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        protect(str(source), out)
+        protect(str(source), out, choices=Choices(scheme))
         comparison = Comparison(str(source), out)
-        return comparison.agreement(
-            500 if effort.quick else SAMPLES, rng=np.random.default_rng(0)
-        )
+        return comparison.agreement(samples, rng=np.random.default_rng(0))
 
 
-def _exactness(family: str, name: str) -> tuple[Case, Case]:
+def _exactness(name: str, scheme: Scheme) -> tuple[Case, Case]:
     """Agreement and error of one trained model under fresh keys."""
 
+    def agreement(effort: Effort) -> Agreement:
+        return _agreement(name, scheme, 500 if effort.quick else SAMPLES)
+
     @case(
-        f"top-1 agreement, {family} ({name}), fp32",
+        f"top-1 agreement, {name}, {scheme}, fp32",
         unit="share",
         better="higher",
         target=1.0,
         reference="thesis table 4.5: 100 % top-1",
     )
     def top1(effort: Effort) -> Iterator[float]:
-        yield _agreement(name, effort).top1_agreement
+        yield agreement(effort).top1_agreement
 
     @case(
-        f"largest relative logit error, {family} ({name}), fp32",
+        f"largest relative error of an answer, {name}, {scheme}, fp32",
         unit="relative",
         better="lower",
         target=1e-5,
         reference="thesis table 4.5: summed difference 3e-4 (ViT) to 5.1e-2 (GPT-2)",
     )
     def error(effort: Effort) -> Iterator[float]:
-        yield _agreement(name, effort).max_relative_error
+        yield agreement(effort).max_relative_error
 
     return top1, error
 
 
-llama_top1, llama_error = _exactness("LLaMA", "stories260K")
-gpt2_top1, gpt2_error = _exactness("GPT-2", "gpt2-capp")
+EXACTNESS: tuple[Case, ...] = tuple(
+    one for name in TRAINED for scheme in Scheme for one in _exactness(name, scheme)
+)
 
 
 def _decode_cpu(engine: LocalEngine, rows: np.ndarray, session: str) -> float:
