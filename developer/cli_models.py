@@ -107,6 +107,8 @@ def protect(
     )
     if facts["left_out"]:
         console.say(f"Left out of config.json: {', '.join(facts['left_out'])}")
+    for note in facts["notes"]:
+        console.say(note)
     console.report({**facts, "written": True, "out": str(out), "seconds": seconds})
 
 

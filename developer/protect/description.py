@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from triparty.developer.protect.rules import Fate
+from triparty.developer.protect.choices import Interface
+from triparty.developer.protect.configuration import SPECIAL_IDS
+from triparty.developer.protect.plans import Plan
+from triparty.developer.protect.rules import Fate, NormRule
 from triparty.developer.protect.survey import Survey
 
+_LAYER = re.compile(r".*?\.\d+\.")
 _BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -24,11 +29,12 @@ def summary(found: Survey) -> dict[str, Any]:
         "dropped": fates[Fate.DROPPED],
         "size_bytes": found.size_bytes,
         "device_bytes": _device_bytes(found),
-        "layers": len(plan.counts["l"]),
+        "layers": _layers(plan),
         "width": plan.width,
         "vocabulary": plan.vocabulary,
         "untied": bool(plan.ties),
-        "left_out": found.options.left_out(),
+        "left_out": _left_out(found),
+        "notes": list(notes(found)),
     }
 
 
@@ -36,7 +42,7 @@ def lines(found: Survey) -> Iterator[str]:
     """The plan as a table: every kind of tensor, its spaces, what becomes of it."""
     plan = found.plan
     yield (
-        f"{plan.family}: {len(plan.counts['l'])} layers, width {plan.width}, vocabulary "
+        f"{plan.family}: {_layers(plan)} layers, width {plan.width}, vocabulary "
         f"{plan.vocabulary}; {found.size_bytes / 1e6:,.1f} MB of tensors, "
         f"{_device_bytes(found) / 1e6:,.1f} MB for each device"
     )
@@ -50,8 +56,44 @@ def lines(found: Survey) -> Iterator[str]:
         yield f"  {dropped} tensors that the stock class does not use are dropped"
     if plan.ties:
         yield "  the head gets a key of its own: tie_word_embeddings becomes false"
-    if found.options.left_out():
-        yield f"  left out of config.json: {', '.join(found.options.left_out())}"
+    if _left_out(found):
+        yield f"  left out of config.json: {', '.join(_left_out(found))}"
+    yield from notes(found)
+
+
+def notes(found: Survey) -> Iterator[str]:
+    """What somebody who makes these choices should know."""
+    plan = found.plan
+    if found.choices.interface is Interface.TOKENS:
+        yield (
+            "With the interface 'tokens' the cloud sees equal tokens as equal ids, as it would "
+            "see equal rows; it also has the keyed table, whose lengths and angles it can "
+            "compare with a table that it knows, and it picks the tokens of the answer."
+        )
+    positions = [r.pattern for r in plan.rules if any(a.space == "positions" for a in r.axes)]
+    if positions and "positions" not in plan.device_tables():
+        yield (
+            f"{positions[0]} is hosted, keyed: who knows the original positions can read the "
+            f"key of the residual off it."
+        )
+    kept = [r.pattern for r in plan.rules if isinstance(r, NormRule) and not r.foldable]
+    if kept:
+        yield (
+            f"{kept[0]} and its like are part of the residual and cannot be folded: who knows "
+            f"the original can read the key of the residual off them."
+        )
+
+
+def _layers(plan: Plan) -> int:
+    """Layers of all parts of a model (encoder and decoder, text and vision)."""
+    numbered = (_LAYER.match(name) for name in plan.tensors)
+    return len({found.group() for found in numbered if found})
+
+
+def _left_out(found: Survey) -> list[str]:
+    """Options that the cloud does not get, keyed or as they are."""
+    keyed = SPECIAL_IDS if found.choices.interface is Interface.TOKENS else ()
+    return [name for name in found.options.left_out() if name not in keyed]
 
 
 def _fates(found: Survey) -> Counter[Fate]:

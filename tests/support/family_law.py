@@ -30,6 +30,7 @@ from triparty.common.tensorfile import TensorFile
 from triparty.developer.answers import Task, task_of
 from triparty.developer.answers.causal import Texts, keyed_inputs
 from triparty.developer.protect import FAMILIES, Choices, Survey, protect, survey
+from triparty.developer.protect.description import lines, summary
 from triparty.developer.protect.plans import Plan
 from triparty.developer.protect.rules import Axis, NormRule
 from triparty.developer.protect.secret import Secret
@@ -192,6 +193,18 @@ class FamilyLaw:
         save_file({name: array for name, array in whole.items() if name != found}, file)
         with pytest.raises(UnknownTensorError, match="lacks"):
             survey(str(source), choices)
+
+    def test_the_plan_can_be_read(self, choice: str, tmp_path: Path) -> None:
+        """What `protect --dry-run` prints: every row, and what this choice gives away."""
+        source = self.source(next(iter(self.models)), tmp_path)
+        found = survey(str(source), Choices.of(**self.choices()[choice]))
+        said = "\n".join(lines(found))
+        rows = {rule.pattern for rule in found.plan.rules if rule.axes}
+        assert all(pattern in said for pattern in rows)
+        assert ("interface 'tokens'" in said) == (found.choices.interface == "tokens")
+        facts = summary(found)
+        assert facts["family"] == found.plan.family
+        assert 0 < facts["layers"] < facts["tensors"]
 
     # --- how a test computes
 
