@@ -64,6 +64,12 @@ class Journal:
             raise StateError(f"{path} has format {found!r}, expected {FORMAT}")
         return journal
 
+    @property
+    def durable_bytes(self) -> int:
+        """Bytes of tensor files that need not be made again."""
+        partial = sum(reached.offset for reached in self.partial.values())
+        return sum(self.files.values()) + partial
+
     def write(self, path: Path) -> None:
         """Replaces a journal; durable when this returns."""
         document: dict[str, Any] = {

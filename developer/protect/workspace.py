@@ -131,8 +131,7 @@ class Workspace:
     @property
     def written_bytes(self) -> int:
         """Bytes of tensor files that need not be made again."""
-        partial = sum(reached.offset for reached in self._journal.partial.values())
-        return sum(self._journal.files.values()) + partial
+        return self._journal.durable_bytes
 
     def write_tensors(self, name: str, tensors: Mapping[str, Made]) -> None:
         """Writes a safetensors file, or what an earlier run left of it to do.
