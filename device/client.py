@@ -18,7 +18,7 @@ from pathlib import Path
 from triparty.common.access import Access
 from triparty.common.connection import Connection
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import CloudError, SettingsError
+from triparty.common.errors import CloudError, RequestError, SettingsError
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
@@ -136,12 +136,18 @@ class Device:
 
         Raises:
             StateError: no bundle of this model.
+            RequestError: a model of another kind: a classifier, an encoder.
             SettingsError: an engine for a model whose rows only a triparty cloud takes.
             RollbackError: the cloud hosts another version: pull.
             TransportError: the cloud was not reached.
         """
         held = self._home.model(model)
         bundle = Bundle.open(self._home.bundle_folder(model))
+        if bundle.info.task != "causal-lm":
+            raise RequestError(
+                f"'{model}' writes no text that goes on from a prompt: its task is "
+                f"{bundle.info.task}"
+            )
         wanted = _Wanted(prompt, options or SamplingOptions(), max_tokens, ignore_eos)
         if bundle.info.interface == TOKENS:
             yield from collect(self._from_words(held, bundle, wanted, engine))
