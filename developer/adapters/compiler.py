@@ -47,6 +47,7 @@ from triparty.developer.protect.spaces import mixed
 from triparty.developer.protect.transforms import Transform
 
 ADAPTERS_FOLDER = "adapters"
+_COMPARED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,25 @@ class _Compilation:
                 f"model's {expected[0]} and {expected[1]}: was it trained on "
                 f"{self._key.secret.source}?"
             )
+        if pair.base is not None and not self._is_the_originals(module, pair.base):
+            raise UnsupportedModelError(
+                f"the adapter brings {module!r} itself along ({pair.base!r}), and not the "
+                f"original's: merge the adapter into the model (merge_and_unload) and protect "
+                f"that"
+            )
+
+    def _is_the_originals(self, module: str, base: str) -> bool:
+        """Whether a layer's weight is the original's, rounded to the adapter's dtype."""
+        dtype, found = self._file.entries[base].dtype, self._file.bits(base)
+        own, expected = self._key.weights.original(f"{module}.weight")
+        if found.shape != expected.shape:
+            return False
+        rows = range(0, len(found), _COMPARED_ROWS)
+        blocks = (slice(start, start + _COMPARED_ROWS) for start in rows)
+        return all(
+            np.array_equal(found[at], to_bits(to_floats(expected[at], own), dtype))
+            for at in blocks
+        )
 
     def _rule(self, module: str) -> Rule:
         return self._key.decided.plan.rule(f"{module}.weight")

@@ -1,7 +1,8 @@
 """The tensors of a LoRA adapter, module by module.
 
 `base_model.model.MODULE.lora_A.weight` is (r, in), `lora_B.weight` (out, r), `lora_B.bias`
-(out,), whichever way the base layer is stored.
+(out,), whichever way the base layer is stored. `base_layer.weight` is that layer itself, which
+must be the original's and is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from triparty.common.tensorfile import TensorFile
 from triparty.developer.adapters.settings import PREFIX, WEIGHTS_FILE
 from triparty.developer.protect.rekeying import DTYPES
 
-_NAME = re.compile(rf"{re.escape(PREFIX)}(.+)\.(lora_A\.weight|lora_B\.weight|lora_B\.bias)")
+_PARTS = ("lora_A.weight", "lora_B.weight", "lora_B.bias", "base_layer.weight")
+_NAME = re.compile(rf"{re.escape(PREFIX)}(.+)\.({'|'.join(map(re.escape, _PARTS))})")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class Pair:
         down: name of A (r, in).
         up: name of B (out, r).
         bias: name of B's bias (out,), or None.
+        base: name of the layer's own weight, or None; `peft` saves it beside an adapter of
+            the head unless it is told otherwise.
         rank: r.
     """
 
     down: str
     up: str
     bias: str | None
+    base: str | None
     rank: int
 
 
@@ -88,7 +93,8 @@ def _pair(file: TensorFile, module: str, names: Mapping[str, str]) -> Pair:
             f"the adapter's tensors of {module!r} have shapes {list(first)} and "
             f"{list(second)}; expected (r, in) and (out, r)"
         )
-    return Pair(down, up, names.get("lora_B.bias"), first[0])
+    bias, base = names.get("lora_B.bias"), names.get("base_layer.weight")
+    return Pair(down, up, bias, base, first[0])
 
 
 def _without_plan(name: str) -> str:

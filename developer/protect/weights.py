@@ -105,8 +105,8 @@ class Weights:
     def _draw(self, name: str) -> Transform:
         return self._plan.spaces[name].draw(self._keys)
 
-    def _bits(self, name: str) -> tuple[str, NDArray[Any]]:
-        """The dtype and the bit patterns of a tensor, stored axes that are one merged."""
+    def original(self, name: str) -> tuple[str, NDArray[Any]]:
+        """The dtype and the bit patterns of a source tensor, axes that are one merged."""
         place = self._places.get(name) or self._places[self._plan.ties[name]]
         shard, stored = place
         bits = shard.bits(stored)
@@ -115,7 +115,7 @@ class Weights:
 
     def _values(self, name: str) -> NDArray[np.float64]:
         """The values of a small tensor."""
-        dtype, bits = self._bits(name)
+        dtype, bits = self.original(name)
         return to_floats(bits, dtype).astype(np.float64)
 
     def _entry(self, rule: Rule) -> TensorEntry:
@@ -138,7 +138,7 @@ class Weights:
 
     def _matter(self, rule: Rule) -> Matter:
         """A tensor, what it reads folded in."""
-        dtype, bits = self._bits(rule.pattern)
+        dtype, bits = self.original(rule.pattern)
         matter = Matter.stored(rule.pattern, dtype, bits)
         return replace(
             matter,
@@ -211,7 +211,7 @@ class Weights:
         shift = self.shift(weight)
         if shift is None:
             return None
-        dtype, bits = self._bits(weight.pattern)
+        dtype, bits = self.original(weight.pattern)
         read = [axis.role for axis in weight.axes].index(Role.READS)
         return rule.factor * _product(bits, dtype, shift, axis=read)
 

@@ -217,7 +217,11 @@ def replace_targets(adapter: Path, names: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["permutation", "orthogonal"])
-@pytest.mark.parametrize(("family", "targets"), [("llama", "all-linear"), ("gpt2", ["c_attn"])])
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [("llama", "all-linear"), ("llama", ["q_proj", "lm_head"]), ("gpt2", ["c_attn"])],
+)
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning")
 @pytest.mark.parametrize("further", [{}, {"use_rslora": True}, {"alpha_pattern": {"0..*": 3}}])
 def test_what_peft_saves_is_read(
     family: str,
@@ -459,6 +463,13 @@ def test_more_than_low_ranks_is_refused(
             UnknownTensorError,
             "no module of this llama model: was it trained on",
         ),
+        (
+            {"lm_head.lora_A.weight": (3, 24), "lm_head.lora_B.weight": (53, 3)}
+            | {"lm_head.base_layer.weight": (53, 24)},
+            UnsupportedModelError,
+            "brings 'lm_head' itself along",
+        ),
+        ({"lm_head.base_layer.weight": (53, 24)}, CheckpointError, "lacks lora_A.weight"),
         ({}, CheckpointError, "holds no tensor"),
     ],
 )

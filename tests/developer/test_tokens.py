@@ -123,6 +123,11 @@ def test_stock_generate_stops_and_suppresses_as_the_original(protected: Any) -> 
     assert len(lengths) > 1  # some ended before the limit
 
 
+def test_how_beams_are_ranked_and_ended_is_hosted() -> None:
+    beams = {"num_beams": 4, "early_stopping": True, "length_penalty": 2.0}
+    assert hosted_generation(beams, np.arange(3)) == beams
+
+
 def test_what_is_no_token_id_is_refused() -> None:
     order = np.array([2, 0, 1])
     assert keyed([0, [1, 5], -1, None], order) == [2, [0]]

@@ -155,6 +155,25 @@ class TestClip(FamilyLaw):
         assert found.info.eos_ids == (end,)
         assert "eos_token_id" not in config or config["eos_token_id"] is None
 
+    def test_sections_that_old_files_repeat_in_part_are_read(self) -> None:
+        text = {**TEXT, "vocab_size": 49408, "bos_token_id": 0, "eos_token_id": 2}
+        text |= {"max_position_embeddings": 77, "layer_norm_eps": 1e-5}
+        left = ("max_position_embeddings", "vocab_size", "bos_token_id", "eos_token_id")
+        part = {name: value for name, value in TEXT.items() if name not in left}
+        document = {
+            "text_config": text,
+            "text_config_dict": part,
+            "vision_config": {**VISION, "num_channels": 3},
+            "vision_config_dict": VISION,
+        }
+        stock = CLIPConfig(**document)
+        assert stock.text_config.eos_token_id == 49407
+        family = FAMILIES["clip"]
+        options, choices = Options(document, family.known), Choices.of(interface="tokens")
+        plan = family.plan(options, choices, "CLIPModel")
+        assert plan.token_ids == {"text_config.eos_token_id": 49407}
+        assert plan.max_positions == stock.text_config.max_position_embeddings
+
     @pytest.mark.parametrize(
         ("changes", "choices", "says"),
         [
@@ -164,7 +183,11 @@ class TestClip(FamilyLaw):
             ({"text_config": {**TEXT, "eos_token_id": [41]}}, {}, "eos_token_id"),
             ({"text_config": {**TEXT, "num_attention_heads": 3}}, {}, "heads"),
             ({"text_config": {**TEXT, "model_type": "bert"}}, {}, "model_type"),
-            ({"text_config_dict": {"hidden_size": 8}}, {}, "text_config_dict"),
+            ({"text_config_dict": {**TEXT, "hidden_size": 8}}, {}, "text_config_dict"),
+            ({"text_config_dict": {"hidden_size": 16}}, {}, "text_config_dict"),  # defaults
+            ({"text_config_dict": {**TEXT, "eos_token_id": 40}}, {}, "eos_token_id"),
+            ({"vision_config_dict": {**VISION, "patch_size": 2}}, {}, "vision_config_dict"),
+            ({"vision_config_dict": []}, {}, "vision_config_dict"),
             ({"vision_config": {**VISION, "hidden_act": "softmax"}}, {}, "hidden_act"),
             ({"vision_config": {**VISION, "image_size": 9}}, {}, "divide"),
         ],

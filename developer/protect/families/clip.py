@@ -254,9 +254,8 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         raise UnsupportedModelError(
             f"family {MODEL_TYPE!r} takes texts as token ids alone: use the interface 'tokens'"
         )
-    for name in ("text_config", "vision_config"):  # what old files repeat, with precedence
-        old = f"{name}_dict"
-        options.require(old, options.document.get(old), (None, options.document.get(name)))
+    for name in ("text_config", "vision_config"):
+        _refuse_contradiction(options, name)
     text, vision = options.section("text_config"), options.section("vision_config")
     size, end = text.count("vocab_size"), _end(text)
     return Plan(
@@ -285,6 +284,25 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         pixels=PIXELS,
         token_ids={f"text_config.{END}": end},
     )
+
+
+def _refuse_contradiction(options: Options, name: str) -> None:
+    """Refuses what old files repeat of a section, where it says something else.
+
+    Stock classes read `text_config_dict` as a configuration of its own, defaults included, and
+    let all of it take precedence over `text_config`; likewise for `vision_config_dict`.
+    """
+    old = f"{name}_dict"
+    if options.document.get(old) is None:
+        return
+    section, repeated = KNOWN[name], Options(options.document, {old: KNOWN[name]}).section(old)
+    own = options.section(name)
+    effective = [{**section.known, **one.kept()} for one in (own, repeated)]
+    if name == "text_config":
+        for found, one in zip(effective, (own, repeated), strict=True):
+            found[END] = _end(one)
+    for option, value in effective[0].items():
+        options.require(f"{old}.{option}", effective[1][option], (value,))
 
 
 def _end(text: Options) -> int:
