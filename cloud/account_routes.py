@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from sqlalchemy import distinct, func, select
+from sqlalchemy.exc import IntegrityError
 
 from triparty.cloud import accounts
 from triparty.cloud.accounts import Principal
@@ -23,7 +24,7 @@ from triparty.cloud.bodies import (
 from triparty.cloud.state import Clock, Sessions, Settings, Store
 from triparty.cloud.tables import ArtifactRow, PrincipalRow
 from triparty.common.documents import format_time
-from triparty.common.errors import UnauthenticatedError
+from triparty.common.errors import ConflictError, UnauthenticatedError
 
 router = APIRouter(tags=["accounts"])
 Inviter = Annotated[Principal, Depends(require("invite"))]
@@ -38,17 +39,20 @@ def post_invite(
     """Registers the login hash of an invite made on the inviter's machine."""
     now = clock()
     expires = now + timedelta(seconds=body.expires_in_s)
-    with store.writing() as session:
-        accounts.add_invite(
-            session,
-            inviter,
-            role=body.role,
-            login_hash=body.login_hash,
-            label=body.label,
-            expires=expires,
-            now=now,
-            limit=settings.max_invites,
-        )
+    try:
+        with store.writing() as session:
+            accounts.add_invite(
+                session,
+                inviter,
+                role=body.role,
+                login_hash=body.login_hash,
+                label=body.label,
+                expires=expires,
+                now=now,
+                limit=settings.max_invites,
+            )
+    except IntegrityError as error:  # of somebody else's invite of the same moment
+        raise ConflictError("this invite is registered already; make a new one") from error
     return InviteReply(invite=body.login_hash, expires=format_time(expires))
 
 

@@ -43,7 +43,11 @@ PinOption = Annotated[
     str | None, typer.Option(help="SHA-256 of that cloud's certificate, as init printed it.")
 ]
 DatabaseOption = Annotated[
-    str | None, typer.Option(help="SQLAlchemy URL; default: SQLite in the data folder.")
+    str | None,
+    typer.Option(
+        help="SQLAlchemy URL, as postgresql+psycopg://USER@HOST/NAME; default: SQLite in the "
+        "data folder."
+    ),
 ]
 
 

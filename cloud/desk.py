@@ -120,7 +120,7 @@ def _dialled(url: str) -> str:
 
 @contextmanager
 def _minute_token(database_url: str) -> Iterator[str]:
-    store = Database(database_url)
+    store = Database(database_url, upgrades=False)
     try:
         with store.writing() as session:
             operator = session.get(PrincipalRow, OPERATOR)
