@@ -14,6 +14,7 @@ from triparty.cloud import accounts
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import Bearer, authenticated, require
 from triparty.cloud.bodies import (
+    CleanReply,
     DeviceReply,
     DevicesReply,
     InviteReply,
@@ -21,7 +22,7 @@ from triparty.cloud.bodies import (
     StatusReply,
     TokenReply,
 )
-from triparty.cloud.state import Clock, Sessions, Settings, Store
+from triparty.cloud.state import Care, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import ArtifactRow, PrincipalRow
 from triparty.common.documents import format_time
 from triparty.common.errors import ConflictError, UnauthenticatedError
@@ -120,6 +121,13 @@ def get_status(_: Operator, store: Store, sessions: Sessions) -> StatusReply:
             developers=session.scalar(alive.where(PrincipalRow.role == "developer")) or 0,
             devices=session.scalar(alive.where(PrincipalRow.role == "device")) or 0,
         )
+
+
+@router.post("/v1/clean")
+def post_clean(_: Operator, upkeep: Care) -> CleanReply:
+    """Removes uploads and blobs that belong to no artifact; a running cloud does so hourly."""
+    cleaned = upkeep.clean()
+    return CleanReply(uploads=cleaned.uploads, blobs=cleaned.blobs, bytes=cleaned.bytes)
 
 
 def _device(row: PrincipalRow) -> DeviceReply:

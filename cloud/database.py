@@ -57,6 +57,7 @@ class Database:
             SettingsError: not a database URL, or its driver is not installed.
             StateError: the database cannot be opened or upgraded.
         """
+        self._is_damaged = False
         self._listeners: list[Callable[[], None]] = []
         self._engine = open_engine(url)
         self._writer = self._engine.execution_options(**{_WRITES: True})
@@ -88,7 +89,7 @@ class Database:
             UnavailableError: the database does not answer, or a page of it is damaged.
             RequestError: text or a number that the database cannot hold.
         """
-        with _translated(), Session(self._reader) as session:
+        with self._translated(), Session(self._reader) as session:
             yield session
 
     @contextmanager
@@ -96,12 +97,17 @@ class Database:
         """One transaction: everything in the block happens, or nothing does.
 
         Raises:
-            UnavailableError, RequestError: as `reading`.
+            UnavailableError, RequestError: as `reading`; a database with a damaged page is
+                not written.
             IntegrityError: somebody else made a row of the same key meanwhile.
         """
+        if self._is_damaged:
+            raise UnavailableError(
+                "the cloud's database is damaged and only read; its operator has to repair it"
+            )
         try:
             with (
-                _translated(),
+                self._translated(),
                 Session(self._writer, expire_on_commit=False) as session,
                 session.begin(),
             ):
@@ -114,6 +120,32 @@ class Database:
         """Has `listener` called at the end of every transaction of `writing`."""
         self._listeners.append(listener)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a damaged page was met since the start: nothing is written then."""
+        return self._is_damaged
+
+    def inspect(self) -> list[str]:
+        """What SQLite finds wrong with its file, in its words; empty for other databases.
+
+        Reads the whole file once, about a second for each GiB.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return []
+        try:
+            with self._engine.connect() as connection:
+                said = [row[0] for row in connection.execute(text("PRAGMA quick_check(20)"))]
+        except OperationalError as error:
+            raise UnavailableError("the database does not answer") from error
+        except DatabaseError as error:
+            said = [reason(error)]
+        found = [line for text in said for line in str(text).splitlines() if line != "ok"]
+        self._is_damaged |= bool(found)
+        return found
+
     def check(self) -> None:
         """Raises `UnavailableError` if the database does not answer."""
         with self.reading() as session:
@@ -122,6 +154,25 @@ class Database:
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turns what is the database's fault into the errors that clients know."""
+        try:
+            yield
+        except (IntegrityError, ProgrammingError):
+            raise
+        except DataError as error:
+            raise RequestError("the request holds a value that cannot be stored") from error
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            _log.exception("the database does not answer")
+            raise UnavailableError("the database does not answer") from error
+        except (InternalError, DatabaseError) as error:
+            self._is_damaged = True
+            _log.exception("the database is damaged: 'triparty cloud check' says where")
+            raise UnavailableError(
+                "the cloud's database is damaged here; its operator has to repair it"
+            ) from error
 
 
 def open_engine(url: str) -> Engine:
@@ -172,25 +223,6 @@ def _one_view(engine: Engine) -> dict[str, Any]:
     if engine.dialect.name == "postgresql":
         return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     return {}
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turns what is the database's fault into the errors that clients know."""
-    try:
-        yield
-    except (IntegrityError, ProgrammingError):
-        raise
-    except DataError as error:
-        raise RequestError("the request holds a value that cannot be stored") from error
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        _log.exception("the database does not answer")
-        raise UnavailableError("the database does not answer") from error
-    except (InternalError, DatabaseError) as error:
-        _log.exception("the database is damaged: 'triparty cloud check' says where")
-        raise UnavailableError(
-            "the cloud's database is damaged here; its operator has to repair it"
-        ) from error
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

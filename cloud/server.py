@@ -48,11 +48,13 @@ class Running:
     Attributes:
         url: where it listens.
         database: its SQLAlchemy URL.
+        blobs: where its blobs are, if not in the folder.
         certificate: its certificate file; None without TLS.
     """
 
     url: str
     database: str = field(repr=False)
+    blobs: str | None
     certificate: str | None
 
     def save(self, file: Path) -> None:
@@ -121,7 +123,8 @@ def serve(
         running = settings.data / RUNNING_FILE
 
         def on_ready() -> None:
-            Running(ready.url, settings.database_url, files and str(files[0])).save(running)
+            certificate = files and str(files[0])
+            Running(ready.url, settings.database_url, settings.blobs, certificate).save(running)
             announce(ready)
 
         server = _Server(_config(settings, files), on_ready)

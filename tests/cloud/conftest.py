@@ -14,6 +14,7 @@ from typing import Any
 import anyio.from_thread
 import httpx
 import pytest
+from object_stores import S3Server, objects_in_memory, running_s3
 from postgres_server import PostgresServer
 
 from triparty.cloud.app import create_app
@@ -283,10 +284,11 @@ def migrated_postgres(postgres: PostgresServer) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module that names `DATABASES` has its tests run with a cloud on each of them."""
-    kinds = getattr(metafunc.module, "DATABASES", None)
-    if kinds and "database_kind" in metafunc.fixturenames:
-        metafunc.parametrize("database_kind", kinds, indirect=True)
+    """A module that names `DATABASES` or `BLOBS` has its tests run with each of them."""
+    for names, fixture in (("DATABASES", "database_kind"), ("BLOBS", "blob_kind")):
+        kinds = getattr(metafunc.module, names, None)
+        if kinds and fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, kinds, indirect=True)
 
 
 @pytest.fixture
@@ -315,14 +317,42 @@ def new_database(
 
 
 @pytest.fixture
-def make_cloud(tmp_path: Path, new_database: Callable[[], str | None]) -> Iterator[Any]:
+def blob_kind(request: pytest.FixtureRequest) -> str:
+    """A folder, unless the module names `BLOBS`."""
+    return str(getattr(request, "param", "disk"))
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server."""
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def blobs_url(
+    blob_kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> str | None:
+    """Where a new cloud keeps its blobs; None is its own folder."""
+    if blob_kind == "memory":
+        return objects_in_memory(monkeypatch)
+    if blob_kind == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        return server.new_bucket(monkeypatch)
+    return None
+
+
+@pytest.fixture
+def make_cloud(
+    tmp_path: Path, new_database: Callable[[], str | None], blobs_url: str | None
+) -> Iterator[Any]:
     running: list[Cloud] = []
 
     def make(**settings: Any) -> Cloud:
         data = tmp_path / f"cloud{len(running)}"
         database = new_database()
         token = initialise(data, database=database, now=START).token
-        running.append(Cloud(data, token, **settings).start())
+        running.append(Cloud(data, token, **({"blobs": blobs_url} | settings)).start())
         running[-1].database_name = (database or "").partition("@/")[2].partition("?")[0]
         return running[-1]
 

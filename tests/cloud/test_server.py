@@ -257,7 +257,7 @@ def cli(make_cloud):
         (["--engine", "gpu"], "engine"),
         (["--cert", "x"], "--key"),
         (["--cert", "/dev/null", "--key", "/dev/null"], "certificate"),
-        (["--port", "0", "--blobs", "s3://x"], "s3"),
+        (["--port", "0", "--blobs", "ftp://x"], "ftp"),
     ],
 )
 def test_serve_refuses(cli, args, says):
