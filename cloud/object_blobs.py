@@ -151,9 +151,13 @@ def open_object_blobs(url: str) -> ObjectBlobs:
 
 def _modified_s(entry: dict[str, Any]) -> float:
     """When an object was stored, as its driver names it; unknown: never long ago."""
-    named = (entry.get(name) for name in ("LastModified", "last_modified", "mtime", "created"))
-    times = (time.timestamp() for time in named if isinstance(time, datetime))
-    return next(times, math.inf)
+    for name in ("LastModified", "last_modified", "mtime", "created"):
+        time = entry.get(name)
+        if isinstance(time, datetime):
+            return time.timestamp()
+        if isinstance(time, float):
+            return time
+    return math.inf
 
 
 @contextmanager
