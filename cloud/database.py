@@ -69,8 +69,10 @@ class Database:
                 check_current(self._engine)
         except SQLAlchemyError as error:
             self.close()
+            remedy = "; 'triparty cloud restore' makes a new folder from a backup"
             raise StateError(
-                f"cannot open the database {make_url(url).render_as_string()}: {reason(error)}"
+                f"cannot open the database {make_url(url).render_as_string()}: "
+                f"{reason(error)}{remedy if type(error) is DatabaseError else ''}"
             ) from error
         except BaseException:
             self.close()

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
@@ -163,7 +162,7 @@ def _artifacts(database: Database) -> list[tuple[int, Artifact]]:
     return [(row.number, _artifact(row)) for row in rows]
 
 
-def _artifact(row: Row[Any]) -> Artifact:
+def _artifact(row: Row[int, str, str, str, int, str]) -> Artifact:
     return Artifact(row.developer, row.kind, row.name, row.version, row.recipient)
 
 
