@@ -55,12 +55,13 @@ class ObjectBlobs:
                 return None
 
     def put(self, key: BlobKey, file: Path) -> None:
-        """Uploads a file, and asks the store what it has of it."""
+        """Uploads a file, and asks the store how much it has of it."""
         size = file.stat().st_size
         with _answering():
             self._filesystem.put_file(str(file), self._path(key))
         stored = self.size(key)
         if stored != size:
+            self.remove(key)
             raise UnavailableError(f"the blob store has {stored} of {size} bytes: try again")
 
     def read(self, key: BlobKey, start: int, length: int) -> Iterator[bytes]:

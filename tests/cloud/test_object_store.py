@@ -177,3 +177,22 @@ def test_the_s3_server_is_installed():
             f"blobs were not tested with an S3 server: {missing} is not installed; its driver "
             "needs python-dateutil<3, constraints.txt has a newer one"
         )
+
+
+def test_an_object_that_came_out_short_is_no_blob(
+    cloud, developer, data, url, slug, monkeypatch
+):
+    """A driver that loses bytes without an error: what was sent is kept, and goes again."""
+    real = FaultyObjects.put_file
+
+    def put_half(self, source, target, **kwargs):
+        self.pipe_file(target, data[:50])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FaultyObjects, "put_file", put_half)
+        check_503(developer.put(data), slug)
+    assert FaultyObjects.put_file is real
+    assert not FaultyObjects.names()
+    header = {"Content-Range": "bytes 100000-99999/100000"}
+    assert developer.request("PUT", url, headers=header).status_code == 201
+    assert developer.request("GET", url).content == data
