@@ -8,11 +8,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from sqlalchemy import distinct, func, select
+from sqlalchemy.exc import IntegrityError
 
 from triparty.cloud import accounts
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import Bearer, authenticated, require
 from triparty.cloud.bodies import (
+    CleanReply,
     DeviceReply,
     DevicesReply,
     InviteReply,
@@ -20,10 +22,10 @@ from triparty.cloud.bodies import (
     StatusReply,
     TokenReply,
 )
-from triparty.cloud.state import Clock, Sessions, Settings, Store
+from triparty.cloud.state import Care, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import ArtifactRow, PrincipalRow
 from triparty.common.documents import format_time
-from triparty.common.errors import UnauthenticatedError
+from triparty.common.errors import ConflictError, UnauthenticatedError
 
 router = APIRouter(tags=["accounts"])
 Inviter = Annotated[Principal, Depends(require("invite"))]
@@ -38,17 +40,20 @@ def post_invite(
     """Registers the login hash of an invite made on the inviter's machine."""
     now = clock()
     expires = now + timedelta(seconds=body.expires_in_s)
-    with store.writing() as session:
-        accounts.add_invite(
-            session,
-            inviter,
-            role=body.role,
-            login_hash=body.login_hash,
-            label=body.label,
-            expires=expires,
-            now=now,
-            limit=settings.max_invites,
-        )
+    try:
+        with store.writing() as session:
+            accounts.add_invite(
+                session,
+                inviter,
+                role=body.role,
+                login_hash=body.login_hash,
+                label=body.label,
+                expires=expires,
+                now=now,
+                limit=settings.max_invites,
+            )
+    except IntegrityError as error:  # of somebody else's invite of the same moment
+        raise ConflictError("this invite is registered already; make a new one") from error
     return InviteReply(invite=body.login_hash, expires=format_time(expires))
 
 
@@ -116,6 +121,13 @@ def get_status(_: Operator, store: Store, sessions: Sessions) -> StatusReply:
             developers=session.scalar(alive.where(PrincipalRow.role == "developer")) or 0,
             devices=session.scalar(alive.where(PrincipalRow.role == "device")) or 0,
         )
+
+
+@router.post("/v1/clean")
+def post_clean(_: Operator, upkeep: Care) -> CleanReply:
+    """Removes uploads and blobs that belong to no artifact; a running cloud does so hourly."""
+    cleaned = upkeep.clean()
+    return CleanReply(uploads=cleaned.uploads, blobs=cleaned.blobs, bytes=cleaned.bytes)
 
 
 def _device(row: PrincipalRow) -> DeviceReply:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow
@@ -159,6 +160,15 @@ def rotate_token(
     return issue_token(session, row, life=life, now=now)
 
 
+def lock_principal(session: Session, principal: str) -> None:
+    """Lets one transaction at a time count what a principal has and add to it.
+
+    SQLite has one writer anyway; PostgreSQL locks the row until the transaction ends.
+    """
+    mine = select(PrincipalRow.id).where(PrincipalRow.id == principal)
+    session.execute(mine.with_for_update(key_share=True)).all()
+
+
 def add_operator(session: Session, *, now: datetime) -> PrincipalRow:
     """The operator's account.
 
@@ -169,7 +179,10 @@ def add_operator(session: Session, *, now: datetime) -> PrincipalRow:
         raise ConflictError("this database already has an operator")
     operator = PrincipalRow(id=OPERATOR, role="operator", name="operator", created=now)
     session.add(operator)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise ConflictError("this database got an operator a moment ago") from error
     return operator
 
 
@@ -193,6 +206,7 @@ def add_invite(
     """
     if INVITES.get(inviter.role) != role:
         raise ForbiddenError(f"a {inviter.role} cannot invite a {role}")
+    lock_principal(session, inviter.id)
     mine = InviteRow.inviter == inviter.id
     session.execute(delete(InviteRow).where(mine, InviteRow.expires < now - KEEP_DEAD_TOKENS))
     still_open = select(func.count()).where(

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health
 from triparty.cloud.auth import TokenCache
-from triparty.cloud.blobs import BlobStore
+from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
 from triparty.cloud.enroll import Attempts
@@ -24,6 +24,7 @@ from triparty.cloud.problems import add_handlers
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
+from triparty.cloud.upkeep import Upkeep
 from triparty.common.errors import SettingsError
 
 
@@ -55,10 +56,12 @@ def create_app(
     app.state.settings = settings
     app.state.clock = clock
     app.state.database = Database(settings.database_url)
-    app.state.blobs = BlobStore(
-        settings.blob_folder,
-        max_blob_bytes=settings.max_blob_bytes,
-        max_store_bytes=settings.max_store_bytes,
+    app.state.blobs = open_blob_store(settings, clock_s=lambda: clock().timestamp())
+    app.state.upkeep = Upkeep(
+        app.state.database,
+        app.state.blobs,
+        keep_s=settings.keep_uploads_days * 86400,
+        clock_s=lambda: clock().timestamp(),
     )
     app.state.catalog = Catalog(
         app.state.database, app.state.blobs, settings.model_folder, clock=clock
@@ -86,12 +89,14 @@ def check_engine(settings: CloudSettings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.blobs.drop_stale(now_s=app.state.clock().timestamp())
-    await app.state.serving.start()
-    app.state.is_ready = True
     try:
-        yield
+        async with app.state.upkeep.going_on():
+            await app.state.serving.start()
+            app.state.is_ready = True
+            try:
+                yield
+            finally:
+                app.state.is_ready = False
+                await app.state.serving.stop()
     finally:
-        app.state.is_ready = False
-        await app.state.serving.stop()
         app.state.database.close()

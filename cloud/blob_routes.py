@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
-from triparty.cloud.blobs import Upload, read_range
+from triparty.cloud.blobs import Upload
 from triparty.cloud.bodies import BlobReply
 from triparty.cloud.problems import problem_response
 from triparty.cloud.publishing import check_blob_visible
@@ -64,15 +64,14 @@ def get_blob(
     if reader.role == "device":
         with store.reading() as session:
             check_blob_visible(session, reader, sha256)
-    path = blobs.path(reader.developer, sha256)
-    size = path.stat().st_size
+    size = blobs.size(reader.developer, sha256)
     start, end = _wanted(request.headers.get("range"), size)
     headers = {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
     is_part = (start, end) != (0, size)
     if is_part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return StreamingResponse(
-        read_range(path, start, end - start),
+        blobs.read(reader.developer, sha256, start, end - start),
         status_code=206 if is_part else 200,
         headers=headers,
         media_type="application/octet-stream",

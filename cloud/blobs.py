@@ -1,23 +1,27 @@
-"""Blobs on disk: content-addressed, one namespace a developer, resumable.
+"""Blobs: content-addressed, one namespace a developer, resumable.
 
 ```
-FOLDER/DEVELOPER/ab/abcdef...      a verified blob: its name is its SHA-256
 FOLDER/DEVELOPER/partial/abcdef... an upload that has not ended; never served
+VERIFIED/DEVELOPER/ab/abcdef...    a verified blob: its name is its SHA-256
 ```
 
-A blob gets its name only after its bytes were synced to disk and hashed, so whatever has a
-name is whole, whenever the process dies.
+An upload arrives on this machine's disk. A blob goes to the store of verified blobs (a folder
+of the same disk, or an object store) only after its bytes were synced and hashed, and gets its
+name there at once, so whatever has a name is whole, whenever the process dies.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Protocol
 
 from triparty.common.errors import (
     ConflictError,
@@ -28,15 +32,11 @@ from triparty.common.errors import (
     TooLargeError,
     UnavailableError,
 )
-from triparty.common.files import (
-    CHUNK_BYTES,
-    PRIVATE_MODE,
-    make_private_folder,
-    sha256_file,
-    sync_folder,
-)
+from triparty.common.files import PRIVATE_MODE, make_private_folder, sha256_file
 
-STALE_UPLOAD_S = 7 * 86400
+PROMISE_S = 3600.0
+"""How long an upload that nobody sends to keeps room for the bytes that it announced."""
+TAKEN_OVER = "a newer upload of this blob took over"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DEVELOPER = re.compile(r"ed25519:([0-9a-f]{64})")
 
@@ -55,19 +55,74 @@ class Held:
 
 
 @dataclass(frozen=True)
-class _Key:
-    """A blob of a developer; the only maker of blob paths."""
+class BlobKey:
+    """A blob of a developer; the only maker of blob names.
+
+    Attributes:
+        developer: whose it is.
+        sha256: its id.
+    """
 
     developer: str
     sha256: str
 
     def __post_init__(self) -> None:
+        """Refuses what is no name."""
         if not _SHA256.fullmatch(self.sha256):
             raise RequestError("a blob's id is its SHA-256: 64 lower-case hex digits")
 
     @property
     def folder(self) -> str:
+        """The developer's folder."""
         return developer_folder(self.developer)
+
+    @property
+    def name(self) -> str:
+        """Relative to a store: `DEVELOPER/ab/abcdef...`."""
+        return f"{self.folder}/{self.sha256[:2]}/{self.sha256}"
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A verified blob as a store lists it.
+
+    Attributes:
+        key: its name.
+        size: in bytes.
+        modified_s: when it got its name, in seconds since 1970.
+    """
+
+    key: BlobKey
+    size: int
+    modified_s: float
+
+
+class VerifiedBlobs(Protocol):
+    """Where verified blobs are kept: a folder, or an object store.
+
+    Every call may block, and raises `UnavailableError` if the store does not answer.
+    """
+
+    def size(self, key: BlobKey) -> int | None:
+        """Bytes of a blob; None: not here."""
+
+    def put(self, key: BlobKey, file: Path) -> None:
+        """Takes a verified file over; the blob has its name whole or not at all."""
+
+    def read(self, key: BlobKey, start: int, length: int) -> Iterator[bytes]:
+        """A range of a blob's bytes, a piece at a time."""
+
+    def fetch(self, key: BlobKey, target: Path) -> None:
+        """Makes a file of a blob; raises `NotFoundError` if it is not here."""
+
+    def remove(self, key: BlobKey) -> None:
+        """Removes a blob, if it is here."""
+
+    def set_aside(self, key: BlobKey) -> None:
+        """Takes a damaged blob's name away and keeps its bytes under `damaged`."""
+
+    def listed(self, developer: str | None = None) -> Iterator[StoredBlob]:
+        """All blobs, or those of one developer."""
 
 
 def developer_folder(developer: str) -> str:
@@ -82,16 +137,24 @@ def developer_folder(developer: str) -> str:
     return matched.group(1)
 
 
+def key_of(folder: str, sha256: str) -> BlobKey | None:
+    """The blob that a store keeps as `FOLDER/../SHA256`; None for other things."""
+    if not (_SHA256.fullmatch(folder) and _SHA256.fullmatch(sha256)):
+        return None
+    return BlobKey(f"ed25519:{folder}", sha256)
+
+
 class Upload:
     """The writing end of one blob; a newer upload of the same blob stops it."""
 
-    def __init__(self, store: BlobStore, key: _Key, stream: FileIO, total: int) -> None:
+    def __init__(self, store: BlobStore, key: BlobKey, stream: FileIO, total: int) -> None:
         """Made by `BlobStore.begin`."""
         self._store = store
         self._key = key
         self._stream = stream
         self._lock = threading.Lock()
         self._stopped = False
+        self._is_finishing = False
         self.total = total
         self.held = stream.tell()
 
@@ -122,93 +185,141 @@ class Upload:
         Raises:
             DigestError: the bytes have another hash; they are dropped.
             ConflictError: a newer upload took over.
+            UnavailableError: the store takes nothing now; what was sent is kept.
         """
         os.fsync(self._stream.fileno())
         self._stream.close()
         if self.held < self.total:
             return Held(self.held, is_complete=False)
-        partial, final = self._store.partial(self._key), self._store.final(self._key)
-        actual = sha256_file(partial)
+        partial = self._store.partial(self._key)
+        try:
+            actual = sha256_file(partial)
+        except FileNotFoundError as error:
+            raise ConflictError(TAKEN_OVER) from error
         with self._lock:
             self._check_mine()
-            if actual == self._key.sha256:
-                final.parent.mkdir(exist_ok=True)
-                os.replace(partial, final)
-                sync_folder(final.parent)
-                sync_folder(final.parent.parent)
-            else:
+            self._is_finishing = True  # from here on nobody takes over
+        try:
+            if actual != self._key.sha256:
                 partial.unlink()
-        if actual != self._key.sha256:
-            self._store.release(self._key, stored=0)
-            raise DigestError(
-                f"expected a blob with SHA-256 {self._key.sha256}, got {actual}: "
-                "upload it again"
-            )
-        self._store.release(self._key, stored=self.total)
+                self._store.settle(self._key, stored=0)
+                raise DigestError(
+                    f"expected a blob with SHA-256 {self._key.sha256}, got {actual}: "
+                    "upload it again"
+                )
+            self._store.verified.put(self._key, partial)
+            partial.unlink(missing_ok=True)
+            self._store.settle(self._key, stored=self.total)
+        finally:
+            self._is_finishing = False
         return Held(self.total, is_complete=True)
 
     def close(self) -> None:
         """Lets go; what was written stays for the next upload to go on from."""
         self._stream.close()
+        self._store.let_go(self._key, self)
 
     def stop(self) -> None:
-        """Makes every later write fail; waits for one that is under way."""
+        """Makes every later write fail; waits for one that is under way.
+
+        Raises:
+            UnavailableError: the blob is on its way to the store: too late.
+        """
         with self._lock:
+            if self._is_finishing:
+                raise UnavailableError("the blob is being stored: ask again", retry_after_s=2)
             self._stopped = True
 
     def _check_mine(self) -> None:
         if self._stopped:
-            raise ConflictError("a newer upload of this blob took over")
+            raise ConflictError(TAKEN_OVER)
+
+
+@dataclass
+class _Promise:
+    """The room of an upload that has not ended: what it announced, for a while."""
+
+    total: int
+    since_s: float
 
 
 class BlobStore:
-    """All blobs of a cloud."""
+    """All blobs of a cloud: uploads under way, and the verified ones."""
 
-    def __init__(self, folder: Path, *, max_blob_bytes: int, max_store_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        verified: VerifiedBlobs,
+        *,
+        max_blob_bytes: int,
+        max_store_bytes: int,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
         """Opens the store.
 
         Args:
-            folder: made if absent, mode 0700.
+            folder: of unfinished uploads; made if absent, mode 0700.
+            verified: where whole blobs go.
             max_blob_bytes: largest blob.
             max_store_bytes: most bytes of one developer, unfinished uploads included.
+            clock_s: the time, in seconds since 1970.
         """
         make_private_folder(folder)
+        self.verified = verified
         self._folder = folder
         self._max_blob = max_blob_bytes
         self._max_store = max_store_bytes
+        self._clock_s = clock_s
         self._lock = threading.Lock()
-        self._uploads: dict[_Key, Upload] = {}
+        self._uploads: dict[BlobKey, Upload] = {}  # under way
         self._stored: dict[str, int] = {}  # bytes of verified blobs, by developer
-        self._promised: dict[_Key, int] = {}  # bytes of uploads that have not ended
+        self._promised: dict[BlobKey, _Promise] = {}  # of uploads that have not ended
+        self._settled = 0  # uploads that ended
+        self._going: set[BlobKey] = set()  # blobs that are being removed
+        self._vouched_s: dict[BlobKey, float] = {}  # when an uploader was told "it is here"
 
-    def final(self, key: _Key) -> Path:
-        """Where a verified blob is."""
-        return self._folder / key.folder / key.sha256[:2] / key.sha256
-
-    def partial(self, key: _Key) -> Path:
+    def partial(self, key: BlobKey) -> Path:
         """Where an unfinished blob is."""
         return self._folder / key.folder / "partial" / key.sha256
 
     def held(self, developer: str, sha256: str) -> Held | None:
         """How much of a blob is here; None: nothing."""
-        key = _Key(developer, sha256)
-        for path, is_complete in ((self.final(key), True), (self.partial(key), False)):
-            try:
-                return Held(path.stat().st_size, is_complete)
-            except FileNotFoundError:
-                continue
-        return None
+        key = BlobKey(developer, sha256)
+        with self._lock:
+            is_going = key in self._going
+            if not is_going:
+                self._vouched_s[key] = self._clock_s()  # from here on it is not removed
+        size = None if is_going else self.verified.size(key)
+        if size is not None:
+            return Held(size, is_complete=True)
+        self._vouched_s.pop(key, None)
+        try:
+            return Held(self.partial(key).stat().st_size, is_complete=False)
+        except FileNotFoundError:
+            return None
 
-    def path(self, developer: str, sha256: str) -> Path:
-        """The file of a verified blob.
+    def size(self, developer: str, sha256: str) -> int:
+        """Bytes of a verified blob.
 
         Raises:
             NotFoundError: not here, or not all of it.
         """
-        path = self.final(_Key(developer, sha256))
-        if not path.is_file():
+        size = self.verified.size(BlobKey(developer, sha256))
+        if size is None:
             raise NotFoundError("no such blob")
-        return path
+        return size
+
+    def read(self, developer: str, sha256: str, start: int, length: int) -> Iterator[bytes]:
+        """A range of a verified blob's bytes, a piece at a time."""
+        return self.verified.read(BlobKey(developer, sha256), start, length)
+
+    def fetch(self, developer: str, sha256: str, target: Path) -> None:
+        """Makes a file of a verified blob; it may share the store's bytes.
+
+        Raises:
+            NotFoundError: not here, or not all of it.
+        """
+        self.verified.fetch(BlobKey(developer, sha256), target)
 
     def begin(
         self, developer: str, sha256: str, *, start: int | None, total: int
@@ -228,21 +339,30 @@ class BlobStore:
             ConflictError: `start` is not the number of bytes held (`extra["held"]`).
             TooLargeError: over the limit of a blob.
             LimitError: over the limit of the developer.
+            UnavailableError: the store does not answer, or an older upload has just sent
+                everything.
         """
-        key = _Key(developer, sha256)
+        key = BlobKey(developer, sha256)
         if total > self._max_blob:
             raise TooLargeError(f"a blob has at most {self._max_blob} bytes, got {total}")
+        self._measure(developer)
+        settled = self._settled
+        before = self.held(developer, sha256)
+        if before and before.is_complete:
+            return None
         with self._lock:
-            before = self.held(developer, sha256)
-            if before and before.is_complete:
-                return None
+            if key in self._going:
+                raise UnavailableError("the blob is being removed: ask again", retry_after_s=2)
+            if settled != self._settled and self.verified.size(key) is not None:
+                return None  # an older upload ended since we looked
             self._check_room(key, total)
-            if older := self._uploads.pop(key, None):
+            if older := self._uploads.get(key):
                 older.stop()  # from here on the partial file is ours
-                before = self.held(developer, sha256)
-            held = before.size if before else 0
+                del self._uploads[key]
+            partial = self.partial(key)
+            held = _size(partial)
             if held > total:  # of a blob of another size, so of no use for this one
-                self.partial(key).unlink()
+                partial.unlink(missing_ok=True)
                 held = 0
             if start is not None and start != held:
                 raise ConflictError(
@@ -250,24 +370,76 @@ class BlobStore:
                 )
             upload = Upload(self, key, self._open(key, restart=start is None), total)
             self._uploads[key] = upload
-            self._promised[key] = total
+            self._promised[key] = _Promise(total, self._clock_s())
             return upload
 
-    def release(self, key: _Key, *, stored: int) -> None:
+    def settle(self, key: BlobKey, *, stored: int) -> None:
         """Ends an upload's claim on its developer's room; `stored` bytes became a blob."""
         with self._lock:
-            self._uploads.pop(key, None)
             self._promised.pop(key, None)
+            self._settled += 1
+            if stored:
+                self._vouched_s[key] = self._clock_s()
             if key.developer in self._stored:
                 self._stored[key.developer] += stored
 
-    def drop_stale(self, *, now_s: float) -> None:
-        """Removes uploads that nobody went on with for a week."""
-        for partial in self._folder.glob("*/partial/*"):
-            if partial.stat().st_mtime < now_s - STALE_UPLOAD_S:
-                partial.unlink()
+    def let_go(self, key: BlobKey, upload: Upload) -> None:
+        """Nobody sends to the upload now; its promise of room runs out from here on."""
+        with self._lock:
+            if self._uploads.get(key) is upload:
+                del self._uploads[key]
+                if promise := self._promised.get(key):
+                    promise.since_s = self._clock_s()
 
-    def _open(self, key: _Key, *, restart: bool) -> FileIO:
+    def drop_stale(self, *, before_s: float) -> int:
+        """Removes uploads that nobody went on with since a time; returns how many."""
+        dropped = 0
+        for partial in self._folder.glob("*/partial/*"):
+            key = key_of(partial.parent.parent.name, partial.name)
+            with self._lock:
+                is_under_way = key in self._uploads
+                if not is_under_way and _modified_s(partial) <= before_s:
+                    partial.unlink(missing_ok=True)
+                    dropped += 1
+                    if key is not None:
+                        self._promised.pop(key, None)
+        return dropped
+
+    def remove_unwanted(self, blob: StoredBlob, *, before_s: float) -> bool:
+        """Removes a verified blob that no artifact needs; returns whether it did.
+
+        Args:
+            blob: as listed.
+            before_s: it stays if it was stored, or somebody was told that it is here, at this
+                time or later; in seconds since 1970.
+        """
+        with self._lock:
+            wanted_s = max(blob.modified_s, self._vouched_s.get(blob.key, 0.0))
+            if wanted_s >= before_s or blob.key in self._uploads:
+                return False
+            self._going.add(blob.key)
+        try:
+            self.verified.remove(blob.key)
+            self._forget(blob.key, blob.size)
+        finally:
+            with self._lock:
+                self._going.discard(blob.key)
+        return True
+
+    def set_aside(self, key: BlobKey) -> None:
+        """Takes a damaged blob out of the way, so that it can be uploaded again."""
+        size = self.verified.size(key)
+        if size is not None:
+            self.verified.set_aside(key)
+            self._forget(key, size)
+
+    def _forget(self, key: BlobKey, size: int) -> None:
+        with self._lock:
+            self._vouched_s.pop(key, None)
+            if key.developer in self._stored:
+                self._stored[key.developer] -= size
+
+    def _open(self, key: BlobKey, *, restart: bool) -> FileIO:
         path = self.partial(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         if restart:
@@ -278,12 +450,10 @@ class BlobStore:
         stream.seek(0, os.SEEK_END)
         return stream
 
-    def _check_room(self, key: _Key, total: int) -> None:
-        if key.developer not in self._stored:
-            self._measure(key.developer)
+    def _check_room(self, key: BlobKey, total: int) -> None:
         others = sum(
-            size
-            for other, size in self._promised.items()
+            self._room_of(other)
+            for other in list(self._promised)
             if other.developer == key.developer and other != key
         )
         if self._stored[key.developer] + others + total > self._max_store:
@@ -293,19 +463,35 @@ class BlobStore:
                 retry_after_s=3600,
             )
 
+    def _room_of(self, key: BlobKey) -> int:
+        """What an unfinished upload takes: what it announced, later only what it sent."""
+        promise = self._promised[key]
+        if key in self._uploads or self._clock_s() < promise.since_s + PROMISE_S:
+            return promise.total
+        return _size(self.partial(key))
+
     def _measure(self, developer: str) -> None:
-        root = self._folder / developer_folder(developer)
-        self._stored[developer] = sum(
-            blob.stat().st_size for blob in root.glob("*/*") if blob.parent.name != "partial"
-        )
-        for partial in root.glob("partial/*"):
-            self._promised.setdefault(_Key(developer, partial.name), partial.stat().st_size)
+        """Counts what a developer has, once a start; the lock is not held while that takes."""
+        if developer in self._stored:
+            return
+        total = sum(blob.size for blob in self.verified.listed(developer))
+        with self._lock:
+            self._stored.setdefault(developer, total)
+            for partial in (self._folder / developer_folder(developer)).glob("partial/*"):
+                if key := key_of(partial.parent.parent.name, partial.name):
+                    promise = _Promise(_size(partial), self._clock_s())
+                    self._promised.setdefault(key, promise)
 
 
-def read_range(path: Path, start: int, length: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` on, a piece at a time."""
-    with path.open("rb") as stream:
-        stream.seek(start)
-        while length > 0 and (piece := stream.read(min(CHUNK_BYTES, length))):
-            length -= len(piece)
-            yield piece
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # nothing sent, or it became a blob a moment ago
+        return 0
+
+
+def _modified_s(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # it became a blob a moment ago
+        return math.inf

@@ -161,6 +161,14 @@ class BlobReply(BaseModel):
     size: int
 
 
+class CleanReply(BaseModel):
+    """What was removed: unfinished uploads, blobs of no artifact, and those blobs' bytes."""
+
+    uploads: int
+    blobs: int
+    bytes: int
+
+
 class StatusReply(BaseModel):
     """`GET /v1/status`: counts."""
 

@@ -1,7 +1,7 @@
 """Published models, laid out as folders for the engine.
 
-A folder is made of hard links to verified blobs (copies on another file system), appears
-whole, and is hashed again when it is first used after a start.
+A folder is made of hard links to verified blobs (copies from another file system or an object
+store), appears whole, and is hashed again when it is first used after a start.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from triparty.cloud.accounts import Principal
-from triparty.cloud.blobs import BlobStore, developer_folder
+from triparty.cloud.blobs import BlobKey, BlobStore, developer_folder
 from triparty.cloud.database import Database
+from triparty.cloud.inspection import BlobState, check_blob
 from triparty.cloud.state import Now, utc_now
 from triparty.cloud.tables import ArtifactRow
 from triparty.common.artifacts import Manifest, verify_folder
@@ -120,11 +121,32 @@ class Catalog:
             self._lay_out(manifest, folder)
             verify_folder(manifest, folder)
         except (ArtifactError, NotFoundError) as error:
-            _log.exception("a model's files are damaged", extra={"model": manifest.name})
+            shutil.rmtree(folder, ignore_errors=True)
+            self._name_damage(manifest)
             raise UnavailableError(
                 f"the files of model '{manifest.name}' on the cloud are damaged; "
                 "its developer has to publish it again"
             ) from error
+
+    def _name_damage(self, manifest: Manifest) -> None:
+        """Says which blobs are missing or altered; altered ones make room for an upload."""
+        for file in manifest.files:
+            key = BlobKey(manifest.developer, file.sha256)
+            state = check_blob(self._blobs, key, file.size)
+            if state is BlobState.WHOLE:
+                continue
+            if state is BlobState.ALTERED:
+                self._blobs.set_aside(key)
+            _log.error(
+                f"a blob is {state}: its developer has to publish the model again",
+                extra={
+                    "kind": manifest.kind.value,
+                    "model": manifest.name,
+                    "version": manifest.version,
+                    "developer": manifest.developer,
+                    "blob": file.sha256,
+                },
+            )
 
     def _lay_out(self, manifest: Manifest, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -133,18 +155,11 @@ class Catalog:
             for file in manifest.files:
                 target = temporary / safe_relative(file.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _link(self._blobs.path(manifest.developer, file.sha256), target)
+                self._blobs.fetch(manifest.developer, file.sha256, target)
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(folder.parent)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def _newest(

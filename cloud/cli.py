@@ -1,4 +1,4 @@
-"""`triparty cloud`: init, serve, invite, status."""
+"""`triparty cloud`: init, serve, invite, status, clean; `store_cli` has the others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from triparty.cloud.store_cli import DataOption, backup, check, restore
 from triparty.common.console import Console, JsonOption
 from triparty.common.errors import SettingsError
 
@@ -23,9 +24,6 @@ app = typer.Typer(
     help="Serve re-keyed models (P2).",
 )
 
-DataOption = Annotated[
-    Path, typer.Option("--data", envvar="TRIPARTY_CLOUD_DATA", help="The data folder.")
-]
 MaybeDataOption = Annotated[
     Path | None,
     typer.Option(
@@ -43,7 +41,11 @@ PinOption = Annotated[
     str | None, typer.Option(help="SHA-256 of that cloud's certificate, as init printed it.")
 ]
 DatabaseOption = Annotated[
-    str | None, typer.Option(help="SQLAlchemy URL; default: SQLite in the data folder.")
+    str | None,
+    typer.Option(
+        help="SQLAlchemy URL, as postgresql+psycopg://USER@HOST/NAME; default: SQLite in the "
+        "data folder."
+    ),
 ]
 
 
@@ -92,7 +94,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: 8443; 0: any free one.")] = None,
     database: DatabaseOption = None,
-    blobs: Annotated[str | None, typer.Option(help="Folder of blobs.")] = None,
+    blobs: Annotated[
+        str | None, typer.Option(help="Folder of blobs, or s3://BUCKET/PREFIX.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
     cert: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
@@ -173,6 +177,26 @@ def status(
     for field, value in counts.items():
         console.say(f"{field:<12}{value}")
     console.report(counts)
+
+
+@app.command()
+def clean(
+    data: MaybeDataOption = None,
+    url: UrlOption = None,
+    pin: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old uploads and blobs of no artifact now; a running cloud does so every hour."""
+    console = Console(as_json=as_json)
+    with _desk(data, url, pin) as desk:
+        removed = desk.clean()
+    for field, value in removed.items():
+        console.say(f"{field:<12}{value}")
+    console.report(removed)
+
+
+for verb in (check, backup, restore):
+    app.command()(verb)
 
 
 @contextmanager

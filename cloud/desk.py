@@ -47,6 +47,10 @@ class Desk:
         """The counts of `GET /v1/status`."""
         return self.connection.request("GET", "/v1/status").document()
 
+    def clean(self) -> dict[str, Any]:
+        """What `POST /v1/clean` removed."""
+        return self.connection.request("POST", "/v1/clean").document()
+
     def invite_developer(self, *, label: str, days: float) -> tuple[Invite, str]:
         """Makes an invite here and registers its login hash; returns it and its expiry."""
         secret = secrets.token_bytes(SECRET_BYTES)
@@ -120,7 +124,7 @@ def _dialled(url: str) -> str:
 
 @contextmanager
 def _minute_token(database_url: str) -> Iterator[str]:
-    store = Database(database_url)
+    store = Database(database_url, upgrades=False)
     try:
         with store.writing() as session:
             operator = session.get(PrincipalRow, OPERATOR)

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from triparty.cloud.accounts import NewToken, issue_token, use_invite
+from triparty.cloud.accounts import NewToken, issue_token, lock_principal, use_invite
 from triparty.cloud.bodies import EnrolReply, EnrolRequest
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import Clock, Settings, Store
@@ -114,6 +114,7 @@ def _admit(
     principal_id = PublicKey(body.identity).key_id
     developer = principal_id if delegation else invite.inviter
     if delegation is None:
+        lock_principal(session, developer)
         _check_room(session, developer, settings.max_devices)
     principal = PrincipalRow(
         id=principal_id,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from triparty.cloud.accounts import add_operator, issue_token
@@ -67,7 +69,7 @@ def initialise(
         port = urlsplit(check_url(url)).port
     given = {"host": host, "port": port, "url": url and check_url(url), "database": database}
     settings = CloudSettings.load(None, data=data, **given)
-    config = _toml(given)  # refuses what it cannot hold, before anything is made
+    config = config_text(given)  # refuses what it cannot hold, before anything is made
     try:
         make_private_folder(data)
     except OSError as error:
@@ -106,7 +108,12 @@ def url_of(host: str, port: int, *, is_tls: bool) -> str:
     return f"{'https' if is_tls else 'http'}://{shown}:{port}"
 
 
-def _toml(values: dict[str, str | int | None]) -> str:
+def config_text(values: Mapping[str, Any]) -> str:
+    """The text of a `cloud.toml`; None is left out.
+
+    Raises:
+        SettingsError: a control character.
+    """
     lines = ["# triparty cloud; `triparty cloud serve --help` explains the keys."]
     for key, value in values.items():
         if isinstance(value, str) and not value.isprintable():

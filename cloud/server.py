@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import uvicorn
 
 from triparty.cloud.app import check_engine, create_app
+from triparty.cloud.claim import claimed
 from triparty.cloud.initialise import url_of
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.tls import read_pin
@@ -47,11 +48,13 @@ class Running:
     Attributes:
         url: where it listens.
         database: its SQLAlchemy URL.
+        blobs: where its blobs are, if not in the folder.
         certificate: its certificate file; None without TLS.
     """
 
     url: str
     database: str = field(repr=False)
+    blobs: str | None
     certificate: str | None
 
     def save(self, file: Path) -> None:
@@ -104,19 +107,24 @@ def serve(
 
     Raises:
         SettingsError: settings that cannot be served.
-        StateError: the address is taken, or another cloud serves this folder.
+        StateError: the address is taken, or another cloud serves this folder or database.
     """
     check_engine(settings)
     check_exposure(settings, allow_insecure=allow_insecure)
     files = settings.certificate_files
     pin = read_pin(files[0]) if files else None
-    with _listening(settings) as listener, _only_one(settings.data):
+    with (
+        _listening(settings) as listener,
+        _only_one(settings.data),
+        claimed(settings.database_url),
+    ):
         port = listener.getsockname()[1]
         ready = Ready(url_of(settings.host, port, is_tls=files is not None), pin)
         running = settings.data / RUNNING_FILE
 
         def on_ready() -> None:
-            Running(ready.url, settings.database_url, files and str(files[0])).save(running)
+            certificate = files and str(files[0])
+            Running(ready.url, settings.database_url, settings.blobs, certificate).save(running)
             announce(ready)
 
         server = _Server(_config(settings, files), on_ready)

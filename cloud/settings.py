@@ -32,7 +32,9 @@ class CloudSettings(RoleSettings):
     port: int = Field(8443, ge=0, le=65535, description="0: any free port.")
     url: str | None = Field(None, description="How others reach this cloud; goes into invites.")
     database: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in `data`.")
-    blobs: str | None = Field(None, description="Folder of blobs; default: `data`/blobs.")
+    blobs: str | None = Field(
+        None, description="Folder or object store (s3://...) of blobs; default: `data`/blobs."
+    )
     engine: Literal["local", "ray"] = Field("local", description="Where models run.")
     cert: Path | None = Field(None, description="TLS certificate chain, PEM.")
     key: Path | None = Field(None, description="The certificate's private key, PEM.")
@@ -48,6 +50,9 @@ class CloudSettings(RoleSettings):
     max_blob_bytes: int = Field(64 * GiB, ge=1, description="Largest single blob.")
     max_store_bytes: int = Field(
         512 * GiB, ge=1, description="Most blob bytes of one developer, unfinished ones too."
+    )
+    keep_uploads_days: float = Field(
+        7.0, gt=0, description="What was uploaded and belongs to no artifact is removed then."
     )
     max_artifacts: int = Field(10_000, ge=1, description="Most artifacts of one developer.")
     max_devices: int = Field(10_000, ge=1, description="Most devices of one developer.")
@@ -74,21 +79,12 @@ class CloudSettings(RoleSettings):
         return self.database or f"sqlite:///{self.data / 'cloud.db'}"
 
     @property
-    def blob_folder(self) -> Path:
-        """The folder of the blobs.
-
-        Raises:
-            SettingsError: `blobs` names a store that this version cannot use.
-        """
+    def blob_folder(self) -> Path | None:
+        """The folder of the blobs; None: they are in an object store."""
         if self.blobs is None:
             return self.data / "blobs"
         scheme, _, rest = self.blobs.rpartition("://")
-        if scheme not in ("", "file"):
-            raise SettingsError(
-                f"blobs '{scheme}://...' are not available in this version: "
-                "expected a folder or a file:// URL"
-            )
-        return Path(rest)
+        return Path(rest) if scheme in ("", "file") else None
 
     @property
     def model_folder(self) -> Path:

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.database import Database
 from triparty.cloud.settings import CloudSettings
+from triparty.cloud.upkeep import Upkeep
 
 Now = Callable[[], datetime]
 
@@ -57,8 +58,13 @@ async def _sessions(request: Request) -> SessionKeeper:
     return cast(SessionKeeper, request.app.state.serving)
 
 
+async def _upkeep(request: Request) -> Upkeep:
+    return cast(Upkeep, request.app.state.upkeep)
+
+
 Settings = Annotated[CloudSettings, Depends(_settings)]
 Store = Annotated[Database, Depends(_store)]
 Blobs = Annotated[BlobStore, Depends(_blobs)]
 Clock = Annotated[Now, Depends(_clock)]
+Care = Annotated[Upkeep, Depends(_upkeep)]
 Sessions = Annotated[SessionKeeper, Depends(_sessions)]

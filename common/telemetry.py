@@ -31,6 +31,7 @@ FIELDS = (
     "problem",
     "address",
     "artifact",
+    "blob",
 )
 """What a log line may hold beside time, level, message and request id."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres_server import PostgresServer, find_programs, running_postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 # Before any test imports torch or transformers: nothing is fetched, one thread a process.
@@ -53,3 +55,28 @@ def stories_model(test_data: Path) -> Path:
 def capp_model(test_data: Path) -> Path:
     """A trained GPT-2: gpt2-capp."""
     return test_data / "models" / "gpt2-capp"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; where none is installed: skips, and fails in CI."""
+    programs = find_programs()
+    if programs is None:
+        absent = "PostgreSQL is not installed (apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(absent)
+        pytest.skip(absent)
+    with running_postgres(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'cloud.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.new_database()
+    yield server.url(name)
+    server.drop_database(name)

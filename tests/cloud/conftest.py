@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from typing import Any
 import anyio.from_thread
 import httpx
 import pytest
+from object_stores import S3Server, objects_in_memory, running_s3
+from postgres_server import PostgresServer
 
 from triparty.cloud.app import create_app
+from triparty.cloud.database import Database
 from triparty.cloud.initialise import initialise
 from triparty.cloud.serving import Serving
 from triparty.cloud.settings import load_settings
@@ -71,6 +74,7 @@ class Cloud:
         self.data = data
         self.operator = operator
         self.now = START
+        self.database_name = ""  # on PostgreSQL
         self._settings = settings
 
     def start(self) -> Cloud:
@@ -271,14 +275,85 @@ class Device:
         return self.cloud.request(method, path, self.token, **kwargs)
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> str:
+    """The name of a PostgreSQL database with this version's schema and no rows."""
+    name = postgres.new_database()
+    Database(postgres.url(name)).close()
+    return name
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that names `DATABASES` or `BLOBS` has its tests run with each of them."""
+    for names, fixture in (("DATABASES", "database_kind"), ("BLOBS", "blob_kind")):
+        kinds = getattr(metafunc.module, names, None)
+        if kinds and fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, kinds, indirect=True)
+
+
 @pytest.fixture
-def make_cloud(tmp_path: Path) -> Iterator[Any]:
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """SQLite, unless the module names `DATABASES`."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def new_database(
+    database_kind: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], str | None]]:
+    """Makes a database for a new cloud; None is SQLite in its folder."""
+    made: list[str] = []
+
+    def new() -> str | None:
+        if database_kind == "sqlite":
+            return None
+        server: PostgresServer = request.getfixturevalue("postgres")
+        made.append(server.new_database(like=request.getfixturevalue("migrated_postgres")))
+        return server.url(made[-1])
+
+    yield new
+    for name in made:
+        request.getfixturevalue("postgres").drop_database(name)
+
+
+@pytest.fixture
+def blob_kind(request: pytest.FixtureRequest) -> str:
+    """A folder, unless the module names `BLOBS`."""
+    return str(getattr(request, "param", "disk"))
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server."""
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def blobs_url(
+    blob_kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> str | None:
+    """Where a new cloud keeps its blobs; None is its own folder."""
+    if blob_kind == "memory":
+        return objects_in_memory(monkeypatch)
+    if blob_kind == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        return server.new_bucket(monkeypatch)
+    return None
+
+
+@pytest.fixture
+def make_cloud(
+    tmp_path: Path, new_database: Callable[[], str | None], blobs_url: str | None
+) -> Iterator[Any]:
     running: list[Cloud] = []
 
     def make(**settings: Any) -> Cloud:
         data = tmp_path / f"cloud{len(running)}"
-        token = initialise(data, now=START).token
-        running.append(Cloud(data, token, **settings).start())
+        database = new_database()
+        token = initialise(data, database=database, now=START).token
+        running.append(Cloud(data, token, **({"blobs": blobs_url} | settings)).start())
+        running[-1].database_name = (database or "").partition("@/")[2].partition("?")[0]
         return running[-1]
 
     yield make

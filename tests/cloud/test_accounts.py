@@ -9,6 +9,8 @@ import pytest
 from triparty.cloud.accounts import NewToken, hash_token
 from triparty.cloud.tables import TokenRow
 
+DATABASES = ("sqlite", "postgresql")
+
 
 def test_without_or_with_a_forged_token(cloud, slug):
     for token in (None, "tpt_" + "A" * 43, "A" * 43, "tpt_short", "x" * 5000):
@@ -65,6 +67,7 @@ def test_a_foreign_device_looks_like_none(cloud, developer, device):
 
 ROUTES = {
     ("GET", "/v1/status"): {"operator"},
+    ("POST", "/v1/clean"): {"operator"},
     ("GET", "/v1/devices"): {"developer"},
     ("GET", "/v1/devices/x"): {"developer"},
     ("DELETE", "/v1/devices/x"): {"developer"},

@@ -13,6 +13,8 @@ from triparty.common.artifacts import Kind, sign_manifest
 from triparty.common.signing import PrivateKey
 from triparty.common.trust import SignedDocument
 
+DATABASES = ("sqlite", "postgresql")
+
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 
 

@@ -20,13 +20,15 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'cloud.db'}"
+def store(database_url):
+    store = Database(database_url)
+    yield store
+    store.close()
 
 
 @pytest.fixture
-def store(url):
-    store = Database(url)
+def sqlite_store(tmp_path):
+    store = Database(f"sqlite:///{tmp_path / 'one.db'}")
     yield store
     store.close()
 
@@ -38,8 +40,8 @@ def test_the_migrations_make_the_tables(store):
         assert context.get_current_revision() == "0001"
 
 
-def test_sqlite_is_set_up(store):
-    with store.engine.connect() as connection:
+def test_sqlite_is_set_up(sqlite_store):
+    with sqlite_store.engine.connect() as connection:
         pragmas = {
             name: connection.execute(text(f"PRAGMA {name}")).scalar()
             for name in ("journal_mode", "foreign_keys", "synchronous")
@@ -48,10 +50,10 @@ def test_sqlite_is_set_up(store):
         assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 15_000
 
 
-def test_opening_twice_keeps_the_content(store, url):
+def test_opening_twice_keeps_the_content(store, database_url):
     with store.writing() as session:
         add_operator(session, now=NOW)
-    second = Database(url)
+    second = Database(database_url)
     with second.reading() as session:
         assert session.get_one(PrincipalRow, "operator").created == NOW
     second.close()
@@ -96,7 +98,7 @@ def test_writers_wait_for_each_other(store):
     def rename(number: int) -> None:
         for _ in range(20):
             with store.writing() as session:
-                row = session.get_one(PrincipalRow, "operator")
+                row = session.get_one(PrincipalRow, "operator", with_for_update=True)
                 row.name = str(int(row.name if row.name.isdecimal() else 0) + 1)
 
     threads = [threading.Thread(target=rename, args=(n,)) for n in range(4)]

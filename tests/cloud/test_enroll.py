@@ -12,6 +12,8 @@ from triparty.common.errors import SealError
 from triparty.common.invites import check_confirmation
 from triparty.common.signing import PrivateKey, from_base64url
 
+DATABASES = ("sqlite", "postgresql")
+
 
 def test_developer_and_device_enrol(cloud, developer):
     device = developer.device("phone")

@@ -16,6 +16,7 @@ from triparty.common.trust import (
     sign_latest,
 )
 
+DATABASES = ("sqlite", "postgresql")
 FILES = {"config.json": b"{}"}
 
 

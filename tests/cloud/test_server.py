@@ -197,6 +197,37 @@ def enrolled(data: Path, ready: dict) -> str:
         return client.post("/v1/enroll", json=body).json()["token"]
 
 
+def test_what_the_cloud_keeps_is_looked_after_while_it_runs(running, tmp_path):
+    data, _, ready, _ = running
+    token = enrolled(data, ready)
+    assert run_json("check", "--data", data, "--all") == {"damage": []}
+    assert run_json("clean", "--data", data) == {"uploads": 0, "blobs": 0, "bytes": 0}
+    done = run_json("backup", tmp_path / "backups", "--data", data)
+    assert (done["copied"], done["damaged"]) == (0, [])
+    again = tmp_path / "again"
+    assert run_json("restore", tmp_path / "backups", "--data", again)["data"] == str(again)
+    assert run("restore", tmp_path / "backups", "--data", again).returncode == 1
+    with serving(again, "--port", "0") as (_, restored):
+        assert restored["pin"] == ready["pin"]
+        context = pinned(again / "tls" / "cert.pem")
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(verify=context, headers=headers) as client:
+            assert client.get(restored["url"] + "/v1/devices").json() == {"devices": []}
+
+
+def test_a_damaged_cloud_is_checked(tmp_path):
+    data = tmp_path / "data"
+    run_json("init", "--data", data)
+    file = data / "cloud.db"
+    content = file.read_bytes()
+    file.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    found = run("check", "--data", data)
+    assert found.returncode == 1
+    assert "restore" in found.stderr
+    missing = run("check", "--data", tmp_path)
+    assert "cloud init" in missing.stderr
+
+
 def test_one_server_a_folder(running):
     data = running[0]
     second = run("serve", "--data", data)
@@ -257,7 +288,7 @@ def cli(make_cloud):
         (["--engine", "gpu"], "engine"),
         (["--cert", "x"], "--key"),
         (["--cert", "/dev/null", "--key", "/dev/null"], "certificate"),
-        (["--port", "0", "--blobs", "s3://x"], "s3"),
+        (["--port", "0", "--blobs", "ftp://x"], "ftp"),
     ],
 )
 def test_serve_refuses(cli, args, says):
