@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -80,6 +80,19 @@ def developer_folder(developer: str) -> str:
     if matched is None:
         raise NotFoundError("no such blob")
     return matched.group(1)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What all blobs take.
+
+    Attributes:
+        bytes: of verified blobs.
+        uploads: that have not ended.
+    """
+
+    bytes: int
+    uploads: int
 
 
 class Upload:
@@ -260,6 +273,15 @@ class BlobStore:
             self._promised.pop(key, None)
             if key.developer in self._stored:
                 self._stored[key.developer] += stored
+
+    def usage(self, developers: Iterable[str]) -> Usage:
+        """What the blobs of some developers take; each is measured when first asked for."""
+        chosen = set(developers)
+        with self._lock:
+            for developer in chosen - set(self._stored):
+                self._measure(developer)
+            stored = sum(self._stored[developer] for developer in chosen)
+            return Usage(stored, sum(key.developer in chosen for key in self._promised))
 
     def drop_stale(self, *, now_s: float) -> None:
         """Removes uploads that nobody went on with for a week."""

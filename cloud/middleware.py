@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triparty.cloud.metrics import Metrics
 from triparty.cloud.problems import REQUEST_HEADER, internal_problem, problem_response
 from triparty.cloud.settings import CloudSettings
 from triparty.common.errors import RequestError, TooLargeError, TripartyError
@@ -30,14 +31,15 @@ SMALL_JSON_BYTES = 16 << 10
 
 
 class Observed:
-    """Gives each request an id, catches what nothing else caught, and writes the access log.
+    """Gives each request an id, catches what nothing else caught, writes the log, counts.
 
-    The log names the route's template, never the path: a session's id opens it.
+    Both name the route's template, never the path: a session's id opens it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wraps `app`."""
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wraps `app`; counts its requests in `metrics`."""
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -71,15 +73,27 @@ class Observed:
                 raise  # the answer is half-way out: only a cut connection tells
             await internal_problem()(scope, counted_receive, marked_send)
         finally:
-            duration_ms = round((time.perf_counter() - began) * 1000, 2)
+            duration_s = time.perf_counter() - began
+            duration_ms = round(duration_s * 1000, 2)
             _access.info("request", extra=_fields(scope) | seen | {"duration_ms": duration_ms})
+            self._metrics.request(
+                method=scope["method"],
+                route=_route(scope),
+                problem=scope.get("state", {}).get("problem"),
+                duration_s=duration_s,
+                **seen,
+            )
             request_id.reset(before)
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the route that a request reached; None if it reached none."""
+    return getattr(scope.get("route"), "path", None)
 
 
 def _fields(scope: Scope) -> dict[str, object]:
     state = scope.get("state", {})
-    route = getattr(scope.get("route"), "path", None)
-    fields: dict[str, object] = {"method": scope["method"], "route": route}
+    fields: dict[str, object] = {"method": scope["method"], "route": _route(scope)}
     if principal := state.get("principal"):
         fields |= {"principal": principal.id, "role": principal.role}
     if problem := state.get("problem"):

@@ -39,6 +39,9 @@ class CloudSettings(RoleSettings):
     operator_token: SecretStr | None = Field(
         None, description="For commands against a cloud on another machine."
     )
+    metrics_token: SecretStr | None = Field(
+        None, min_length=32, description="Opens /metrics, and nothing else; without it, off."
+    )
     trace: Path | None = Field(
         None, description="Write every row that arrives to this file, for the audit."
     )
