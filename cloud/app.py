@@ -1,7 +1,7 @@
 """The cloud as an ASGI application: what it is made of, in one place.
 
-A request passes `Observed` (id, log, last catch) -> `Bounded` (limits) -> the route, whose
-dependencies say who asks (`auth.require`). Every error ends in `problems`.
+A request passes `Observed` (id, log, metrics, last catch) -> `Drainable` -> `Bounded` (limits)
+-> the route, whose dependencies say who asks (`auth.require`). Every error ends in `problems`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from triparty.cloud.auth import TokenCache
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
+from triparty.cloud.drain import Drain, Drainable
 from triparty.cloud.enroll import Attempts
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
@@ -69,6 +70,7 @@ def create_app(
     app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
     app.state.metrics = Metrics()
+    app.state.drain = Drain()
     app.state.is_ready = False
     for module in (
         health,
@@ -83,6 +85,7 @@ def create_app(
         app.include_router(module.router)
     add_handlers(app)
     app.add_middleware(Bounded, settings=settings)
+    app.add_middleware(Drainable, drain=app.state.drain)
     app.add_middleware(Observed, metrics=app.state.metrics)  # added last: outermost
     return app
 

@@ -8,10 +8,11 @@ on them, and who reads the metrics need not know them.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 OTHER_METHOD = "other"
@@ -78,6 +79,11 @@ class Metrics:
         self._sent.labels(route).inc(bytes_out)
         if problem is not None:
             self._problems.labels(problem).inc()
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Has `count` asked for the number of open connections; once."""
+        gauge = Gauge("triparty_connections_open", "Open connections.", registry=self.registry)
+        gauge.set_function(count)
 
     def connection_closed(self, reason: str) -> None:
         """Counts a connection that was cut or refused; `reason` is one of few words."""

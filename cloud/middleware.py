@@ -26,6 +26,7 @@ CLIENT_CLOSED = 499
 FRAME_HEADER_BYTES = 64
 _OPEN = re.compile(r"/v1/(enroll|invites|tokens/rotate)")
 _SESSIONS = re.compile(r"/v1/(sessions|models)/.*")
+_CLOSE = {"Connection": "close"}
 SMALL_JSON_BYTES = 16 << 10
 """Largest JSON body where no large one has a meaning, also before anybody is known."""
 
@@ -131,17 +132,22 @@ class Bounded:
 
     def _bounded(self, receive: Receive, limit: int) -> Receive:
         taken, has_more = 0, True
-        timeout_s = self._settings.body_timeout_s
+        settings = self._settings
+        patience_s = settings.body_timeout_s  # what waiting uses up and bytes earn
 
         async def bounded_receive() -> Message:
-            nonlocal taken, has_more
+            nonlocal taken, has_more, patience_s
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(timeout_s if has_more else None):
+                async with asyncio.timeout(patience_s if has_more else None):
                     message = await receive()
             except TimeoutError as error:
-                raise HTTPException(408, f"no more body for {timeout_s:g} s") from error
+                raise HTTPException(408, _too_slow(settings), _CLOSE) from error
+            size = len(message.get("body", b""))
+            patience_s += size / settings.min_body_bytes_per_s - (time.monotonic() - began)
+            patience_s = min(patience_s, settings.body_timeout_s)
             has_more = message.get("more_body", False)
-            taken += len(message.get("body", b""))
+            taken += size
             if taken > limit:
                 raise HTTPException(TooLargeError.status, _too_large(limit))
             return message
@@ -164,6 +170,13 @@ class Bounded:
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         return has_body and media_type != "application/json"
+
+
+def _too_slow(settings: CloudSettings) -> str:
+    return (
+        f"the body arrived at less than {settings.min_body_bytes_per_s} bytes/s "
+        f"for {settings.body_timeout_s:g} s"
+    )
 
 
 def _too_large(limit: int) -> str:
