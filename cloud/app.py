@@ -1,7 +1,7 @@
 """The cloud as an ASGI application: what it is made of, in one place.
 
-A request passes `Observed` (id, log, last catch) -> `Bounded` (limits) -> the route, whose
-dependencies say who asks (`auth.require`). Every error ends in `problems`.
+A request passes `Observed` (id, log, metrics, last catch) -> `Drainable` -> `Bounded` (limits)
+-> the route, whose dependencies say who asks (`auth.require`). Every error ends in `problems`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health
+from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health, scrape
 from triparty.cloud.auth import TokenCache
 from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
+from triparty.cloud.drain import Drain, Drainable
 from triparty.cloud.enroll import Attempts
+from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import add_handlers
 from triparty.cloud.serving import Serving, completions, routes
@@ -70,12 +72,24 @@ def create_app(
     app.state.database.after_writing(app.state.tokens.forget_all)
     app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
+    app.state.metrics = Metrics()
+    app.state.drain = Drain()
     app.state.is_ready = False
-    for module in (health, enroll, account_routes, blob_routes, artifacts, routes, completions):
+    for module in (
+        health,
+        scrape,
+        enroll,
+        account_routes,
+        blob_routes,
+        artifacts,
+        routes,
+        completions,
+    ):
         app.include_router(module.router)
     add_handlers(app)
     app.add_middleware(Bounded, settings=settings)
-    app.add_middleware(Observed)  # added last: outermost
+    app.add_middleware(Drainable, drain=app.state.drain)
+    app.add_middleware(Observed, metrics=app.state.metrics)  # added last: outermost
     return app
 
 

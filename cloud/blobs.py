@@ -17,7 +17,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -142,6 +142,19 @@ def key_of(folder: str, sha256: str) -> BlobKey | None:
     if not (_SHA256.fullmatch(folder) and _SHA256.fullmatch(sha256)):
         return None
     return BlobKey(f"ed25519:{folder}", sha256)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What all blobs take.
+
+    Attributes:
+        bytes: of verified blobs.
+        uploads: that have not ended.
+    """
+
+    bytes: int
+    uploads: int
 
 
 class Upload:
@@ -390,6 +403,15 @@ class BlobStore:
                 del self._uploads[key]
                 if promise := self._promised.get(key):
                     promise.since_s = self._clock_s()
+
+    def usage(self, developers: Iterable[str]) -> Usage:
+        """What the blobs of some developers take; each is measured when first asked for."""
+        chosen = set(developers)
+        with self._lock:
+            for developer in chosen - set(self._stored):
+                self._measure(developer)
+            stored = sum(self._stored[developer] for developer in chosen)
+            return Usage(stored, sum(key.developer in chosen for key in self._promised))
 
     def drop_stale(self, *, before_s: float) -> int:
         """Removes uploads that nobody went on with since a time; returns how many."""

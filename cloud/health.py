@@ -19,7 +19,9 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(request: Request, store: Store) -> dict[str, str]:
     """200 when requests will be served, else 503."""
+    if request.app.state.drain.is_draining:
+        raise UnavailableError("the cloud is draining")
     if not request.app.state.is_ready:
-        raise UnavailableError("the cloud is starting or draining")
+        raise UnavailableError("the cloud is starting or has stopped")
     store.check()
     return {"status": "ready"}

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triparty.cloud.metrics import Metrics
 from triparty.cloud.problems import REQUEST_HEADER, internal_problem, problem_response
 from triparty.cloud.settings import CloudSettings
 from triparty.common.errors import RequestError, TooLargeError, TripartyError
@@ -25,19 +26,21 @@ CLIENT_CLOSED = 499
 FRAME_HEADER_BYTES = 64
 _OPEN = re.compile(r"/v1/(enroll|invites|tokens/rotate)")
 _SESSIONS = re.compile(r"/v1/(sessions|models)/.*")
+_CLOSE = {"Connection": "close"}
 SMALL_JSON_BYTES = 16 << 10
 """Largest JSON body where no large one has a meaning, also before anybody is known."""
 
 
 class Observed:
-    """Gives each request an id, catches what nothing else caught, and writes the access log.
+    """Gives each request an id, catches what nothing else caught, writes the log, counts.
 
-    The log names the route's template, never the path: a session's id opens it.
+    Both name the route's template, never the path: a session's id opens it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wraps `app`."""
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wraps `app`; counts its requests in `metrics`."""
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -71,15 +74,27 @@ class Observed:
                 raise  # the answer is half-way out: only a cut connection tells
             await internal_problem()(scope, counted_receive, marked_send)
         finally:
-            duration_ms = round((time.perf_counter() - began) * 1000, 2)
+            duration_s = time.perf_counter() - began
+            duration_ms = round(duration_s * 1000, 2)
             _access.info("request", extra=_fields(scope) | seen | {"duration_ms": duration_ms})
+            self._metrics.request(
+                method=scope["method"],
+                route=_route(scope),
+                problem=scope.get("state", {}).get("problem"),
+                duration_s=duration_s,
+                **seen,
+            )
             request_id.reset(before)
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the route that a request reached; None if it reached none."""
+    return getattr(scope.get("route"), "path", None)
 
 
 def _fields(scope: Scope) -> dict[str, object]:
     state = scope.get("state", {})
-    route = getattr(scope.get("route"), "path", None)
-    fields: dict[str, object] = {"method": scope["method"], "route": route}
+    fields: dict[str, object] = {"method": scope["method"], "route": _route(scope)}
     if principal := state.get("principal"):
         fields |= {"principal": principal.id, "role": principal.role}
     if problem := state.get("problem"):
@@ -117,17 +132,22 @@ class Bounded:
 
     def _bounded(self, receive: Receive, limit: int) -> Receive:
         taken, has_more = 0, True
-        timeout_s = self._settings.body_timeout_s
+        settings = self._settings
+        patience_s = settings.body_timeout_s  # what waiting uses up and bytes earn
 
         async def bounded_receive() -> Message:
-            nonlocal taken, has_more
+            nonlocal taken, has_more, patience_s
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(timeout_s if has_more else None):
+                async with asyncio.timeout(patience_s if has_more else None):
                     message = await receive()
             except TimeoutError as error:
-                raise HTTPException(408, f"no more body for {timeout_s:g} s") from error
+                raise HTTPException(408, _too_slow(settings), _CLOSE) from error
+            size = len(message.get("body", b""))
+            patience_s += size / settings.min_body_bytes_per_s - (time.monotonic() - began)
+            patience_s = min(patience_s, settings.body_timeout_s)
             has_more = message.get("more_body", False)
-            taken += len(message.get("body", b""))
+            taken += size
             if taken > limit:
                 raise HTTPException(TooLargeError.status, _too_large(limit))
             return message
@@ -150,6 +170,13 @@ class Bounded:
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         return has_body and media_type != "application/json"
+
+
+def _too_slow(settings: CloudSettings) -> str:
+    return (
+        f"the body arrived at less than {settings.min_body_bytes_per_s} bytes/s "
+        f"for {settings.body_timeout_s:g} s"
+    )
 
 
 def _too_large(limit: int) -> str:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import Receive, Scope, Send
 
 from triparty.common.errors import (
     AuthError,
@@ -29,9 +30,27 @@ DEFAULT_RETRY_S = 5
 _log = logging.getLogger(__name__)
 
 
+class ProblemResponse(JSONResponse):
+    """A problem document; log and metrics learn its slug from the request's state."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self, error: TripartyError, *, status: int, headers: Mapping[str, str] | None
+    ) -> None:
+        """The answer for an error, as `problem_response` makes it."""
+        super().__init__(to_problem(error) | {"status": status}, status, headers=headers)
+        self._slug = error.slug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the document."""
+        scope.setdefault("state", {}).setdefault("problem", self._slug)
+        await super().__call__(scope, receive, send)
+
+
 def problem_response(
     error: TripartyError, *, status: int | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+) -> ProblemResponse:
     """The answer for an error.
 
     Args:
@@ -39,17 +58,16 @@ def problem_response(
         status: another HTTP status than the error's own.
         headers: further headers.
     """
-    problem = to_problem(error)
-    status = problem["status"] = status or error.status
+    status = status or error.status
     sent = dict(headers or {})
     if status == 401:
         sent.setdefault("WWW-Authenticate", "Bearer")
     if status in (429, 503):
         sent["Retry-After"] = str(error.extra.get("retry_after_s", DEFAULT_RETRY_S))
-    return JSONResponse(problem, status, headers=sent, media_type=MEDIA_TYPE)
+    return ProblemResponse(error, status=status, headers=sent)
 
 
-def internal_problem() -> JSONResponse:
+def internal_problem() -> ProblemResponse:
     """The answer for a failure of the cloud itself: no internals, only where to look."""
     current = request_id.get()
     text = f"the cloud failed; its operator finds the cause in the log under request {current}"
@@ -60,16 +78,16 @@ def add_handlers(app: FastAPI) -> None:
     """Turns every exception of the routes and of the framework into a problem document."""
 
     @app.exception_handler(TripartyError)
-    async def ours(request: Request, error: TripartyError) -> JSONResponse:
+    async def ours(request: Request, error: TripartyError) -> ProblemResponse:
         is_internal = error.status >= 500 and not isinstance(error, UnavailableError)
-        request.state.problem = error.slug
         if is_internal:
+            request.state.problem = error.slug  # more than the answer says
             _log.error("failed", exc_info=error, extra={"problem": error.slug})
             return internal_problem()
         return problem_response(error)
 
     @app.exception_handler(AnyHTTPException)
-    async def framework(request: Request, error: HTTPException) -> JSONResponse:
+    async def framework(request: Request, error: HTTPException) -> ProblemResponse:
         detail = str(error.detail)
         kinds: dict[int, TripartyError] = {
             401: AuthError(detail),
@@ -79,14 +97,12 @@ def add_handlers(app: FastAPI) -> None:
             429: LimitError(detail),
         }
         ours = kinds.get(error.status_code) or RequestError(detail)
-        request.state.problem = ours.slug
         return problem_response(ours, status=error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> ProblemResponse:
         first = error.errors()[0]  # its input is not repeated: it may be a secret
         where = ".".join(str(part) for part in first["loc"])
         text = f"{where}: {first['msg']}"[:300]
         plain = "".join(char if char.isprintable() else "?" for char in text)
-        request.state.problem = RequestError.slug
         return problem_response(RequestError(plain), status=422)

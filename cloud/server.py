@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -14,12 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.server import HANDLED_SIGNALS
 
 from triparty.cloud.app import check_engine, create_app
 from triparty.cloud.claim import claimed
+from triparty.cloud.connections import ConnectionLimits, Connections, Listener
 from triparty.cloud.initialise import url_of
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.tls import read_pin
@@ -29,7 +35,10 @@ from triparty.common.files import write_private
 RUNNING_FILE = "serving.json"
 LOCK_FILE = ".lock"
 LOCK_ATTEMPTS = 5
-DRAIN_S = 20
+CUT_S = 5
+"""Seconds that connections have to end after draining."""
+OWN_FILES = 256
+"""Open files beside connections: the database, blobs, models."""
 _log = logging.getLogger(__name__)
 
 
@@ -63,16 +72,65 @@ class Running:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn that says when its socket accepts."""
+    """A uvicorn with a listener of ours, that drains, and says when its socket accepts."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        listener: socket.socket,
+        on_ready: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._app, self._socket, self._on_ready = app, listener, on_ready
+        self._listener: Listener | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if not self.should_exit:
-            self._on_ready()
+        await super().startup(sockets=[])
+        if self.should_exit:
+            return
+        settings: CloudSettings = self._app.state.settings
+        limits = ConnectionLimits(
+            in_all=settings.max_connections,
+            per_address=settings.max_connections_per_address,
+            header_s=settings.header_timeout_s,
+            answer_s=settings.answer_timeout_s,
+        )
+        connections = Connections(limits, count=self._app.state.metrics.connection_closed)
+        self._app.state.metrics.watch_connections(lambda: len(connections))
+        self._listener = Listener(
+            self._socket, self._protocol, connections, limits, tls=self.config.ssl
+        )
+        self._listener.start()
+        self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finishes what runs; then ends the connections and the application."""
+        state = self._app.state
+        if self._listener is not None:
+            await self._listener.close()
+        state.drain.begin()
+        _log.info("draining", extra={"count": state.drain.under_way})
+        if not await state.drain.finished(state.settings.drain_s):
+            _log.warning("cut off after draining", extra={"count": state.drain.under_way})
+            await state.serving.stop()  # steps and streams end with a problem document
+        await super().shutdown(sockets=[])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains at the first signal; the second one ends the process at once."""
+        super().handle_exit(sig, frame)
+        for each in HANDLED_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What uvicorn's own listener makes for each connection."""
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        return protocol
 
 
 def check_exposure(settings: CloudSettings, *, allow_insecure: bool) -> None:
@@ -99,6 +157,8 @@ def serve(
     settings: CloudSettings, *, allow_insecure: bool, announce: Callable[[Ready], None]
 ) -> None:
     """Serves until SIGTERM or SIGINT, then finishes the requests under way.
+
+    A second signal ends the process at once.
 
     Args:
         settings: from `load_settings`.
@@ -127,10 +187,12 @@ def serve(
             Running(ready.url, settings.database_url, settings.blobs, certificate).save(running)
             announce(ready)
 
-        server = _Server(_config(settings, files), on_ready)
+        allow_open_files(settings.max_connections)
+        app = create_app(settings)
+        server = _Server(_config(app, settings, files), app, listener, on_ready)
         try:
             with _terminated_quietly():
-                server.run(sockets=[listener])
+                server.run()
         finally:
             running.unlink(missing_ok=True)
     if not server.started:
@@ -150,18 +212,37 @@ def _terminated_quietly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _config(settings: CloudSettings, files: tuple[Path, Path] | None) -> uvicorn.Config:
+def allow_open_files(connections: int) -> None:
+    """Raises this process's limit of open files to what its connections need.
+
+    Raises:
+        SettingsError: the system's hard limit is lower.
+    """
+    needed = connections + OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise SettingsError(
+            f"max_connections {connections} needs {needed} open files, the system allows "
+            f"{hard}: lower it, or raise the limit (LimitNOFILE of a systemd unit)"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _config(
+    app: FastAPI, settings: CloudSettings, files: tuple[Path, Path] | None
+) -> uvicorn.Config:
     tls: dict[str, Any] = {}
     if files:
         tls = {"ssl_certfile": str(files[0]), "ssl_keyfile": str(files[1])}
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,  # ours
         access_log=False,  # ours: no paths, no addresses
         server_header=False,
         proxy_headers=False,  # nobody may claim another address
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=DRAIN_S,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=CUT_S,
         lifespan="on",
         ws="none",
         **tls,

@@ -41,6 +41,9 @@ class CloudSettings(RoleSettings):
     operator_token: SecretStr | None = Field(
         None, description="For commands against a cloud on another machine."
     )
+    metrics_token: SecretStr | None = Field(
+        None, min_length=32, description="Opens /metrics, and nothing else; without it, off."
+    )
     trace: Path | None = Field(
         None, description="Write every row that arrives to this file, for the audit."
     )
@@ -62,6 +65,23 @@ class CloudSettings(RoleSettings):
     )
     body_timeout_s: float = Field(
         60.0, gt=0, description="Longest silence of a client inside a body."
+    )
+    min_body_bytes_per_s: int = Field(
+        1024, ge=1, description="A body that is slower for `body_timeout_s` is refused."
+    )
+    max_connections: int = Field(1024, ge=1, description="Most connections at a time.")
+    max_connections_per_address: int = Field(
+        256, ge=1, description="Of one address, or one /64 of IPv6; see docs for proxies."
+    )
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="Longest TLS handshake, and longest headers of a request."
+    )
+    keep_alive_s: int = Field(75, ge=1, description="Life of a connection between requests.")
+    answer_timeout_s: float = Field(
+        60.0, gt=0, description="A client that takes nothing of its answer is cut off then."
+    )
+    drain_s: float = Field(
+        30.0, ge=0, description="Longest time to finish what runs when told to stop."
     )
     token_days: float = Field(365.0, gt=0, le=3650, description="Life of a token.")
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.database import Database
+from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.upkeep import Upkeep
 
@@ -30,6 +31,9 @@ class SessionKeeper(Protocol):
 
     def session_count(self) -> int:
         """How many sessions are open; any thread may call."""
+
+    def totals(self) -> ServingTotals:
+        """What serving does and has done; for the event loop's thread."""
 
 
 def utc_now() -> datetime:

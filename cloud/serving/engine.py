@@ -123,6 +123,10 @@ class Engine(Protocol):
     def info(self) -> ModelInfo:
         """What serving must know of the model."""
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the sessions' caches have allocated; any thread may ask."""
+
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         """Runs a batch of different sessions.
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from triparty.cloud.serving.engine import Engine
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ServingSettings
-from triparty.cloud.serving.worker import Worker
+from triparty.cloud.serving.worker import Worker, WorkerCounts
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ class Models:
             chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
         )
         self._tasks: dict[ModelKey, asyncio.Task[Hosted]] = {}
+        self._unloaded = WorkerCounts()
 
     async def host(self, model: ServableModel) -> Hosted:
         """The loaded model; requests that ask at once share one load.
@@ -130,6 +131,10 @@ class Models:
         """The models that are ready."""
         return list(self._ready())
 
+    def counts(self) -> WorkerCounts:
+        """What all models have done, those that were unloaded included."""
+        return sum((hosted.worker.counts for hosted in self._ready()), self._unloaded)
+
     async def unload_replaced(self, in_use: Callable[[Hosted], bool]) -> None:
         """Unloads each model without sessions of which a newer version is loaded."""
         loaded = self.loaded()
@@ -137,6 +142,7 @@ class Models:
             if any(new.key.replaces(old.key) for new in loaded) and not in_use(old):
                 del self._tasks[old.key]
                 await asyncio.to_thread(old.worker.stop)
+                self._unloaded += old.worker.counts
                 _log.info(
                     "model unloaded", extra={"model": old.key.name, "version": old.key.version}
                 )

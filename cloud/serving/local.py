@@ -65,8 +65,8 @@ class LocalEngine:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes that the sessions' caches have allocated."""
-        return sum(cache.nbytes for cache in self._caches.values())
+        """Bytes that the sessions' caches have allocated; any thread may ask."""
+        return sum(cache.nbytes for cache in list(self._caches.values()))
 
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         """Runs a batch of different sessions; see `Engine.run`."""

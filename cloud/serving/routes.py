@@ -30,7 +30,6 @@ Inferrer = Annotated[Principal, Depends(may_infer)]
 REPLIES = [kind.value for kind in ReplyKind]
 HEADER_BYTES = 64  # more than the header of a frame with four dims
 JSON_LIMIT_BYTES = 4096
-BODY_TIMEOUT_S = 60.0
 CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for any more
 
 _POSITION = re.compile(r"[0-9]{1,10}")
@@ -153,21 +152,16 @@ async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
 
     Raises:
         TooLargeError: the body is longer.
-        RequestError: it did not arrive in time.
     """
     declared = request.headers.get("Content-Length", "")
     if declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise TooLargeError(f"the body has {declared[:20]} bytes, limit {limit_bytes}")
     chunks, held = [], 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.stream():
-                held += len(chunk)
-                if held > limit_bytes:
-                    raise TooLargeError(f"the body has more than {limit_bytes} bytes")
-                chunks.append(chunk)
-    except TimeoutError as error:
-        raise RequestError(f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from error
+    async for chunk in request.stream():
+        held += len(chunk)
+        if held > limit_bytes:
+            raise TooLargeError(f"the body has more than {limit_bytes} bytes")
+        chunks.append(chunk)
     return b"".join(chunks)
 
 

@@ -32,6 +32,7 @@ from triparty.cloud.serving.sessions import (
     session_not_found,
 )
 from triparty.cloud.serving.settings import ServingSettings
+from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
 from triparty.cloud.serving.worker import Step, WorkerCounts
 from triparty.common.errors import (
@@ -127,6 +128,7 @@ class Serving:
             on_close=_free,
             clock=clock,
         )
+        self._tokens = 0
         self._trace: Trace | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -233,7 +235,9 @@ class Serving:
             CloudError: the model failed.
         """
         _check_open(session)
-        return await self._run(session, ids, reply)
+        arrays = await self._run(session, ids, reply)
+        self._tokens += 1
+        return arrays
 
     async def rollback(self, principal_id: str, session_id: str, position: int) -> int:
         """Forgets the rows from `position` on; returns the new position.
@@ -301,6 +305,22 @@ class Serving:
     def counts(self) -> dict[ModelKey, WorkerCounts]:
         """What each loaded model has done."""
         return {hosted.key: hosted.worker.counts for hosted in self._models.loaded()}
+
+    def totals(self) -> ServingTotals:
+        """Sums over all models; for the event loop's thread."""
+        counts, loaded = self._models.counts(), self._models.loaded()
+        return ServingTotals(
+            models=len(loaded),
+            sessions=len(self._sessions),
+            waiting=sum(hosted.worker.waiting for hosted in loaded),
+            cache_bytes=sum(hosted.engine.cache_bytes for hosted in loaded),
+            batches=counts.batches,
+            failed_batches=counts.failed_batches,
+            works=counts.works,
+            rows=counts.rows,
+            steps=counts.steps,
+            tokens=self._tokens,
+        )
 
     def step_limit_bytes(self, principal_id: str, session_id: str) -> int:
         """Most payload bytes of a step on a session.

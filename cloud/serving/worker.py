@@ -63,16 +63,30 @@ class Step:
 
 @dataclass(frozen=True)
 class WorkerCounts:
-    """What a worker has done since it started."""
+    """What a worker has done since it started.
+
+    Attributes:
+        batches: passes of the model.
+        rows: in all batches.
+        failed_batches: of these, failed.
+        works: sessions in all batches.
+        steps: that ran to their end.
+    """
 
     batches: int = 0
     rows: int = 0
     failed_batches: int = 0
+    works: int = 0
+    steps: int = 0
 
-    def plus(self, *, rows: int, failed: bool) -> WorkerCounts:
-        """The counts after one more batch."""
+    def __add__(self, other: WorkerCounts) -> WorkerCounts:
+        """Both together."""
         return WorkerCounts(
-            self.batches + 1, self.rows + rows, self.failed_batches + int(failed)
+            batches=self.batches + other.batches,
+            rows=self.rows + other.rows,
+            failed_batches=self.failed_batches + other.failed_batches,
+            works=self.works + other.works,
+            steps=self.steps + other.steps,
         )
 
 
@@ -139,6 +153,11 @@ class Worker:
         """Queues a step; its future is answered in time."""
         self._put(step)
 
+    @property
+    def waiting(self) -> int:
+        """Steps and calls that wait or run, about; any thread may ask."""
+        return len(self._steps) + self._inbox.qsize()
+
     def call(self, function: Callable[[], _T]) -> Future[_T]:
         """Runs a function in the thread, between two batches."""
         call = _Call(function)
@@ -198,18 +217,26 @@ class Worker:
         if not slices or self._stopping:
             return
         steps = [self._steps[part.number] for part in slices]
-        works = [step.work(part.rows) for step, part in zip(steps, slices, strict=True)]
+        pairs = list(zip(slices, steps, strict=True))
+        works = [step.work(part.rows) for part, step in pairs]
         failure: TripartyError | None = None
         try:
             replies = self._engine.run(works)
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
             failure = _as_ours(error, "a batch failed")
         rows = sum(part.rows for part in slices)
-        self.counts = self.counts.plus(rows=rows, failed=failure is not None)
+        ended = sum(step.done + part.rows == len(step.rows) for part, step in pairs)
+        self.counts += WorkerCounts(
+            batches=1,
+            rows=rows,
+            failed_batches=int(failure is not None),
+            works=len(slices),
+            steps=0 if failure else ended,
+        )
         if failure is not None:
             self._fail_batch(slices, failure)
             return
-        for part, step, reply in zip(slices, steps, replies, strict=True):
+        for (part, step), reply in zip(pairs, replies, strict=True):
             self._advance(part, step, reply)
 
     def _advance(self, part: Slice, step: Step, reply: Arrays) -> None:
@@ -219,9 +246,10 @@ class Worker:
             _answer(step.future, reply)
 
     def _fail_batch(self, slices: tuple[Slice, ...], failure: TripartyError) -> None:
-        for part in slices:
-            _fail(self._steps[part.number].future, failure)
+        futures = [self._steps[part.number].future for part in slices]
         self._drop(part.number for part in slices)
+        for future in futures:
+            _fail(future, failure)
 
     def _drop(self, numbers: Iterable[int]) -> None:
         chosen = set(numbers)

@@ -31,7 +31,7 @@ from triparty.common.replies import SessionRecord, StepReply
 from triparty.common.wire import Frame
 
 SESSIONS = 3
-PAUSES_S = (0.5, 1.0, 2.0)
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them
 
 
 class Steps(Protocol):

@@ -294,6 +294,10 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.gate.set()
 
+    @property
+    def cache_bytes(self) -> int:
+        return sum(cache.nbytes for cache in self.caches.values())
+
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         self.batches.append(list(batch))
         self.entered.set()

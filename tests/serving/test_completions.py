@@ -454,6 +454,7 @@ class CountingEngine:
     batches: list[int] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
     fail_at: int = 0
+    cache_bytes: int = 0
 
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         assert self.permits.acquire(timeout=10)
@@ -584,6 +585,8 @@ def test_a_failure_has_a_status_before_the_first_word_and_an_event_after(
         async with cloud(tmp_path, lambda _: engine) as (app, serving):
             answer = await ask(client(app), body("aaaa", stream=True))
             assert serving.session_count() == 0
+            # The failed pass gave no token; every other one did.
+            assert serving.totals().tokens == engine.fail_at - 1
             return answer
 
     assert run(story(CountingEngine(fail_at=1))).status_code == 500

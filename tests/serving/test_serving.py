@@ -521,3 +521,38 @@ def test_importing_serving_loads_no_model_library() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_totals_count_what_was_done_and_outlive_the_model(
+    start: Any, published: Any, tmp_path: Path, fake_engine: Any, run: Run
+) -> None:
+    async def story() -> None:
+        async with start(session_idle_s=0.2, clock=lambda: 0.0, max_batch_rows=2) as serving:
+            name = (await serving.open_session(ALICE, published(tmp_path))).session
+            await serving.step(ALICE, name, request(0, 1, 2, 3))  # two batches
+            await serving.step(ALICE, name, request(3, 4))
+            await serving.step(ALICE, name, request(3, 4))  # repeated: not run
+            fake_engine.error = RuntimeError("wrong")
+            with pytest.raises(CloudError):
+                await serving.step(ALICE, name, request(4, 5))
+            totals = serving.totals()
+            assert (totals.models, totals.sessions, totals.waiting) == (1, 1, 0)
+            assert totals.cache_bytes == 4 * 4 * 4  # rows, columns, bytes
+            assert (totals.batches, totals.failed_batches, totals.works) == (4, 1, 4)
+            assert (totals.rows, totals.steps, totals.tokens) == (5, 2, 0)
+
+            fake_engine.gate.clear()
+            fake_engine.entered.clear()
+            step = asyncio.create_task(serving.step(ALICE, name, request(4, 5)))
+            await entered(fake_engine)
+            assert serving.totals().waiting == 1
+            fake_engine.gate.set()
+            await step
+
+            await serving.open_session(ALICE, published(tmp_path, version=2))
+            serving.close(ALICE, name)
+            while serving.totals().models == 2:
+                await asyncio.sleep(0.01)
+            assert (serving.totals().batches, serving.totals().steps) == (5, 3)
+
+    run(story())

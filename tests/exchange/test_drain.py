@@ -1,0 +1,141 @@
+"""A cloud that is told to stop finishes what runs, and nobody loses an answer by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from permuted import permute
+from three_parties import Parties, triparty
+
+from triparty.common.errors import PROBLEM_PREFIX
+from triparty.developer.home import Home
+from triparty.device.client import Device
+from triparty.device.inference.generation import Generation, Piece
+
+BLOB = b"0123456789" * 1000
+PROMPT = "Once upon a time"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Returns when it holds; bounded by the test's own limit."""
+    while not condition():
+        time.sleep(0.02)
+
+
+def log(parties: Parties) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in parties.cloud.log.read_text().splitlines()]
+
+
+@contextmanager
+def http(parties: Parties) -> Iterator[httpx.Client]:
+    """A client of the cloud with the developer's token; its connections are kept alive."""
+    with Home(parties.developer).access().client() as client:
+        yield client.connection._http
+
+
+class HeldUpload:
+    """An upload under way that ends when it is let go."""
+
+    def __init__(self, http: httpx.Client, blob: bytes) -> None:
+        self.go_on, self.is_held = threading.Event(), threading.Event()
+        self._blob = blob
+        self._path = f"/v1/blobs/{hashlib.sha256(blob).hexdigest()}"
+        self._pool = ThreadPoolExecutor(1)
+        self.answer = self._pool.submit(self._send, http)
+        assert self.is_held.wait(60)
+
+    def _send(self, http: httpx.Client) -> httpx.Response:
+        headers = {"Content-Length": str(len(self._blob))}
+        return http.put(self._path, content=self._body(), headers=headers)
+
+    def _body(self) -> Iterator[bytes]:
+        yield self._blob[:5000]
+        self.is_held.set()
+        self.go_on.wait(60)
+        yield self._blob[5000:]
+
+
+def rest(listening: Iterator[Piece | Generation]) -> Generation:
+    *_, whole = listening
+    assert isinstance(whole, Generation)
+    return whole
+
+
+@pytest.fixture
+def phone(parties: Parties) -> Device:
+    return Device(parties.device("phone"))
+
+
+def test_what_runs_is_finished_and_a_device_goes_on_after_the_restart(
+    parties: Parties, phone: Device, stories_model: Any, tmp_path: Any
+) -> None:
+    parties.publish(permute(stories_model, tmp_path / "out").out, "words")
+    triparty("developer", "grant", "phone", "--home", parties.developer)
+    parties.pull("phone")
+    long: dict[str, Any] = {"max_tokens": 300, "ignore_eos": True}
+    expected = {model: phone.generate(model, PROMPT, **long) for model in ("words", "stories")}
+
+    with http(parties) as idle, http(parties) as publisher, ThreadPoolExecutor(2) as pool:
+        assert idle.get("/readyz").status_code == 200
+        upload = HeldUpload(publisher, BLOB)
+        words = phone.stream("words", PROMPT, **long)
+        rows = phone.stream("stories", PROMPT, **long)
+        next(words), next(rows)
+        process = parties.cloud.process
+        assert process is not None
+        process.send_signal(signal.SIGTERM)
+        until(lambda: idle.get("/readyz").status_code == 503)
+        assert "draining" in idle.get("/readyz").json()["detail"]
+        assert idle.get("/healthz").status_code == 200
+        refused = idle.get("/v1/devices")  # on the connection that was kept alive
+        assert refused.status_code == 503
+        assert refused.json()["type"] == PROBLEM_PREFIX + "unavailable"
+        assert int(refused.headers["Retry-After"]) > 0
+        assert refused.headers["Connection"] == "close"
+        with pytest.raises(httpx.ConnectError):
+            idle.get("/readyz")  # no new connection
+
+        going_on = pool.submit(rest, rows)
+        until(
+            lambda: any(
+                line.get("status") == 503 and str(line.get("route", "")) == "None"
+                and line["method"] == "POST"
+                for line in log(parties)
+            )
+        )  # fmt: skip
+        assert rest(words).token_ids == expected["words"].token_ids
+        upload.go_on.set()
+        assert upload.answer.result(60).status_code == 201
+        assert process.wait(60) == 0
+        assert not any(line["event"] == "cut off after draining" for line in log(parties))
+        parties.cloud.stop()  # it has ended
+        parties.cloud.start()
+        assert going_on.result(120).token_ids == expected["stories"].token_ids
+
+
+def test_the_second_signal_ends_it_at_once(parties: Parties) -> None:
+    with http(parties) as idle, http(parties) as publisher:
+        assert idle.get("/readyz").status_code == 200
+        upload = HeldUpload(publisher, BLOB[::-1])
+        process = parties.cloud.process
+        assert process is not None
+        process.send_signal(signal.SIGTERM)
+        until(lambda: idle.get("/readyz").status_code == 503)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+        upload.go_on.set()
+        assert isinstance(upload.answer.exception(60), httpx.TransportError)
+    parties.cloud.stop()  # it has ended
+    parties.cloud.start()
+    with http(parties) as again:
+        assert again.get("/readyz").status_code == 200
