@@ -32,7 +32,7 @@ def summary(found: Survey) -> dict[str, Any]:
         "layers": _layers(plan),
         "width": plan.width,
         "vocabulary": plan.vocabulary,
-        "untied": bool(plan.ties),
+        "untied": _is_untied(found),
         "left_out": _left_out(found),
         "notes": list(notes(found)),
     }
@@ -54,7 +54,7 @@ def lines(found: Survey) -> Iterator[str]:
     dropped = _fates(found)[Fate.DROPPED]
     if dropped:
         yield f"  {dropped} tensors that the stock class does not use are dropped"
-    if plan.ties:
+    if _is_untied(found):
         yield "  the head gets a key of its own: tie_word_embeddings becomes false"
     if _left_out(found):
         yield f"  left out of config.json: {', '.join(_left_out(found))}"
@@ -76,11 +76,14 @@ def notes(found: Survey) -> Iterator[str]:
             f"{positions[0]} is hosted, keyed: who knows the original positions can read the "
             f"key of the residual off it."
         )
-    kept = [r.pattern for r in plan.rules if isinstance(r, NormRule) and not r.foldable]
-    if kept:
+    kept: dict[str, str] = {}
+    for rule in plan.rules:
+        if isinstance(rule, NormRule) and not rule.foldable:
+            kept.setdefault(rule.axes[0].space, rule.pattern)
+    for space, pattern in kept.items():
         yield (
-            f"{kept[0]} and its like are part of the residual and cannot be folded: who knows "
-            f"the original can read the key of the residual off them."
+            f"{pattern} cannot be folded: who knows the original can read how {space!r} is "
+            f"keyed off it."
         )
 
 
@@ -88,6 +91,18 @@ def _layers(plan: Plan) -> int:
     """Layers of all parts of a model (encoder and decoder, text and vision)."""
     numbered = (_LAYER.match(name) for name in plan.tensors)
     return len({found.group() for found in numbered if found})
+
+
+def _is_untied(found: Survey) -> bool:
+    """Whether a tensor that was another one's double becomes one of its own."""
+    plan = found.plan
+    held = {plan.canonical(name) for name in found.checkpoint.entries}
+    return any(
+        tied in plan.tensors
+        and source in plan.tensors
+        and not (tied in plan.separable and tied in held)
+        for tied, source in plan.ties.items()
+    )
 
 
 def _left_out(found: Survey) -> list[str]:
