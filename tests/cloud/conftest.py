@@ -287,6 +287,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module that names `DATABASES` or `BLOBS` has its tests run with each of them."""
     for names, fixture in (("DATABASES", "database_kind"), ("BLOBS", "blob_kind")):
         kinds = getattr(metafunc.module, names, None)
+        if metafunc.definition.get_closest_marker("one_database"):
+            kinds = kinds and kinds[:1]
         if kinds and fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, kinds, indirect=True)
 

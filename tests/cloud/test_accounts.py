@@ -88,6 +88,7 @@ ROUTES = {
 }
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(("route", "allowed"), ROUTES.items(), ids=lambda v: str(v))
 def test_who_may_ask_what(cloud, developer, device, route, allowed):
     method, path = route
@@ -118,6 +119,7 @@ def test_who_may_invite_whom(cloud, developer, slug):
         assert (refused.status_code, slug(refused)) == (403, "forbidden")
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     "change",
     [

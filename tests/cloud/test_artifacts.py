@@ -211,6 +211,7 @@ def test_a_restart_keeps_everything(cloud, developer, device):
     assert listed(device) == [("bundle", "tiny", 1)]
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     "body",
     [

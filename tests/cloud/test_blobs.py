@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -290,17 +291,16 @@ def test_many_writers_of_one_blob(store):
     errors: list[Exception] = []
 
     def send() -> None:
-        upload = store.begin(DEVELOPER, sha(data), start=None, total=len(data))
-        if upload is None:
-            return
         try:
-            for at in range(0, len(data), 5000):
-                upload.write(data[at : at + 5000])
-            upload.finish()
+            upload = store.begin(DEVELOPER, sha(data), start=None, total=len(data))
+            if upload is None:
+                return
+            with contextlib.closing(upload):
+                for at in range(0, len(data), 5000):
+                    upload.write(data[at : at + 5000])
+                upload.finish()
         except (ConflictError, DigestError, UnavailableError) as error:
             errors.append(error)
-        finally:
-            upload.close()
 
     threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:

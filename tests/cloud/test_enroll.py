@@ -70,6 +70,7 @@ def test_an_invite_is_for_its_role(cloud, developer, device, slug):
     assert slug(as_device) == slug(as_developer) == "invite"
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     "change",
     [
