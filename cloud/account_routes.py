@@ -6,8 +6,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
-from sqlalchemy import distinct, func, select
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.exc import IntegrityError
 
 from triparty.cloud import accounts
@@ -22,8 +21,9 @@ from triparty.cloud.bodies import (
     StatusReply,
     TokenReply,
 )
-from triparty.cloud.state import Care, Clock, Sessions, Settings, Store
-from triparty.cloud.tables import ArtifactRow, PrincipalRow
+from triparty.cloud.census import take_census
+from triparty.cloud.state import Blobs, Care, Clock, Sessions, Settings, Store
+from triparty.cloud.tables import PrincipalRow
 from triparty.common.documents import format_time
 from triparty.common.errors import ConflictError, UnauthenticatedError
 
@@ -108,19 +108,32 @@ def rotate(
 
 
 @router.get("/v1/status")
-def get_status(_: Operator, store: Store, sessions: Sessions) -> StatusReply:
-    """What this cloud holds, in numbers."""
-    models = select(func.count(distinct(ArtifactRow.developer + "/" + ArtifactRow.name)))
-    alive = select(func.count()).where(PrincipalRow.revoked.is_(None))
-    with store.reading() as session:
-        return StatusReply(
-            version=version("triparty"),
-            models=session.scalar(models.where(ArtifactRow.kind == "model")) or 0,
-            sessions=sessions.session_count(),
-            jobs=0,
-            developers=session.scalar(alive.where(PrincipalRow.role == "developer")) or 0,
-            devices=session.scalar(alive.where(PrincipalRow.role == "device")) or 0,
-        )
+def get_status(
+    _: Operator, request: Request, store: Store, blobs: Blobs, clock: Clock, sessions: Sessions
+) -> StatusReply:
+    """What this cloud holds and does, in numbers."""
+    census = take_census(store, blobs, now=clock())
+    totals = sessions.totals()
+    state = request.app.state
+    return StatusReply(
+        version=version("triparty"),
+        state="draining" if state.drain.is_draining else "ready",
+        started=format_time(state.started),
+        models=census.models,
+        models_loaded=totals.models,
+        sessions=sessions.session_count(),
+        jobs=0,
+        developers=census.principals["developer"],
+        devices=census.principals["device"],
+        invites=census.invites,
+        artifacts=sum(census.artifacts.values()),
+        blob_bytes=census.blobs.bytes,
+        uploads=census.blobs.uploads,
+        cache_bytes=totals.cache_bytes,
+        steps_waiting=totals.waiting,
+        steps=totals.steps,
+        tokens=totals.tokens,
+    )
 
 
 @router.post("/v1/clean")

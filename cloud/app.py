@@ -75,6 +75,7 @@ def create_app(
     app.state.metrics = Metrics()
     app.state.drain = Drain()
     app.state.is_ready = False
+    app.state.started = clock()
     for module in (
         health,
         scrape,

@@ -170,11 +170,22 @@ class CleanReply(BaseModel):
 
 
 class StatusReply(BaseModel):
-    """`GET /v1/status`: counts."""
+    """`GET /v1/status`: counts, sizes in bytes; steps and tokens since the start."""
 
     version: str
+    state: Literal["ready", "draining"]
+    started: str
     models: int
+    models_loaded: int
     sessions: int
     jobs: int
     developers: int
     devices: int
+    invites: int
+    artifacts: int
+    blob_bytes: int
+    uploads: int
+    cache_bytes: int
+    steps_waiting: int
+    steps: int
+    tokens: int

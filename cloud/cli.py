@@ -170,12 +170,14 @@ def status(
     pin: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count models, sessions, jobs, developers and devices of a running cloud."""
+    """Show what a running cloud holds and does: accounts, models, sessions, blobs."""
+    from triparty.cloud.overview import lines
+
     console = Console(as_json=as_json)
     with _desk(data, url, pin) as desk:
         counts = desk.status()
-    for field, value in counts.items():
-        console.say(f"{field:<12}{value}")
+    for line in lines(counts):
+        console.say(line)
     console.report(counts)
 
 

@@ -33,7 +33,7 @@ class SessionKeeper(Protocol):
         """How many sessions are open; any thread may call."""
 
     def totals(self) -> ServingTotals:
-        """What serving does and has done; for the event loop's thread."""
+        """What serving does and has done; any thread may call."""
 
 
 def utc_now() -> datetime:

@@ -180,6 +180,6 @@ class Models:
             del self._tasks[key]
 
     def _ready(self) -> Iterator[Hosted]:
-        for task in self._tasks.values():
+        for task in list(self._tasks.values()):
             if task.done() and not task.cancelled() and task.exception() is None:
                 yield task.result()

@@ -307,7 +307,7 @@ class Serving:
         return {hosted.key: hosted.worker.counts for hosted in self._models.loaded()}
 
     def totals(self) -> ServingTotals:
-        """Sums over all models; for the event loop's thread."""
+        """Sums over all models. Any thread may call."""
         counts, loaded = self._models.counts(), self._models.loaded()
         return ServingTotals(
             models=len(loaded),

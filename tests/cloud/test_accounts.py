@@ -163,9 +163,31 @@ def test_status_counts(cloud, developer, device):
     assert developer.publish({"config.json": b"{ }"}, version=2).status_code == 201
     cloud.serving.sessions = 3
     counts = cloud.request("GET", "/v1/status", cloud.operator).json()
-    version = counts.pop("version")
-    assert version
-    assert counts == {"models": 1, "sessions": 3, "jobs": 0, "developers": 1, "devices": 1}
+    assert counts.pop("version")
+    developer.invite()
+    assert counts == {
+        "state": "ready",
+        "started": "2026-01-02T03:04:05Z",
+        "models": 1,
+        "models_loaded": 0,
+        "sessions": 3,
+        "jobs": 0,
+        "developers": 1,
+        "devices": 1,
+        "invites": 0,
+        "artifacts": 2,
+        "blob_bytes": 5,
+        "uploads": 0,
+        "cache_bytes": 0,
+        "steps_waiting": 0,
+        "steps": 0,
+        "tokens": 0,
+    }
+    assert cloud.request("GET", "/v1/status", cloud.operator).json()["invites"] == 1
+    cloud.now += timedelta(days=1)
+    assert cloud.request("GET", "/v1/status", cloud.operator).json()["invites"] == 0
+    device.developer.request("DELETE", f"/v1/devices/{device.id}")
+    assert cloud.request("GET", "/v1/status", cloud.operator).json()["devices"] == 0
 
 
 def test_tokens_are_stored_as_hashes_only(cloud, developer, device):

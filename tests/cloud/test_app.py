@@ -7,10 +7,12 @@ import io
 import json
 import logging
 
+import numpy as np
 import pytest
 
 from triparty.common.errors import PROBLEM_PREFIX
 from triparty.common.telemetry import JsonFormatter, log_to
+from triparty.common.wire import MEDIA_TYPE, Frame, encode_frames
 
 ZEROS = "0" * 64
 
@@ -155,7 +157,9 @@ def log():
     logging.getLogger("httpx").setLevel(logging.NOTSET)
 
 
-def test_the_log_tells_who_and_what_but_no_secret(cloud, log, make_cloud):
+def test_the_log_tells_who_and_what_but_no_secret(log, make_cloud):
+    scrape = "scrape-" + "s" * 40
+    cloud = make_cloud(metrics_token=scrape)
     developer = cloud.developer()
     invite = developer.invite()
     device = developer.device()
@@ -165,6 +169,20 @@ def test_the_log_tells_who_and_what_but_no_secret(cloud, log, make_cloud):
     device.request("POST", "/v1/sessions/a-session-id/rollback", json={"position": 0})
     cloud.request("GET", f"/v1/nothing/{device.token}?token={device.token}")
     cloud.request("GET", "/v1/status", "tpt_" + "Z" * 43)
+    cloud.request("GET", "/metrics", scrape)
+    cloud.request("GET", "/metrics", scrape[:-1] + "t")
+    words = {"model": "tiny", "prompt": "aabaaaca", "seed": 902109021090210}
+    device.request("POST", "/v1/completions", json=words)
+    asked = {
+        "Triparty-Position": "0",
+        "Triparty-Request-Id": "a-request-id",
+        "Triparty-Reply": "logits",
+        "Content-Type": MEDIA_TYPE,
+    }
+    rows = encode_frames(Frame.of(np.full((1, 4), 1234.5, np.float32)))
+    device.request("POST", "/v1/sessions/a-session-id/step", content=rows, headers=asked)
+    cloud.app.state.drain.begin()
+    device.request("GET", "/v1/latest")
     text = log.getvalue()
     lines = [json.loads(line) for line in text.splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
@@ -175,7 +193,18 @@ def test_the_log_tells_who_and_what_but_no_secret(cloud, log, make_cloud):
     )
     assert all(line["request_id"] and "duration_ms" in line for line in requests)
     assert any(line.get("problem") == "unauthenticated" for line in requests)
+    fields = {"request_id", "method", "route", "status", "duration_ms", "bytes_in", "bytes_out"}
+    assert all(fields <= set(line) for line in requests)
+    assert {(line["route"], line["status"]) for line in requests} >= {
+        ("/metrics", 200),
+        ("/metrics", 401),
+        ("/v1/completions", 422),
+        ("/v1/sessions/{session_id}/step", 404),
+        (None, 503),
+    }
+    assert all("principal" not in line for line in requests if line["route"] == "/metrics")
     secrets = [cloud.operator, developer.token, device.token, "tpt_", invite.to_code()]
+    secrets += ["scrape-", "aabaaaca", "902109021090210", "1234.5", "a-request-id"]
     secrets += [
         invite.login_hash,
         "a-session-id",

@@ -163,6 +163,15 @@ def test_a_dripped_body_is_cut_with_408(strict, length):
     assert b"1024 bytes/s" in answer
 
 
+def test_speed_at_first_earns_no_time_for_later(strict):
+    with strict.connect() as connection:
+        asked = head(
+            "Content-Type: application/json", "Content-Length: 400000", path="/v1/artifacts"
+        )
+        connection.sendall(asked + b" " * 200_000)
+        assert drip(connection).startswith(b"HTTP/1.1 408 ")
+
+
 def test_the_rest_of_a_refused_body_is_not_read_for_ever(strict):
     with strict.connect() as connection:
         connection.send(head("Content-Type: text/plain", "Content-Length: 10000"))
@@ -320,7 +329,9 @@ def test_who_is_overdue(connect, clock):
     answered.data_received(b"half a request")
     clock.now += 11
     assert answered.overdue(LIMITS) == "slow-headers"
-    clock.now += 50
+    clock.now += 40
+    assert reader.overdue(LIMITS) is None  # it took that byte less than 60 s ago
+    clock.now += 10
     assert reader.overdue(LIMITS) == "slow-reader"
     assert asked.overdue(LIMITS) is None  # the model may take its time
 
