@@ -87,6 +87,7 @@ def check_engine(settings: CloudSettings) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.blobs.drop_stale(now_s=app.state.clock().timestamp())
+    app.state.catalog.drop_unfinished()
     await app.state.serving.start()
     app.state.is_ready = True
     try:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from triparty.cloud.full_storage import is_storage_full
 from triparty.common.errors import (
     ConflictError,
     DigestError,
@@ -101,7 +102,8 @@ class Upload:
         Raises:
             ConflictError: a newer upload took over.
             RequestError: more bytes than announced.
-            UnavailableError: the disk takes no more.
+            UnavailableError: the disk fails.
+            OSError: there is no room on it; what is held stays.
         """
         if self.held + len(data) > self.total:
             raise RequestError(f"the body is longer than the announced {self.total} bytes")
@@ -114,6 +116,8 @@ class Upload:
                     self.held += written
                     rest = rest[written:]
             except OSError as error:
+                if is_storage_full(error):
+                    raise
                 raise UnavailableError(f"cannot store the blob: {error.strerror}") from error
 
     def finish(self) -> Held:
@@ -122,9 +126,9 @@ class Upload:
         Raises:
             DigestError: the bytes have another hash; they are dropped.
             ConflictError: a newer upload took over.
+            OSError: the disk fails; what it would not sync is dropped.
         """
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        self._sync()
         if self.held < self.total:
             return Held(self.held, is_complete=False)
         partial, final = self._store.partial(self._key), self._store.final(self._key)
@@ -134,8 +138,8 @@ class Upload:
             if actual == self._key.sha256:
                 final.parent.mkdir(exist_ok=True)
                 os.replace(partial, final)
-                sync_folder(final.parent)
-                sync_folder(final.parent.parent)
+                for folder in list(final.parents)[:3]:  # up to the store's own
+                    sync_folder(folder)
             else:
                 partial.unlink()
         if actual != self._key.sha256:
@@ -146,6 +150,19 @@ class Upload:
             )
         self._store.release(self._key, stored=self.total)
         return Held(self.total, is_complete=True)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError:
+            # Nobody knows now what the disk holds, and the next sync would not tell.
+            with self._lock:
+                self._check_mine()
+                self._store.partial(self._key).unlink(missing_ok=True)
+            self._store.release(self._key, stored=0)
+            raise
+        finally:
+            self._stream.close()
 
     def close(self) -> None:
         """Lets go; what was written stays for the next upload to go on from."""
@@ -173,6 +190,7 @@ class BlobStore:
             max_store_bytes: most bytes of one developer, unfinished uploads included.
         """
         make_private_folder(folder)
+        sync_folder(folder.parent)
         self._folder = folder
         self._max_blob = max_blob_bytes
         self._max_store = max_store_bytes

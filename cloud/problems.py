@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from triparty.cloud.full_storage import is_storage_full, storage_full
 from triparty.common.errors import (
     AuthError,
     CloudError,
@@ -67,6 +69,16 @@ def add_handlers(app: FastAPI) -> None:
             _log.error("failed", exc_info=error, extra={"problem": error.slug})
             return internal_problem()
         return problem_response(error)
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(DBAPIError)
+    async def storage(request: Request, error: Exception) -> JSONResponse:
+        if not is_storage_full(error):
+            raise error
+        _log.error("no room", exc_info=error)
+        full = storage_full()
+        request.state.problem = full.slug
+        return problem_response(full)
 
     @app.exception_handler(AnyHTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
