@@ -55,6 +55,10 @@ class MortalCloud:
         self._forks.wait(30)
         self._forks.stdout.close()
 
+    @property
+    def is_running(self) -> bool:
+        return self._pid is not None
+
     def start(self, data: Path, *, step: int = 0) -> None:
         """Serves a folder; dies by itself at a step, counted from 1."""
         asked = {"data": str(data), "port": self.port, "step": step}
