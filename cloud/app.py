@@ -20,7 +20,7 @@ from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
 from triparty.cloud.enroll import Attempts
 from triparty.cloud.middleware import Bounded, Observed
-from triparty.cloud.problems import add_handlers
+from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
@@ -51,6 +51,7 @@ def create_app(
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        responses=PROBLEM_RESPONSES,
     )
     app.state.settings = settings
     app.state.clock = clock

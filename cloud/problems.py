@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,22 @@ from triparty.common.telemetry import request_id
 MEDIA_TYPE = "application/problem+json"
 REQUEST_HEADER = "Triparty-Request"
 DEFAULT_RETRY_S = 5
+_MEMBERS = {
+    "type": {"type": "string"},
+    "title": {"type": "string"},
+    "status": {"type": "integer"},
+    "detail": {"type": "string"},
+}
+_DOCUMENT = {"type": "object", "required": list(_MEMBERS), "properties": _MEMBERS}
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": _DOCUMENT}}}
+    for status, text in (
+        ("4XX", "a problem document: what is wrong with the request"),
+        (503, "a problem document: not now; `Retry-After` says when"),
+        (507, "a problem document: the cloud has no room"),
+    )
+}
+"""What every route may answer, for the OpenAPI document."""
 _log = logging.getLogger(__name__)
 
 

@@ -12,6 +12,7 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,10 +63,10 @@ class Stage:
         developer.grant("phone")
         developer.publish(self.folder / "out2")
         self.device.pull()
-        with Access.load(self.folder / "phone", role="device").client() as client:
-            # A folder is laid out for the engine, which then finds no model in it.
-            with pytest.raises(CheckpointError, match="model_type"):
-                client.open_session("tiny")
+        access = Access.load(self.folder / "phone", role="device")
+        # A folder is laid out for the engine, which then finds no model in it.
+        with access.client() as client, pytest.raises(CheckpointError, match="model_type"):
+            client.open_session("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +181,8 @@ def killed_at(stage: Stage, step: int) -> bool:
     """Runs until the cloud reaches its step, and checks; False if it did not get there."""
     with witnessed() as witness:
         stage.cloud.start(stage.data, step=step)
-        try:
+        with suppress(TransportError):
             stage.act()
-        except TransportError:
-            pass
         if stage.cloud.stop() is not None:
             return False
         check_killed(stage, witness)

@@ -1,4 +1,4 @@
-"""A full disk: 507, nothing acknowledged is lost, and the service goes on once there is room."""
+"""A full disk: 507, nothing acknowledged is lost, and the service goes on with room."""
 
 from __future__ import annotations
 
@@ -193,10 +193,10 @@ def test_other_failures_are_not_a_full_disk(developer, slug, monkeypatch) -> Non
 
 
 def test_postgresql_says_it_by_its_code() -> None:
-    class DiskFull(Exception):
+    class DiskFullError(Exception):
         sqlstate = "53100"
 
-    assert is_storage_full(OperationalError("", {}, DiskFull()))
+    assert is_storage_full(OperationalError("", {}, DiskFullError()))
 
 
 @pytest.fixture

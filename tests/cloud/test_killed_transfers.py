@@ -92,7 +92,8 @@ class Party:
     def begin(self, count: int) -> socket.socket:
         """An upload of which so many bytes of the body were sent."""
         head = (
-            f"PUT /v1/blobs/{NAME} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.token}\r\n"
+            f"PUT /v1/blobs/{NAME} HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {self.token}\r\n"
             f"Content-Range: bytes 0-{SIZE - 1}/{SIZE}\r\nContent-Length: {SIZE}\r\n\r\n"
         )
         client = socket.create_connection(("127.0.0.1", self.cloud.port))
@@ -272,7 +273,10 @@ def test_both_killed_again_and_again(party: Party, tmp_path: Path) -> None:
                 raise ConnectionAbortedError("killed")
 
             url = f"{party.cloud.url}/v1/blobs/{NAME}"
-            head |= {"Authorization": f"Bearer {party.token}", "Content-Length": str(SIZE - before)}
+            head |= {
+                "Authorization": f"Bearer {party.token}",
+                "Content-Length": str(SIZE - before),
+            }
             with pytest.raises((ConnectionAbortedError, httpx.HTTPError)):
                 httpx.put(url, content=broken(), headers=head)
             if not party.cloud.is_running:

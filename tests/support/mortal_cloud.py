@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,8 @@ class MortalCloud:
 
     def stop(self) -> list[str] | None:
         """Stops the cloud; the steps that it took, or None if it had died at its step."""
-        try:
+        with suppress(ProcessLookupError):  # it died, and was buried
             os.kill(self._pid, signal.SIGTERM)
-        except ProcessLookupError:  # it died, and was buried
-            pass
         word, said = self._said()
         if word == "ended":
             assert said == -signal.SIGKILL, self._log.read_text()
