@@ -22,7 +22,7 @@ from triparty.cloud.drain import Drain, Drainable
 from triparty.cloud.enroll import Attempts
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
-from triparty.cloud.problems import add_handlers
+from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
@@ -54,6 +54,7 @@ def create_app(
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        responses=PROBLEM_RESPONSES,
     )
     app.state.settings = settings
     app.state.clock = clock
@@ -104,6 +105,7 @@ def check_engine(settings: CloudSettings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.catalog.drop_unfinished()
     try:
         async with app.state.upkeep.going_on():
             await app.state.serving.start()

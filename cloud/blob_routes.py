@@ -9,7 +9,7 @@ verified. Without `Content-Range` the body is the whole blob, and what was held 
 from __future__ import annotations
 
 import re
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -32,6 +32,14 @@ Reader = Annotated[Principal, Depends(require("pull"))]
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _EMPTY = re.compile(r"bytes \*/0")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_HELD: dict[int | str, dict[str, Any]] = {
+    308: {"description": "not all of it is here; `Range` says what is"}
+}
+
+
+def _header(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
 
 
 class _Piece(NamedTuple):
@@ -42,7 +50,7 @@ class _Piece(NamedTuple):
     total: int
 
 
-@router.head("/v1/blobs/{sha256}")
+@router.head("/v1/blobs/{sha256}", responses=_HELD)
 def head_blob(sha256: str, reader: Reader, store: Store, blobs: Blobs) -> Response:
     """Whether a blob is here, and how much of it."""
     held = blobs.held(reader.developer, sha256)
@@ -56,7 +64,15 @@ def head_blob(sha256: str, reader: Reader, store: Store, blobs: Blobs) -> Respon
     return Response(headers={"Content-Length": str(held.size), "Accept-Ranges": "bytes"})
 
 
-@router.get("/v1/blobs/{sha256}", response_class=StreamingResponse)
+@router.get(
+    "/v1/blobs/{sha256}",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "all of it", "content": _BYTES},
+        206: {"description": "a range of it", "content": _BYTES},
+    },
+    openapi_extra={"parameters": [_header("Range")]},
+)
 def get_blob(
     sha256: str, request: Request, reader: Reader, store: Store, blobs: Blobs
 ) -> StreamingResponse:
@@ -78,7 +94,16 @@ def get_blob(
     )
 
 
-@router.put("/v1/blobs/{sha256}", response_model=BlobReply, status_code=201)
+@router.put(
+    "/v1/blobs/{sha256}",
+    response_model=BlobReply,
+    status_code=201,
+    responses=_HELD,
+    openapi_extra={
+        "requestBody": {"content": _BYTES},
+        "parameters": [_header("Content-Range")],
+    },
+)
 async def put_blob(
     sha256: str, request: Request, developer: Publisher, blobs: Blobs
 ) -> Response:

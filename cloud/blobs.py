@@ -23,6 +23,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
+from triparty.cloud.full_storage import is_storage_full
 from triparty.common.errors import (
     ConflictError,
     DigestError,
@@ -32,7 +33,7 @@ from triparty.common.errors import (
     TooLargeError,
     UnavailableError,
 )
-from triparty.common.files import PRIVATE_MODE, make_private_folder, sha256_file
+from triparty.common.files import PRIVATE_MODE, make_private_folder, sha256_file, sync_folder
 
 PROMISE_S = 3600.0
 """How long an upload that nobody sends to keeps room for the bytes that it announced."""
@@ -177,7 +178,8 @@ class Upload:
         Raises:
             ConflictError: a newer upload took over.
             RequestError: more bytes than announced.
-            UnavailableError: the disk takes no more.
+            UnavailableError: the disk fails.
+            OSError: there is no room on it; what is held stays.
         """
         if self.held + len(data) > self.total:
             raise RequestError(f"the body is longer than the announced {self.total} bytes")
@@ -190,6 +192,8 @@ class Upload:
                     self.held += written
                     rest = rest[written:]
             except OSError as error:
+                if is_storage_full(error):
+                    raise
                 raise UnavailableError(f"cannot store the blob: {error.strerror}") from error
 
     def finish(self) -> Held:
@@ -199,9 +203,9 @@ class Upload:
             DigestError: the bytes have another hash; they are dropped.
             ConflictError: a newer upload took over.
             UnavailableError: the store takes nothing now; what was sent is kept.
+            OSError: the disk fails; what it would not sync is dropped.
         """
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        self._sync()
         if self.held < self.total:
             return Held(self.held, is_complete=False)
         partial = self._store.partial(self._key)
@@ -226,6 +230,19 @@ class Upload:
         finally:
             self._is_finishing = False
         return Held(self.total, is_complete=True)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError:
+            # Nobody knows now what the disk holds, and the next sync would not tell.
+            with self._lock:
+                self._check_mine()
+                self._store.partial(self._key).unlink(missing_ok=True)
+            self._store.settle(self._key, stored=0)
+            raise
+        finally:
+            self._stream.close()
 
     def close(self) -> None:
         """Lets go; what was written stays for the next upload to go on from."""
@@ -279,6 +296,7 @@ class BlobStore:
         """
         make_private_folder(folder)
         self.verified = verified
+        sync_folder(folder.parent)
         self._folder = folder
         self._max_blob = max_blob_bytes
         self._max_store = max_store_bytes

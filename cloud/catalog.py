@@ -108,6 +108,11 @@ class Catalog:
                 shelf.is_verified = True
         return PublishedModel(row.developer, name, row.version, row.epoch, manifest, folder)
 
+    def drop_unfinished(self) -> None:
+        """Removes folders that were being laid out when the process died."""
+        for unfinished in self._folder.glob("*/*/.*.part"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
     def _verify(self, manifest: Manifest, folder: Path) -> None:
         """Lays the folder out if need be, and hashes it."""
         if folder.is_dir():

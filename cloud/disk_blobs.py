@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from triparty.cloud.blobs import BlobKey, StoredBlob, developer_folder, key_of
+from triparty.cloud.full_storage import is_storage_full
 from triparty.common.errors import NotFoundError, UnavailableError
 from triparty.common.files import CHUNK_BYTES, make_private_folder, sync_folder
 
@@ -39,9 +40,11 @@ class DiskBlobs:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, final)
-            sync_folder(final.parent)
-            sync_folder(final.parent.parent)
+            for folder in list(final.parents)[:3]:  # up to the store's own
+                sync_folder(folder)
         except OSError as error:
+            if is_storage_full(error):
+                raise
             raise UnavailableError(f"cannot store the blob: {error.strerror}") from error
 
     def read(self, key: BlobKey, start: int, length: int) -> Iterator[bytes]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import Receive, Scope, Send
 
+from triparty.cloud.full_storage import is_storage_full, storage_full
 from triparty.common.errors import (
     AuthError,
     CloudError,
@@ -27,6 +30,22 @@ from triparty.common.telemetry import request_id
 MEDIA_TYPE = "application/problem+json"
 REQUEST_HEADER = "Triparty-Request"
 DEFAULT_RETRY_S = 5
+_MEMBERS = {
+    "type": {"type": "string"},
+    "title": {"type": "string"},
+    "status": {"type": "integer"},
+    "detail": {"type": "string"},
+}
+_DOCUMENT = {"type": "object", "required": list(_MEMBERS), "properties": _MEMBERS}
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": _DOCUMENT}}}
+    for status, text in (
+        ("4XX", "a problem document: what is wrong with the request"),
+        (503, "a problem document: not now; `Retry-After` says when"),
+        (507, "a problem document: the cloud has no room"),
+    )
+}
+"""What every route may answer, for the OpenAPI document."""
 _log = logging.getLogger(__name__)
 
 
@@ -85,6 +104,16 @@ def add_handlers(app: FastAPI) -> None:
             _log.error("failed", exc_info=error, extra={"problem": error.slug})
             return internal_problem()
         return problem_response(error)
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(DBAPIError)
+    async def storage(request: Request, error: Exception) -> JSONResponse:
+        if not is_storage_full(error):
+            raise error
+        _log.error("no room", exc_info=error)
+        full = storage_full()
+        request.state.problem = full.slug
+        return problem_response(full)
 
     @app.exception_handler(AnyHTTPException)
     async def framework(request: Request, error: HTTPException) -> ProblemResponse:

@@ -27,7 +27,13 @@ from triparty.common.errors import (
     RevokedError,
     RollbackError,
 )
-from triparty.common.trust import Delegation, SignedDocument, verify_delegation, verify_latest
+from triparty.common.trust import (
+    Delegation,
+    Latest,
+    SignedDocument,
+    verify_delegation,
+    verify_latest,
+)
 
 DEVICE_KINDS = ("model-edge", "gate", "filter", "link", "plan")
 """What every device of a developer sees; a bundle is for its recipient, a model for no one."""
@@ -227,11 +233,27 @@ def put_statements(
     statement = verify_latest(latest, checked, seen_sequence=row.latest_sequence, now=now)
     if statement.sequence == row.latest_sequence and latest.payload != row.latest:
         raise RollbackError(f"another statement has sequence {statement.sequence}: raise it")
+    _check_versions_rise(row, statement, checked)
     row.delegation, row.delegation_signature = delegation.payload, delegation.signature
     row.delegation_version = checked.version
     row.latest, row.latest_signature = latest.payload, latest.signature
     row.latest_sequence = statement.sequence
     _mark_revoked(session, developer, frozenset(statement.revoked))
+
+
+def _check_versions_rise(row: StatementRow, statement: Latest, delegation: Delegation) -> None:
+    """Refuses to take a name back, unless the key that raised it was forgotten since."""
+    if row.latest is None:
+        return
+    before = Latest.from_bytes(row.latest)
+    if before.signer not in {key.public.key_id for key in delegation.keys}:
+        return
+    for name, version in before.versions.items():
+        if statement.versions.get(name, 0) < version:
+            raise RollbackError(
+                f"{name} is at version {version}, got a statement with "
+                f"{statement.versions.get(name, 'none')}: sign one that is not older"
+            )
 
 
 def _mark_revoked(session: Session, developer: Principal, revoked: frozenset[str]) -> None:

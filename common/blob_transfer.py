@@ -2,14 +2,17 @@
 
 Both ends name a blob by its SHA-256. An upload asks how much the cloud holds and sends the
 rest piece by piece; a download hashes while it writes, asks for the missing range after a
-cut, and its file appears only when size and hash are right.
+cut, also one that ended the process, and its file appears only when size and hash are right.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,10 +22,11 @@ from triparty.common.errors import (
     DigestError,
     SizeError,
     StateError,
+    TransportError,
     TripartyError,
     UnreachableError,
 )
-from triparty.common.files import PRIVATE_MODE, atomic_file
+from triparty.common.files import CHUNK_BYTES, PRIVATE_MODE, sync_folder
 
 PIECE_BYTES = 8 << 20
 MOST_STALLS = 4
@@ -103,6 +107,8 @@ def download_blob(
 ) -> None:
     """Fetches a blob into a private file that appears only if size and hash are right.
 
+    Cut, or killed, the same call goes on with what is here.
+
     Args:
         connection: with a token that may see the blob.
         target: the file.
@@ -116,9 +122,9 @@ def download_blob(
         UnreachableError: cut too often.
         TripartyError: the cloud refuses it.
     """
-    with atomic_file(target, mode=PRIVATE_MODE) as sink:
+    with _resumed(target, sha256) as sink:
         download = _Download(connection, f"/v1/blobs/{sha256}", size, sink, on_bytes)
-        stalls = best = 0
+        stalls, best = 0, download.held
         while not download.is_complete:
             cut: UnreachableError | None = None
             try:
@@ -139,6 +145,35 @@ def download_blob(
             )
 
 
+@contextmanager
+def _resumed(target: Path, sha256: str) -> Iterator[BinaryIO]:
+    """The file of an unfinished download, which takes its name when the block ends well.
+
+    It stays where the cloud was not reached or the process died: the next download of the same
+    blob to the same place goes on from it. One of another blob is removed.
+    """
+    partial = target.with_name(f".{target.name}.{sha256}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for other in target.parent.glob(f".{escape(target.name)}.*.part"):
+        if other != partial:
+            other.unlink()
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(partial, flags, PRIVATE_MODE), "r+b") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(partial, target)
+    except TransportError:
+        if not partial.stat().st_size:
+            partial.unlink()
+        raise
+    except Exception:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
 class _Download:
     """The bytes of one blob so far."""
 
@@ -149,6 +184,7 @@ class _Download:
         self._size, self._on_bytes = size, on_bytes
         self.held = 0
         self.digest = hashlib.sha256()
+        self._take_up()
 
     @property
     def is_complete(self) -> bool:
@@ -167,6 +203,15 @@ class _Download:
                 self.digest.update(piece)
                 self.held += len(piece)
                 self._on_bytes(len(piece))
+
+    def _take_up(self) -> None:
+        """Counts and hashes what an earlier download left, unless it is too much."""
+        if os.fstat(self._sink.fileno()).st_size > self._size:
+            self._sink.truncate()
+        while chunk := self._sink.read(CHUNK_BYTES):
+            self.digest.update(chunk)
+            self.held += len(chunk)
+        self._on_bytes(self.held)
 
     def _begin(self, answer: Answer) -> None:
         if answer.status == 206:

@@ -36,6 +36,7 @@ TripartyError
 ├── LimitError               too much at once: wait and repeat
 │   └── TooLargeError        more than the cloud ever takes in one request
 ├── UnavailableError         the cloud is draining, or the model is not loaded
+│   └── StorageFullError     the cloud has no room left on its disks
 ├── CloudError               the cloud failed
 └── TransportError
     ├── UnreachableError     no connection, or it broke
@@ -295,6 +296,13 @@ class UnavailableError(TripartyError):
 
     slug = "unavailable"
     status = 503
+
+
+class StorageFullError(UnavailableError):
+    """The cloud has no room left on its disks; what it acknowledged is safe."""
+
+    slug = "storage-full"
+    status = 507
 
 
 class CloudError(TripartyError):

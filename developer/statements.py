@@ -33,7 +33,7 @@ def renew_latest(
         client: with the developer's token.
         now: when it is signed.
         days: how long it counts.
-        versions: changes of current versions, by `kind/name`.
+        versions: current versions, by `kind/name`; a later one that is current stays.
         revoked: further `kind/name@version`.
 
     Returns:
@@ -50,7 +50,7 @@ def renew_latest(
         sequence=before.sequence + 1,
         created=now,
         expires=now + timedelta(days=days),
-        versions={**before.versions, **(versions or {})},
+        versions=_raised(before.versions, versions or {}),
         revoked=tuple(sorted({*before.revoked, *revoked})),
         signer=publishing.public.key_id,
     )
@@ -74,9 +74,11 @@ def _before(home: Home, client: CloudClient, *, now: datetime) -> LatestState:
         return noted  # none yet, or none of ours: it takes no part
     if shown.sequence <= noted.sequence:
         return noted
-    current = {
-        name: max(shown.versions.get(name, 0), noted.versions.get(name, 0))
-        for name in {*shown.versions, *noted.versions}
-    }
     revoked = tuple(sorted({*shown.revoked, *noted.revoked}))
-    return LatestState(shown.sequence, current, revoked)
+    return LatestState(shown.sequence, _raised(shown.versions, noted.versions), revoked)
+
+
+def _raised(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The higher version of each name."""
+    names = {*one, *other}
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in names}

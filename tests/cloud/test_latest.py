@@ -20,14 +20,14 @@ DATABASES = ("sqlite", "postgresql")
 FILES = {"config.json": b"{}"}
 
 
-def statement(developer, key, *, sequence=1, expires_days=7, of=None):
+def statement(developer, key, *, sequence=1, expires_days=7, of=None, version=1):
     now = developer.cloud.now
     latest = Latest(
         developer=of or developer.id,
         sequence=sequence,
         created=now - timedelta(days=30),
         expires=now + timedelta(days=expires_days),
-        versions={"model/tiny": 1},
+        versions={"model/tiny": version},
         revoked=(),
         signer=key.public.key_id,
     )
@@ -138,3 +138,26 @@ def test_what_is_revoked_is_not_served(cloud, developer, device, what, slug):
         assert developer.grant(fresh, version=2).status_code == 201
     developer.put_latest(sequence=2)
     assert len(device.request("GET", "/v1/artifacts").json()["artifacts"]) == 1
+
+
+def test_versions_do_not_go_back(developer, slug):
+    key = developer.publishing
+    signed = delegation(developer, key)
+    newer = statement(developer, key, version=3)
+    assert developer.send_latest(signed, newer).status_code == 204
+    older = statement(developer, key, version=2, sequence=2)
+    refused = developer.send_latest(signed, older)
+    assert (refused.status_code, slug(refused)) == (409, "rollback")
+    assert developer.put_latest(sequence=2).status_code == 409  # it names no version at all
+    same = statement(developer, key, version=3, sequence=2)
+    assert developer.send_latest(signed, same).status_code == 204
+
+
+def test_what_a_forgotten_key_said_does_not_bind(developer):
+    """Or whoever stole a key could raise a version for ever."""
+    thief, key = developer.publishing, PrivateKey.generate()
+    high = statement(developer, thief, version=1 << 40)
+    assert developer.send_latest(delegation(developer, thief), high).status_code == 204
+    renewed = delegation(developer, key, version=2)
+    own = statement(developer, key, version=2, sequence=2)
+    assert developer.send_latest(renewed, own).status_code == 204

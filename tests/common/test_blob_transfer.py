@@ -22,6 +22,7 @@ from triparty.common.errors import (
     NotFoundError,
     SizeError,
     StateError,
+    TransportError,
     TripartyError,
     UnreachableError,
 )
@@ -123,14 +124,18 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def partial_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{SHA256}.part")
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    """Where a download goes; afterwards there is that file, or nothing."""
+    """Where a download goes; afterwards there is that file, what was cut, or nothing."""
     folder = tmp_path / "downloads"
     folder.mkdir()
     path = folder / "blob"
     yield path
-    assert set(folder.iterdir()) <= {path}
+    assert set(folder.iterdir()) <= {path, partial_of(path)}
 
 
 def send(transport: Shelf | Script, file: Path) -> int:
@@ -331,6 +336,7 @@ def test_a_bad_download_leaves_the_file_before(
     with pytest.raises(error):
         fetch(Script(*answers()), target)
     assert target.read_bytes() == b"before"
+    assert partial_of(target).exists() == issubclass(error, TransportError)
 
 
 def test_not_a_byte_more_than_expected_is_written(

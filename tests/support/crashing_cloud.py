@@ -1,0 +1,91 @@
+"""Serves a cloud that kills itself at one of its durable steps.
+
+Started by itself as a process (with one thread, so that it may fork): each line on its standard
+input, `{"data": FOLDER, "port": N, "step": N}`, makes a child that serves the folder until it
+reaches its step (0: none) or is told to stop. A child that reaches its step sends itself
+SIGKILL, so that no handler runs. Lines on standard output: `["ready", PID]`; of a child that
+was told to stop `["steps", [NAME, ...]]`; `["ended", EXIT_STATUS]`.
+
+A durable step is counted twice, before it is taken and after, from the ready line on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+
+from triparty.cloud import server
+from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.settings import load_settings
+
+STEPS = ("fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir")
+
+
+def say(*words: Any) -> None:
+    print(json.dumps(words), flush=True)
+
+
+def announced(act: Callable[[str], None]) -> None:
+    """Has `act` called before and after each durable step of this process."""
+
+    def around(name: str, step: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            act(f"before {name}")
+            done = step(*args, **kwargs)
+            act(f"after {name}")
+            return done
+
+        return run
+
+    for name in STEPS:
+        setattr(os, name, around(name, getattr(os, name)))
+    event.listen(Engine, "commit", lambda _: act("before commit"))
+    event.listen(Session, "after_commit", lambda _: act("after commit"))
+
+
+def serve(data: Path, port: int, step: int) -> None:
+    taken: list[str] = []
+    is_counting = False
+
+    def ready(_: server.Ready) -> None:
+        nonlocal is_counting
+        is_counting = True
+        say("ready", os.getpid())
+
+    def act(name: str) -> None:
+        if not is_counting:
+            return
+        taken.append(name)
+        if len(taken) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    announced(act)
+    server.serve(load_settings(data, port=port), allow_insecure=False, announce=ready)
+    say("steps", taken)
+
+
+def main() -> None:
+    assert LocalEngine  # what is loaded late is loaded
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                asked = json.loads(line)
+                serve(Path(asked["data"]), asked["port"], asked["step"])
+                code = 0
+            finally:
+                os._exit(code)
+        say("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()
