@@ -425,9 +425,9 @@ class BlobStore:
     def usage(self, developers: Iterable[str]) -> Usage:
         """What the blobs of some developers take; each is measured when first asked for."""
         chosen = set(developers)
+        for developer in chosen:
+            self._measure(developer)
         with self._lock:
-            for developer in chosen - set(self._stored):
-                self._measure(developer)
             stored = sum(self._stored[developer] for developer in chosen)
             return Usage(stored, sum(key.developer in chosen for key in self._promised))
 
