@@ -28,6 +28,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from triparty.cloud.full_storage import is_storage_full, storage_full
 from triparty.cloud.schema import check_current, upgrade
 from triparty.common.errors import (
     RequestError,
@@ -167,6 +168,9 @@ class Database:
         except DataError as error:
             raise RequestError("the request holds a value that cannot be stored") from error
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            if is_storage_full(error):
+                _log.exception("no room for the database")
+                raise storage_full() from error
             _log.exception("the database does not answer")
             raise UnavailableError("the database does not answer") from error
         except (InternalError, DatabaseError) as error:
