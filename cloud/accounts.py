@@ -38,7 +38,6 @@ INVITES = {"operator": "developer", "developer": "device"}
 """Which role may invite which."""
 KEEP_DEAD_TOKENS = timedelta(days=30)
 _TOKEN = re.compile(r"tpt_[A-Za-z0-9_-]{43}")
-_ASK_AGAIN = "ask whoever invited you for a new one"
 
 
 @dataclass(frozen=True)
@@ -218,17 +217,28 @@ def use_invite(session: Session, login: bytes, *, role: str, now: datetime) -> I
     """The invite of a login half, used up by this call.
 
     Raises:
-        InviteError: unknown, for another role, used, expired, or its inviter was revoked.
+        InviteError: unknown, for another role, used, expired, or its inviter was revoked; one
+            answer for all of them, so that whoever found a code learns nothing by trying it.
     """
-    invite = session.get(InviteRow, hashlib.sha256(login).hexdigest(), with_for_update=True)
-    if invite is None or invite.role != role:
-        raise InviteError(f"the cloud knows no such {role} invite; {_ASK_AGAIN}")
-    if invite.used is not None:
-        raise InviteError(f"the invite was used before; {_ASK_AGAIN}")
-    if invite.expires <= now:
-        raise InviteError(f"the invite expired {invite.expires:%Y-%m-%d}; {_ASK_AGAIN}")
-    if session.get_one(PrincipalRow, invite.inviter).revoked is not None:
-        raise InviteError("whoever made the invite was revoked")
+    alive = (
+        (InviteRow.login_hash == hashlib.sha256(login).hexdigest())
+        & (InviteRow.role == role)
+        & InviteRow.used.is_(None)
+        & (InviteRow.expires > now)
+        & PrincipalRow.revoked.is_(None)
+    )
+    use = (
+        select(InviteRow)
+        .join(PrincipalRow, PrincipalRow.id == InviteRow.inviter)
+        .where(alive)
+        .with_for_update(of=InviteRow)
+    )
+    invite = session.scalars(use).one_or_none()
+    if invite is None:
+        raise InviteError(
+            f"the cloud knows no such {role} invite: it was used before, expired, or never "
+            "made; ask whoever invited you for a new one"
+        )
     invite.used = now
     return invite
 
@@ -253,9 +263,14 @@ def device_of(session: Session, developer: str, device: str) -> PrincipalRow:
 
 
 def revoke(session: Session, principal: PrincipalRow, *, now: datetime) -> None:
-    """Takes back a principal and all its tokens."""
+    """Takes back a principal and all its tokens, of a developer its devices' too."""
     if principal.revoked is None:
         principal.revoked = now
+    revoke_tokens(session, principal, now=now)
+
+
+def revoke_tokens(session: Session, principal: PrincipalRow, *, now: datetime) -> None:
+    """Takes back all tokens of a principal; those of a developer's devices stop with it."""
     live = update(TokenRow).where(
         TokenRow.principal == principal.id, TokenRow.revoked.is_(None)
     )

@@ -15,11 +15,14 @@ import anyio.from_thread
 import httpx
 import pytest
 
+from triparty.cloud.accounts import OPERATOR, issue_token
 from triparty.cloud.app import create_app
 from triparty.cloud.initialise import initialise
 from triparty.cloud.serving import Serving
 from triparty.cloud.settings import load_settings
+from triparty.cloud.tables import PrincipalRow
 from triparty.common.artifacts import FileEntry, Kind, Manifest, sign_manifest
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.invites import Invite, confirmation
 from triparty.common.signing import PrivateKey
 from triparty.common.trust import (
@@ -31,6 +34,7 @@ from triparty.common.trust import (
     sign_latest,
 )
 
+URL = "http://cloud.test"
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 YEAR = timedelta(days=365)
 
@@ -48,6 +52,15 @@ def a_delegation(root: PrivateKey, publishing: PrivateKey, *, version: int = 1) 
     return sign_delegation(
         Delegation(root=root.public, keys=keys, version=version, created=START), root
     )
+
+
+def proof_of(
+    invite: Invite, key: PrivateKey, sealing: bytes | None = None, *, cloud: str = URL
+) -> dict[str, str]:
+    """The members of an enrolment by which its sender owns the identity key."""
+    role = "device" if sealing else "developer"
+    enrolment = Enrolment(cloud, role, invite.login_hash, key.public, sealing)
+    return {"cloud": cloud, "proof": b64(prove_enrolment(enrolment, key))}
 
 
 class SpiedServing(Serving):
@@ -85,7 +98,7 @@ class Cloud:
         )
         self._lifespan.__enter__()
         transport = httpx.ASGITransport(self.app, client=("192.0.2.1", 5000))
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://cloud.test")
+        self._http = httpx.AsyncClient(transport=transport, base_url=URL)
         return self
 
     def stop(self) -> None:
@@ -115,12 +128,16 @@ class Cloud:
             assert response.json()["type"].startswith("urn:triparty:problem:")
         return response
 
+    def fresh_operator(self) -> str:
+        """Another token of the operator, as its commands make one in the database."""
+        with self.app.state.database.writing() as session:
+            operator = session.get_one(PrincipalRow, OPERATOR)
+            return issue_token(session, operator, life=YEAR, now=self.now).token
+
     def invite(
         self, role: str, inviter: str, *, root: str | None = None, **body: Any
     ) -> Invite:
-        invite = Invite(
-            url="http://cloud.test", pin=None, root=root, role=role, secret=os.urandom(32)
-        )
+        invite = Invite(url=URL, pin=None, root=root, role=role, secret=os.urandom(32))
         sent = {
             "role": role,
             "login_hash": invite.login_hash,
@@ -155,7 +172,7 @@ class Developer:
 
     def enrolment(self, invite: Invite) -> dict[str, Any]:
         delegation = a_delegation(self.root, self.publishing)
-        return {
+        return proof_of(invite, self.root) | {
             "role": "developer",
             "login": b64(invite.login),
             "name": self.name,
@@ -255,7 +272,7 @@ class Device:
         tag = confirmation(
             invite.confirm_key, identity=self.identity.public.raw, sealing=self.sealing
         )
-        return {
+        return proof_of(invite, self.identity, self.sealing) | {
             "role": "device",
             "login": b64(invite.login),
             "name": self.name,
@@ -277,7 +294,7 @@ def make_cloud(tmp_path: Path) -> Iterator[Any]:
 
     def make(**settings: Any) -> Cloud:
         data = tmp_path / f"cloud{len(running)}"
-        token = initialise(data, now=START).token
+        token = initialise(data, url=URL, now=START).token
         running.append(Cloud(data, token, **settings).start())
         return running[-1]
 

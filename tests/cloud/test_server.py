@@ -23,6 +23,7 @@ import pytest
 from triparty.cloud.server import check_exposure, find_running
 from triparty.cloud.settings import load_settings
 from triparty.cloud.tls import make_self_signed, read_pin
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.errors import SettingsError, StateError, UnreachableError
 from triparty.common.invites import Invite
 from triparty.common.signing import PrivateKey, to_base64url
@@ -184,11 +185,14 @@ def enrolled(data: Path, ready: dict) -> str:
     now = datetime.now(UTC)
     key = PublishingKey(publishing.public, now + timedelta(days=1))
     signed = sign_delegation(Delegation(root.public, (key,), 1, now), root)
+    enrolment = Enrolment(invite.url, "developer", invite.login_hash, root.public)
     body = {
         "role": "developer",
         "login": to_base64url(invite.login),
         "name": "acme",
         "identity": root.public.to_text(),
+        "cloud": invite.url,
+        "proof": to_base64url(prove_enrolment(enrolment, root)),
         "delegation": to_base64url(signed.payload),
         "delegation_signature": to_base64url(signed.signature),
     }
