@@ -1,4 +1,4 @@
-"""Invites, devices and tokens over HTTP, and the operator's status."""
+"""Invites, developers, devices and tokens over HTTP, and the operator's status."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from triparty.cloud import accounts
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import Bearer, authenticated, require
 from triparty.cloud.bodies import (
+    DeveloperReply,
+    DevelopersReply,
     DeviceReply,
     DevicesReply,
     InviteReply,
@@ -50,6 +52,38 @@ def post_invite(
             limit=settings.max_invites,
         )
     return InviteReply(invite=body.login_hash, expires=format_time(expires))
+
+
+@router.get("/v1/developers")
+def get_developers(_: Operator, store: Store) -> DevelopersReply:
+    """All developers of this cloud."""
+    with store.reading() as session:
+        return DevelopersReply(
+            developers=[
+                DeveloperReply(
+                    id=row.id,
+                    name=row.name,
+                    devices=devices,
+                    created=format_time(row.created),
+                    revoked=row.revoked is not None,
+                )
+                for row, devices in accounts.developers(session)
+            ]
+        )
+
+
+@router.delete("/v1/developers/{developer}", status_code=204)
+def delete_developer(
+    developer: str, _: Operator, store: Store, clock: Clock, sessions: Sessions
+) -> Response:
+    """Revokes a developer: its tokens and its devices' stop, and all sessions on its models
+    end, before this answers.
+    """
+    with store.writing() as session:
+        row = accounts.find_developer(session, developer)
+        accounts.revoke(session, row, now=clock())
+    sessions.close_sessions_of_developer(developer)
+    return Response(status_code=204)
 
 
 @router.get("/v1/devices")

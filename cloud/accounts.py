@@ -13,10 +13,10 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
-from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow
+from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow, UtcTime
 from triparty.common.errors import (
     ConflictError,
     ForbiddenError,
@@ -188,7 +188,7 @@ def add_invite(
     Raises:
         ForbiddenError: the inviter may not invite that role.
         LimitError: it has `limit` open invites.
-        ConflictError: the invite is registered already.
+        ConflictError: the inviter registered the invite already.
     """
     if INVITES.get(inviter.role) != role:
         raise ForbiddenError(f"a {inviter.role} cannot invite a {role}")
@@ -199,18 +199,21 @@ def add_invite(
     )
     if (session.scalar(still_open) or 0) >= limit:
         raise LimitError(f"you have {limit} open invites; wait until some are used or expire")
-    if session.get(InviteRow, login_hash):
+    registered = InviteRow.login_hash == login_hash
+    if session.scalar(select(InviteRow.login_hash).where(registered, mine)):
         raise ConflictError("this invite is registered already; make a new one")
-    session.add(
-        InviteRow(
-            login_hash=login_hash,
-            role=role,
-            inviter=inviter.id,
-            label=label,
-            created=now,
-            expires=expires,
-        )
-    )
+    # Somebody else's stays theirs, and this inviter does not learn of it. By chance two secrets
+    # never have one hash: whoever sends another's has seen it, and gets an invite of no use.
+    values = {
+        "login_hash": literal(login_hash),
+        "role": literal(role),
+        "inviter": literal(inviter.id),
+        "label": literal(label),
+        "created": literal(now, UtcTime),
+        "expires": literal(expires, UtcTime),
+    }
+    unless_there = select(*values.values()).where(~exists().where(registered))
+    session.execute(insert(InviteRow).from_select(list(values), unless_there))
 
 
 def use_invite(session: Session, login: bytes, *, role: str, now: datetime) -> InviteRow:
@@ -241,6 +244,52 @@ def use_invite(session: Session, login: bytes, *, role: str, now: datetime) -> I
         )
     invite.used = now
     return invite
+
+
+def developers(session: Session) -> list[tuple[PrincipalRow, int]]:
+    """All developers, oldest first, each with its number of devices that are not revoked."""
+    device = aliased(PrincipalRow)
+    alive = (
+        (device.developer == PrincipalRow.id)
+        & (device.role == "device")
+        & device.revoked.is_(None)
+    )
+    query = (
+        select(PrincipalRow, func.count(device.id))
+        .outerjoin(device, alive)
+        .where(PrincipalRow.role == "developer")
+        .group_by(PrincipalRow.id)
+        .order_by(PrincipalRow.created, PrincipalRow.id)
+    )
+    return [(row, count) for row, count in session.execute(query)]
+
+
+def find_developer(session: Session, developer: str) -> PrincipalRow:
+    """A developer, for the operator.
+
+    Raises:
+        NotFoundError: no such developer.
+    """
+    row = session.get(PrincipalRow, developer)
+    if row is None or row.role != "developer":
+        raise NotFoundError("no such developer: 'triparty cloud developers' lists them")
+    return row
+
+
+def check_alive(session: Session, principal: str) -> None:
+    """Returns only if neither the principal nor its developer was revoked.
+
+    Raises:
+        TokenRevokedError: one of them was.
+    """
+    revoked = func.coalesce(PrincipalRow.revoked, _owner.revoked)
+    query = (
+        select(PrincipalRow.id)
+        .outerjoin(_owner, _owner.id == PrincipalRow.developer)
+        .where(PrincipalRow.id == principal, revoked.is_(None))
+    )
+    if session.scalar(query) is None:
+        raise TokenRevokedError("the token was revoked a moment ago")
 
 
 def devices_of(session: Session, developer: str) -> list[PrincipalRow]:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health
+from triparty.cloud.accounts import check_alive
 from triparty.cloud.auth import TokenCache
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.catalog import Catalog
@@ -67,6 +68,7 @@ def create_app(
     app.state.database.after_writing(app.state.tokens.forget_all)
     app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
+    app.state.serving.ask_before_opening(_check_alive(app.state.database))
     app.state.is_ready = False
     for module in (health, enroll, account_routes, blob_routes, artifacts, routes, completions):
         app.include_router(module.router)
@@ -82,6 +84,16 @@ def check_engine(settings: CloudSettings) -> None:
         raise SettingsError(
             f"engine '{settings.engine}' is not available in this version: use --engine local"
         )
+
+
+def _check_alive(store: Database) -> Callable[[str], None]:
+    """Raises for a principal that was revoked after its request was let in."""
+
+    def check(principal: str) -> None:
+        with store.reading() as session:
+            check_alive(session, principal)
+
+    return check
 
 
 @asynccontextmanager

@@ -119,6 +119,22 @@ class DevicesReply(BaseModel):
     devices: list[DeviceReply]
 
 
+class DeveloperReply(BaseModel):
+    """One developer, as the operator sees it."""
+
+    id: str
+    name: str
+    devices: int
+    created: str
+    revoked: bool
+
+
+class DevelopersReply(BaseModel):
+    """All developers of a cloud."""
+
+    developers: list[DeveloperReply]
+
+
 class Signed(Request):
     """A manifest and its signature."""
 

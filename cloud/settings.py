@@ -63,6 +63,7 @@ class CloudSettings(RoleSettings):
     max_rows_per_step: int = Field(4096, ge=1, description="Rows in one step.")
     max_positions: int = Field(8192, ge=1, description="Rows that one session may hold.")
     max_sessions_per_principal: int = Field(16, ge=1)
+    max_sessions_per_developer: int = Field(256, ge=1)
     max_sessions: int = Field(512, ge=1)
     session_idle_s: float = Field(600.0, gt=0, description="A silent session ends then.")
     max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")

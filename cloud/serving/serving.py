@@ -121,12 +121,14 @@ class Serving:
         self._sessions: Sessions[Hosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
+                per_developer=settings.max_sessions_per_developer,
                 in_all=settings.max_sessions,
                 idle_s=settings.session_idle_s,
             ),
             on_close=_free,
             clock=clock,
         )
+        self._check_principal: Callable[[str], None] = lambda _: None
         self._trace: Trace | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -261,7 +263,7 @@ class Serving:
         """
         async with self._turn(principal_id, session_id) as source:
             hosted, position = source.hosted, source.position
-            target = self._sessions.open(principal_id, hosted)
+            target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             copied = hosted.worker.call(
                 lambda: hosted.engine.fork(source.id, target.id, position=position)
             )
@@ -286,13 +288,22 @@ class Serving:
 
         Any thread may call; another than the event loop's waits for the loop to do it.
         """
-        if self._loop is None or threading.get_ident() == self._thread:
-            return self._sessions.close_of(principal_id)
+        return self._in_loop(lambda: self._sessions.close_of(principal_id))
 
-        async def close() -> int:
-            return self._sessions.close_of(principal_id)
+    def close_sessions_of_developer(self, developer: str) -> int:
+        """Closes all sessions on a developer's models at once; returns how many.
 
-        return asyncio.run_coroutine_threadsafe(close(), self._loop).result(LOOP_TIMEOUT_S)
+        Any thread may call, as `close_sessions_of`.
+        """
+        return self._in_loop(lambda: self._sessions.close_of_developer(developer))
+
+    def ask_before_opening(self, check: Callable[[str], None]) -> None:
+        """Has `check` called, in a thread, with a principal's id whenever it opens a session.
+
+        The session is known by then but nobody has its id, so that a revocation either makes
+        the check raise or finds the session and closes it.
+        """
+        self._check_principal = check
 
     def session_count(self) -> int:
         """How many sessions are open. Any thread may call."""
@@ -374,10 +385,27 @@ class Serving:
 
     async def _open(self, principal_id: str, model: ServableModel) -> Session[Hosted]:
         self._check_running()
-        self._sessions.check_room(principal_id)
+        self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model)
         self._check_running()
-        return self._sessions.open(principal_id, hosted)
+        session = self._sessions.open(principal_id, hosted, developer=model.developer)
+        try:
+            await asyncio.to_thread(self._check_principal, principal_id)
+            _check_open(session)
+        except BaseException:
+            self._sessions.close(session)
+            raise
+        return session
+
+    def _in_loop(self, close: Callable[[], int]) -> int:
+        """What `close` returns, called in the event loop's thread."""
+        if self._loop is None or threading.get_ident() == self._thread:
+            return close()
+
+        async def closing() -> int:
+            return close()
+
+        return asyncio.run_coroutine_threadsafe(closing(), self._loop).result(LOOP_TIMEOUT_S)
 
     async def _run(self, session: Session[Hosted], rows: Inputs, reply: Reply) -> Arrays:
         step = Step(

@@ -26,6 +26,10 @@ class ServingSettings(Protocol):
         """Most open sessions of one principal."""
 
     @property
+    def max_sessions_per_developer(self) -> int:
+        """Most open sessions on the models of one developer."""
+
+    @property
     def max_sessions(self) -> int:
         """Most open sessions in all."""
 

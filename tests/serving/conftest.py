@@ -46,6 +46,7 @@ class Settings:
     max_rows_per_step: int = 256
     max_positions: int = 8192
     max_sessions_per_principal: int = 16
+    max_sessions_per_developer: int = 32
     max_sessions: int = 64
     session_idle_s: float = 600.0
     max_batch_rows: int = 512
