@@ -76,8 +76,9 @@ def get_developers(_: Operator, store: Store) -> DevelopersReply:
 def delete_developer(
     developer: str, _: Operator, store: Store, clock: Clock, sessions: Sessions
 ) -> Response:
-    """Revokes a developer: its tokens and its devices' stop, and all sessions on its models
-    end, before this answers.
+    """Revokes a developer: before this answers its tokens and its devices' stop.
+
+    All sessions on its models end.
     """
     with store.writing() as session:
         row = accounts.find_developer(session, developer)

@@ -12,8 +12,9 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
 from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow, UtcTime
@@ -204,7 +205,7 @@ def add_invite(
         raise ConflictError("this invite is registered already; make a new one")
     # Somebody else's stays theirs, and this inviter does not learn of it. By chance two secrets
     # never have one hash: whoever sends another's has seen it, and gets an invite of no use.
-    values = {
+    values: dict[str, ColumnElement[Any]] = {
         "login_hash": literal(login_hash),
         "role": literal(role),
         "inviter": literal(inviter.id),

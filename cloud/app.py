@@ -22,6 +22,7 @@ from triparty.cloud.database import Database
 from triparty.cloud.enroll import Attempts
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import add_handlers
+from triparty.cloud.rates import RequestRates
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
@@ -66,6 +67,10 @@ def create_app(
     )
     app.state.tokens = TokenCache()
     app.state.database.after_writing(app.state.tokens.forget_all)
+    app.state.rates = RequestRates(
+        per_principal=settings.requests_per_s_per_principal,
+        per_developer=settings.requests_per_s_per_developer,
+    )
     app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
     app.state.serving.ask_before_opening(_check_alive(app.state.database))

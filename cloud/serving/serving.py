@@ -10,9 +10,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import InvalidStateError
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from triparty.cloud.serving.sessions import (
     session_not_found,
 )
 from triparty.cloud.serving.settings import ServingSettings
+from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.traffic import Trace
 from triparty.cloud.serving.worker import Step, WorkerCounts
 from triparty.common.errors import (
@@ -127,6 +128,10 @@ class Serving:
             ),
             on_close=_free,
             clock=clock,
+        )
+        self._shares = Shares(
+            steps=settings.max_steps_per_developer,
+            cache_bytes=settings.max_cache_bytes_per_developer,
         )
         self._check_principal: Callable[[str], None] = lambda _: None
         self._trace: Trace | None = None
@@ -264,10 +269,11 @@ class Serving:
         async with self._turn(principal_id, session_id) as source:
             hosted, position = source.hosted, source.position
             target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
-            copied = hosted.worker.call(
-                lambda: hosted.engine.fork(source.id, target.id, position=position)
-            )
             try:
+                self._shares.reserve(target, position, self._sessions)
+                copied = hosted.worker.call(
+                    lambda: hosted.engine.fork(source.id, target.id, position=position)
+                )
                 await asyncio.wrap_future(copied)
             except BaseException:
                 self._sessions.close(target)
@@ -323,6 +329,22 @@ class Serving:
         session = self._sessions.find(session_id, principal_id)
         row_bytes = session.hosted.engine.info.width * FLOAT32_BYTES
         return min(self._settings.max_rows_per_step * row_bytes, self._settings.max_body_bytes)
+
+    @contextmanager
+    def step_turn(self, principal_id: str, session_id: str) -> Iterator[int]:
+        """Room for one more step on a session, from before its body is read.
+
+        Yields:
+            Most payload bytes of the step.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            LimitError: too many steps of its developer at once.
+        """
+        limit_bytes = self.step_limit_bytes(principal_id, session_id)
+        developer = self._sessions.find(session_id, principal_id).developer
+        with self._shares.step(developer):
+            yield limit_bytes
 
     @property
     def rows_per_step(self) -> int:
@@ -386,7 +408,7 @@ class Serving:
     async def _open(self, principal_id: str, model: ServableModel) -> Session[Hosted]:
         self._check_running()
         self._sessions.check_room(principal_id, developer=model.developer)
-        hosted = await self._models.host(model)
+        hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         try:
@@ -408,6 +430,7 @@ class Serving:
         return asyncio.run_coroutine_threadsafe(closing(), self._loop).result(LOOP_TIMEOUT_S)
 
     async def _run(self, session: Session[Hosted], rows: Inputs, reply: Reply) -> Arrays:
+        self._shares.reserve(session, session.position + len(rows), self._sessions)
         step = Step(
             session=session.id,
             principal=session.principal,

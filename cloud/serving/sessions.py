@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -63,6 +63,7 @@ class Session(Generic[HostedT]):
         principal: whose it is.
         developer: whose model it is.
         hosted: the loaded model that it runs on.
+        reserved_rows: rows for which its developer's share counts memory.
         position: rows that the model has seen and the client knows of.
         last_used: the clock's seconds of the last request.
         stored: the answer to the last step.
@@ -77,6 +78,7 @@ class Session(Generic[HostedT]):
     developer: str
     hosted: HostedT
     last_used: float
+    reserved_rows: int = 0
     position: int = 0
     stored: StoredReply | None = None
     pending: int = 0
@@ -198,6 +200,10 @@ class Sessions(Generic[HostedT]):
         """Closes the sessions that have been idle for too long; returns how many."""
         now, idle_s = self._clock(), self._limits.idle_s
         return self._close_all(lambda session: session.is_idle(now, idle_s))
+
+    def __iter__(self) -> Iterator[Session[HostedT]]:
+        """All that are open."""
+        return iter(self._sessions.values())
 
     def has_any_on(self, hosted: HostedT) -> bool:
         """Whether any session runs on a loaded model."""
