@@ -76,7 +76,7 @@ def test_who_is_revoked_while_a_model_loads_gets_no_session(cloud, developer, de
         worker=SimpleNamespace(call=lambda function: function()),
     )
 
-    async def host(_):
+    async def host(_, **__):
         revoked = {"device": device, "developer": developer}[whom]
         await asyncio.to_thread(revoke_in_database, cloud, revoked.id)
         return hosted
