@@ -1,4 +1,4 @@
-"""Invites, devices and tokens over HTTP, and the operator's status."""
+"""Invites, developers, devices and tokens over HTTP, and the operator's status."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import Bearer, authenticated, require
 from triparty.cloud.bodies import (
     CleanReply,
+    DeveloperReply,
+    DevelopersReply,
     DeviceReply,
     DevicesReply,
     InviteReply,
@@ -25,7 +27,7 @@ from triparty.cloud.census import take_census
 from triparty.cloud.state import Blobs, Care, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.documents import format_time
-from triparty.common.errors import ConflictError, UnauthenticatedError
+from triparty.common.errors import UnauthenticatedError
 
 router = APIRouter(tags=["accounts"])
 Inviter = Annotated[Principal, Depends(require("invite"))]
@@ -40,7 +42,8 @@ def post_invite(
     """Registers the login hash of an invite made on the inviter's machine."""
     now = clock()
     expires = now + timedelta(seconds=body.expires_in_s)
-    try:
+
+    def register() -> None:
         with store.writing() as session:
             accounts.add_invite(
                 session,
@@ -52,9 +55,45 @@ def post_invite(
                 now=now,
                 limit=settings.max_invites,
             )
-    except IntegrityError as error:  # of somebody else's invite of the same moment
-        raise ConflictError("this invite is registered already; make a new one") from error
+
+    try:
+        register()
+    except IntegrityError:  # somebody registered it at this moment: now it is seen
+        register()
     return InviteReply(invite=body.login_hash, expires=format_time(expires))
+
+
+@router.get("/v1/developers")
+def get_developers(_: Operator, store: Store) -> DevelopersReply:
+    """All developers of this cloud."""
+    with store.reading() as session:
+        return DevelopersReply(
+            developers=[
+                DeveloperReply(
+                    id=row.id,
+                    name=row.name,
+                    devices=devices,
+                    created=format_time(row.created),
+                    revoked=row.revoked is not None,
+                )
+                for row, devices in accounts.developers(session)
+            ]
+        )
+
+
+@router.delete("/v1/developers/{developer}", status_code=204)
+def delete_developer(
+    developer: str, _: Operator, store: Store, clock: Clock, sessions: Sessions
+) -> Response:
+    """Revokes a developer: before this answers its tokens and its devices' stop.
+
+    All sessions on its models end.
+    """
+    with store.writing() as session:
+        row = accounts.find_developer(session, developer)
+        accounts.revoke(session, row, now=clock())
+    sessions.close_sessions_of_developer(developer)
+    return Response(status_code=204)
 
 
 @router.get("/v1/devices")

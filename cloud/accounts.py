@@ -12,12 +12,13 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow
+from triparty.cloud.tables import InviteRow, PrincipalRow, TokenRow, UtcTime
 from triparty.common.errors import (
     ConflictError,
     ForbiddenError,
@@ -39,7 +40,6 @@ INVITES = {"operator": "developer", "developer": "device"}
 """Which role may invite which."""
 KEEP_DEAD_TOKENS = timedelta(days=30)
 _TOKEN = re.compile(r"tpt_[A-Za-z0-9_-]{43}")
-_ASK_AGAIN = "ask whoever invited you for a new one"
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def add_invite(
     Raises:
         ForbiddenError: the inviter may not invite that role.
         LimitError: it has `limit` open invites.
-        ConflictError: the invite is registered already.
+        ConflictError: the inviter registered the invite already.
     """
     if INVITES.get(inviter.role) != role:
         raise ForbiddenError(f"a {inviter.role} cannot invite a {role}")
@@ -214,37 +214,97 @@ def add_invite(
     )
     if (session.scalar(still_open) or 0) >= limit:
         raise LimitError(f"you have {limit} open invites; wait until some are used or expire")
-    if session.get(InviteRow, login_hash):
+    registered = InviteRow.login_hash == login_hash
+    if session.scalar(select(InviteRow.login_hash).where(registered, mine)):
         raise ConflictError("this invite is registered already; make a new one")
-    session.add(
-        InviteRow(
-            login_hash=login_hash,
-            role=role,
-            inviter=inviter.id,
-            label=label,
-            created=now,
-            expires=expires,
-        )
-    )
+    # Somebody else's stays theirs, and this inviter does not learn of it. By chance two secrets
+    # never have one hash: whoever sends another's has seen it, and gets an invite of no use.
+    values: dict[str, ColumnElement[Any]] = {
+        "login_hash": literal(login_hash),
+        "role": literal(role),
+        "inviter": literal(inviter.id),
+        "label": literal(label),
+        "created": literal(now, UtcTime),
+        "expires": literal(expires, UtcTime),
+    }
+    unless_there = select(*values.values()).where(~exists().where(registered))
+    session.execute(insert(InviteRow).from_select(list(values), unless_there))
 
 
 def use_invite(session: Session, login: bytes, *, role: str, now: datetime) -> InviteRow:
     """The invite of a login half, used up by this call.
 
     Raises:
-        InviteError: unknown, for another role, used, expired, or its inviter was revoked.
+        InviteError: unknown, for another role, used, expired, or its inviter was revoked; one
+            answer for all of them, so that whoever found a code learns nothing by trying it.
     """
-    invite = session.get(InviteRow, hashlib.sha256(login).hexdigest(), with_for_update=True)
-    if invite is None or invite.role != role:
-        raise InviteError(f"the cloud knows no such {role} invite; {_ASK_AGAIN}")
-    if invite.used is not None:
-        raise InviteError(f"the invite was used before; {_ASK_AGAIN}")
-    if invite.expires <= now:
-        raise InviteError(f"the invite expired {invite.expires:%Y-%m-%d}; {_ASK_AGAIN}")
-    if session.get_one(PrincipalRow, invite.inviter).revoked is not None:
-        raise InviteError("whoever made the invite was revoked")
+    alive = (
+        (InviteRow.login_hash == hashlib.sha256(login).hexdigest())
+        & (InviteRow.role == role)
+        & InviteRow.used.is_(None)
+        & (InviteRow.expires > now)
+        & PrincipalRow.revoked.is_(None)
+    )
+    use = (
+        select(InviteRow)
+        .join(PrincipalRow, PrincipalRow.id == InviteRow.inviter)
+        .where(alive)
+        .with_for_update(of=InviteRow)
+    )
+    invite = session.scalars(use).one_or_none()
+    if invite is None:
+        raise InviteError(
+            f"the cloud knows no such {role} invite: it was used before, expired, or never "
+            "made; ask whoever invited you for a new one"
+        )
     invite.used = now
     return invite
+
+
+def developers(session: Session) -> list[tuple[PrincipalRow, int]]:
+    """All developers, oldest first, each with its number of devices that are not revoked."""
+    device = aliased(PrincipalRow)
+    alive = (
+        (device.developer == PrincipalRow.id)
+        & (device.role == "device")
+        & device.revoked.is_(None)
+    )
+    query = (
+        select(PrincipalRow, func.count(device.id))
+        .outerjoin(device, alive)
+        .where(PrincipalRow.role == "developer")
+        .group_by(PrincipalRow.id)
+        .order_by(PrincipalRow.created, PrincipalRow.id)
+    )
+    return [(row, count) for row, count in session.execute(query)]
+
+
+def find_developer(session: Session, developer: str) -> PrincipalRow:
+    """A developer, for the operator.
+
+    Raises:
+        NotFoundError: no such developer.
+    """
+    row = session.get(PrincipalRow, developer)
+    if row is None or row.role != "developer":
+        raise NotFoundError("no such developer: 'triparty cloud developers' lists them")
+    return row
+
+
+def check_alive(session: Session, principal: str) -> None:
+    """Returns only if neither the principal nor its developer was revoked.
+
+    Raises:
+        TokenRevokedError: one of them was.
+    """
+    revoked = func.coalesce(PrincipalRow.revoked, _owner.revoked)
+    query = (
+        select(PrincipalRow.id)
+        .outerjoin(_owner, _owner.id == PrincipalRow.developer)
+        .where(PrincipalRow.id == principal, revoked.is_(None))
+    )
+    if session.scalar(query) is None:
+        raise TokenRevokedError("the token was revoked a moment ago")
 
 
 def devices_of(session: Session, developer: str) -> list[PrincipalRow]:
@@ -267,9 +327,14 @@ def device_of(session: Session, developer: str, device: str) -> PrincipalRow:
 
 
 def revoke(session: Session, principal: PrincipalRow, *, now: datetime) -> None:
-    """Takes back a principal and all its tokens."""
+    """Takes back a principal and all its tokens, of a developer its devices' too."""
     if principal.revoked is None:
         principal.revoked = now
+    revoke_tokens(session, principal, now=now)
+
+
+def revoke_tokens(session: Session, principal: PrincipalRow, *, now: datetime) -> None:
+    """Takes back all tokens of a principal; those of a developer's devices stop with it."""
     live = update(TokenRow).where(
         TokenRow.principal == principal.id, TokenRow.revoked.is_(None)
     )

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health, scrape
+from triparty.cloud.accounts import check_alive
 from triparty.cloud.auth import TokenCache
 from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.catalog import Catalog
@@ -23,6 +24,7 @@ from triparty.cloud.enroll import Attempts
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
+from triparty.cloud.rates import RequestRates
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
@@ -71,10 +73,15 @@ def create_app(
     )
     app.state.tokens = TokenCache()
     app.state.database.after_writing(app.state.tokens.forget_all)
+    app.state.rates = RequestRates(
+        per_principal=settings.requests_per_s_per_principal,
+        per_developer=settings.requests_per_s_per_developer,
+    )
     app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
     app.state.metrics = Metrics()
     app.state.drain = Drain()
+    app.state.serving.ask_before_opening(_check_alive(app.state.database))
     app.state.is_ready = False
     app.state.started = clock()
     for module in (
@@ -101,6 +108,16 @@ def check_engine(settings: CloudSettings) -> None:
         raise SettingsError(
             f"engine '{settings.engine}' is not available in this version: use --engine local"
         )
+
+
+def _check_alive(store: Database) -> Callable[[str], None]:
+    """Raises for a principal that was revoked after its request was let in."""
+
+    def check(principal: str) -> None:
+        with store.reading() as session:
+            check_alive(session, principal)
+
+    return check
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from triparty.cloud.accounts import KnownToken, Principal, authenticate, hash_token
 from triparty.cloud.database import Database
+from triparty.cloud.rates import RequestRates
 from triparty.cloud.state import Clock, Now, Store
 from triparty.common.errors import ForbiddenError, UnauthenticatedError
 
@@ -79,6 +80,7 @@ async def authenticated(
 
     Raises:
         UnauthenticatedError, TokenRevokedError, TokenExpiredError: it is nobody now.
+        LimitError: it sends too much.
     """
     if credentials is None:
         raise UnauthenticatedError("the request has no token: send 'Authorization: Bearer ...'")
@@ -87,6 +89,8 @@ async def authenticated(
     if principal is None:
         principal = await run_in_threadpool(tokens.look_up, token, store, clock)
     request.state.principal = principal  # for the access log
+    rates: RequestRates = request.app.state.rates
+    rates.take(principal)
     return principal
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from triparty.common.errors import ManifestError
-from triparty.common.signing import from_base64url
+from triparty.common.signing import SIGNATURE_BYTES, from_base64url
 
 
 def _bytes(value: object) -> bytes:
@@ -24,6 +24,13 @@ def _key(value: object) -> bytes:
     return raw
 
 
+def _signature(value: object) -> bytes:
+    raw = _bytes(value)
+    if len(raw) != SIGNATURE_BYTES:
+        raise ValueError(f"expected {SIGNATURE_BYTES} bytes, got {len(raw)}")
+    return raw
+
+
 def _label(value: object) -> str:
     if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value) <= 64:
         raise ValueError("expected 1 to 64 printable characters")
@@ -33,6 +40,7 @@ def _label(value: object) -> str:
 _TEXT = {"type": "string", "format": "base64url"}
 Bytes = Annotated[bytes, PlainValidator(_bytes), WithJsonSchema(_TEXT)]
 Key = Annotated[bytes, PlainValidator(_key), WithJsonSchema(_TEXT)]
+Signature = Annotated[bytes, PlainValidator(_signature), WithJsonSchema(_TEXT)]
 Label = Annotated[str, PlainValidator(_label), WithJsonSchema({"type": "string"})]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -50,6 +58,8 @@ class EnrolRequest(Request):
     login: Key = Field(repr=False)
     name: Label
     identity: Key
+    cloud: str = Field(max_length=2048)
+    proof: Signature
     sealing: Key | None = None
     confirmation: Key | None = None
     delegation: Bytes | None = None
@@ -107,6 +117,22 @@ class DevicesReply(BaseModel):
     """All devices of a developer."""
 
     devices: list[DeviceReply]
+
+
+class DeveloperReply(BaseModel):
+    """One developer, as the operator sees it."""
+
+    id: str
+    name: str
+    devices: int
+    created: str
+    revoked: bool
+
+
+class DevelopersReply(BaseModel):
+    """All developers of a cloud."""
+
+    developers: list[DeveloperReply]
 
 
 class Signed(Request):

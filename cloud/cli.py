@@ -1,4 +1,4 @@
-"""`triparty cloud`: init, serve, invite, status, clean; `store_cli` has the others."""
+"""`triparty cloud`: its operator's commands; `store_cli` has those on stored data."""
 
 from __future__ import annotations
 
@@ -179,6 +179,44 @@ def status(
     for line in lines(counts):
         console.say(line)
     console.report(counts)
+
+
+@app.command()
+def developers(
+    data: MaybeDataOption = None,
+    url: UrlOption = None,
+    pin: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the developers of a running cloud."""
+    console = Console(as_json=as_json)
+    with _desk(data, url, pin) as desk:
+        listed = desk.developers()
+    for developer in listed:
+        state = "revoked" if developer["revoked"] else f"{developer['devices']} devices"
+        console.say(f"{developer['id']}  {developer['name']}  {state}")
+    console.report({"developers": listed})
+
+
+@app.command()
+def revoke(
+    developer: Annotated[
+        str, typer.Argument(help="Its id, the beginning of its id, or its name.")
+    ],
+    data: MaybeDataOption = None,
+    url: UrlOption = None,
+    pin: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a developer's access back, and its devices': tokens stop and sessions end at once.
+
+    For good: the same root key is never let in again. What it published stays on the disk.
+    """
+    console = Console(as_json=as_json)
+    with _desk(data, url, pin) as desk:
+        revoked = desk.revoke(developer)
+    console.say(f"revoked {revoked['name']} ({revoked['id']})")
+    console.report({"developer": revoked["id"], "devices": revoked["devices"]})
 
 
 @app.command()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from triparty.cloud.accounts import OPERATOR, hash_token, issue_token
 from triparty.cloud.database import Database
@@ -50,6 +51,31 @@ class Desk:
     def clean(self) -> dict[str, Any]:
         """What `POST /v1/clean` removed."""
         return self.connection.request("POST", "/v1/clean").document()
+
+    def developers(self) -> list[dict[str, Any]]:
+        """The developers of `GET /v1/developers`."""
+        listed = self.connection.request("GET", "/v1/developers").document()["developers"]
+        return list(listed)
+
+    def revoke(self, wanted: str) -> dict[str, Any]:
+        """Revokes the one developer of this id, name, or beginning of an id; returns it.
+
+        Raises:
+            SettingsError: none or several; nothing was revoked.
+        """
+        found = [
+            developer
+            for developer in self.developers()
+            if wanted == developer["name"] or developer["id"].startswith(wanted)
+        ]
+        if len(found) != 1 or not wanted:
+            raise SettingsError(
+                f"{len(found)} developers are {wanted!r}: give the id that "
+                "'triparty cloud developers' shows"
+            )
+        path = f"/v1/developers/{quote(found[0]['id'], safe='')}"
+        self.connection.request("DELETE", path, accept=(204,))
+        return found[0]
 
     def invite_developer(self, *, label: str, days: float) -> tuple[Invite, str]:
         """Makes an invite here and registers its login hash; returns it and its expiry."""

@@ -1,5 +1,9 @@
 """Enrolment: an invite's login half and public keys become an account and its token.
 
+Everybody proves possession of the identity key, so nobody enrols with a key that is not theirs,
+and who is known already gets a new token for the same account: the way back after a token
+expired or was lost.
+
 The cloud is not trusted with it: it passes the device's confirmation (an HMAC under the half
 of the secret that the cloud never gets) on to the developer, who checks it before anything is
 sealed to the keys.
@@ -7,21 +11,30 @@ sealed to the keys.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict, deque
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from triparty.cloud.accounts import NewToken, issue_token, lock_principal, use_invite
+from triparty.cloud.accounts import (
+    NewToken,
+    issue_token,
+    lock_principal,
+    revoke_tokens,
+    use_invite,
+)
 from triparty.cloud.bodies import EnrolReply, EnrolRequest
 from triparty.cloud.settings import CloudSettings
-from triparty.cloud.state import Clock, Settings, Store
-from triparty.cloud.tables import PrincipalRow, StatementRow
+from triparty.cloud.state import Clock, Sessions, Settings, Store
+from triparty.cloud.tables import InviteRow, PrincipalRow, StatementRow
 from triparty.common.documents import format_time
+from triparty.common.enrolment import Enrolment, verify_enrolment
 from triparty.common.errors import ConflictError, LimitError, RequestError
 from triparty.common.signing import PublicKey, to_base64url
 from triparty.common.trust import Delegation, SignedDocument, verify_delegation
@@ -62,18 +75,28 @@ class Attempts:
 
 @router.post("/v1/enroll", status_code=201)
 def enroll(
-    body: EnrolRequest, request: Request, settings: Settings, store: Store, clock: Clock
+    body: EnrolRequest,
+    request: Request,
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    sessions: Sessions,
 ) -> EnrolReply:
-    """Uses an invite up and makes an account; a refused attempt leaves the invite usable."""
+    """Uses an invite up for an account's token; a refused attempt leaves the invite usable."""
     now = clock()
     attempts: Attempts = request.app.state.attempts
     attempts.check(request.client.host if request.client else "", now=now)
-    delegation = _checked_delegation(body, now=now)  # everything is valid from here on
+    delegation = _checked_delegation(body, now=now)
+    _check_proof(body, settings)  # everything is valid from here on
     try:
         with store.writing() as session:
-            principal, token = _admit(session, body, delegation, settings=settings, now=now)
+            principal, token, is_known = _admit(
+                session, body, delegation, settings=settings, now=now
+            )
     except IntegrityError as error:
-        raise ConflictError("this identity key is enrolled already; make a new one") from error
+        raise _taken() from error
+    if is_known:
+        sessions.close_sessions_of(principal.id)  # whoever had its earlier token
     return EnrolReply(
         principal=principal.id,
         role=principal.role,
@@ -101,6 +124,22 @@ def _checked_delegation(body: EnrolRequest, *, now: datetime) -> Delegation | No
     return verify_delegation(signed, root_fingerprint=root, now=now)
 
 
+def _check_proof(body: EnrolRequest, settings: CloudSettings) -> None:
+    """Returns only if the owner of the identity key wants this enrolment, at this cloud."""
+    own = urlsplit(settings.url or "")
+    given = urlsplit(body.cloud)
+    is_here = given == own if settings.url else given.hostname == settings.host
+    if not is_here:
+        raise RequestError(
+            f"the enrolment is for the cloud {body.cloud!r:.120}, which is not the address of "
+            "this one: ask for an invite that names it (its operator sets 'url')"
+        )
+    login_hash = hashlib.sha256(body.login).hexdigest()
+    identity = PublicKey(body.identity)
+    enrolment = Enrolment(body.cloud, body.role, login_hash, identity, body.sealing)
+    verify_enrolment(enrolment, body.proof)
+
+
 def _admit(
     session: Session,
     body: EnrolRequest,
@@ -108,28 +147,34 @@ def _admit(
     *,
     settings: CloudSettings,
     now: datetime,
-) -> tuple[PrincipalRow, NewToken]:
-    """Invite, account, token and delegation: all of it in the caller's transaction."""
+) -> tuple[PrincipalRow, NewToken, bool]:
+    """Invite, account, token and delegation: all of it in the caller's transaction.
+
+    Returns:
+        The account, its new token, and whether the account was there before.
+    """
     invite = use_invite(session, body.login, role=body.role, now=now)
     principal_id = PublicKey(body.identity).key_id
     developer = principal_id if delegation else invite.inviter
-    if delegation is None:
-        lock_principal(session, developer)
-        _check_room(session, developer, settings.max_devices)
-    principal = PrincipalRow(
-        id=principal_id,
-        role=body.role,
-        developer=developer,
-        name=body.name,
-        identity=to_base64url(body.identity),
-        sealing=body.sealing and to_base64url(body.sealing),
-        confirmation=body.confirmation and to_base64url(body.confirmation),
-        invite=invite.login_hash,
-        created=now,
-    )
-    session.add(principal)
+    principal = session.get(PrincipalRow, principal_id, with_for_update=True)
+    is_known = principal is not None
+    if principal is not None:
+        _readmit(session, principal, body, developer, now=now)
+    else:
+        if delegation is None:
+            lock_principal(session, developer)
+            _check_room(session, developer, settings.max_devices)
+        principal = PrincipalRow(
+            id=principal_id,
+            role=body.role,
+            developer=developer,
+            identity=to_base64url(body.identity),
+            created=now,
+        )
+        session.add(principal)
+    _describe(principal, body, invite)
     session.flush()
-    if delegation is not None:
+    if delegation is not None and session.get(StatementRow, principal_id) is None:
         session.add(
             StatementRow(
                 developer=principal_id,
@@ -139,7 +184,45 @@ def _admit(
             )
         )
     life = timedelta(days=settings.token_days)
-    return principal, issue_token(session, principal, life=life, now=now)
+    return principal, issue_token(session, principal, life=life, now=now), is_known
+
+
+def _readmit(
+    session: Session,
+    principal: PrincipalRow,
+    body: EnrolRequest,
+    developer: str,
+    *,
+    now: datetime,
+) -> None:
+    """Takes back the tokens of a known principal, who is about to get another.
+
+    Raises:
+        ConflictError: it was revoked, which lasts, or it is known as somebody else.
+    """
+    known = (principal.role, principal.developer, principal.revoked)
+    if known != (body.role, developer, None):
+        raise _taken()
+    revoke_tokens(session, principal, now=now)
+
+
+def _describe(principal: PrincipalRow, body: EnrolRequest, invite: InviteRow) -> None:
+    """Keeps what an enrolment says of a principal: of a known one the newest counts."""
+    principal.name = body.name
+    principal.sealing = _text(body.sealing)
+    principal.confirmation = _text(body.confirmation)
+    principal.invite = invite.login_hash
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else to_base64url(data)
+
+
+def _taken() -> ConflictError:
+    return ConflictError(
+        "this identity key was revoked, or is enrolled with another developer or role; "
+        "make a new one"
+    )
 
 
 def _check_room(session: Session, developer: str, limit: int) -> None:

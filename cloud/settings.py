@@ -63,6 +63,12 @@ class CloudSettings(RoleSettings):
     enrolments_per_minute: int = Field(
         60, ge=1, description="Enrolment attempts from one address."
     )
+    requests_per_s_per_principal: float = Field(
+        200.0, gt=0, description="Requests a second of one principal; bursts of ten seconds."
+    )
+    requests_per_s_per_developer: float = Field(
+        1000.0, gt=0, description="Requests a second of a developer and all its devices."
+    )
     body_timeout_s: float = Field(
         60.0, gt=0, description="Longest silence of a client inside a body."
     )
@@ -88,8 +94,18 @@ class CloudSettings(RoleSettings):
     max_rows_per_step: int = Field(4096, ge=1, description="Rows in one step.")
     max_positions: int = Field(8192, ge=1, description="Rows that one session may hold.")
     max_sessions_per_principal: int = Field(16, ge=1)
+    max_sessions_per_developer: int = Field(256, ge=1)
     max_sessions: int = Field(512, ge=1)
     session_idle_s: float = Field(600.0, gt=0, description="A silent session ends then.")
+    max_steps_per_developer: int = Field(
+        128, ge=1, description="Steps of one developer's devices that run or wait."
+    )
+    max_cache_bytes_per_developer: int = Field(
+        64 * GiB, ge=1, description="Memory of one developer's sessions (keys and values)."
+    )
+    max_models_per_developer: int = Field(
+        16, ge=1, description="Loaded models of one developer; unused ones make room."
+    )
     max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
 

@@ -29,6 +29,12 @@ class SessionKeeper(Protocol):
     def close_sessions_of(self, principal_id: str) -> int:
         """Ends a principal's sessions; any thread may call."""
 
+    def close_sessions_of_developer(self, developer: str) -> int:
+        """Ends all sessions on a developer's models; any thread may call."""
+
+    def ask_before_opening(self, check: Callable[[str], None]) -> None:
+        """Has `check` called with a principal's id before its new session is used."""
+
     def session_count(self) -> int:
         """How many sessions are open; any thread may call."""
 

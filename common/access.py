@@ -128,7 +128,7 @@ def renew_if_due(home: Path, access: Access, *, now: datetime) -> Access:
         now: compared with the token's expiry.
 
     Raises:
-        TokenExpiredError: it ended already; only a new invite helps.
+        TokenExpiredError: it ended already; enrol again with a new invite.
     """
     if parse_time(access.expires) - now > RENEWAL:
         return access
@@ -151,6 +151,19 @@ def check_invite(invite: Invite, *, role: str, cloud: str) -> None:
         )
     if invite.url.rstrip("/") != cloud.rstrip("/"):
         raise SettingsError(f"this invite is for the cloud {invite.url}, not for {cloud}")
+
+
+def check_same_cloud(access: Access, invite: Invite) -> None:
+    """Refuses an invite with which a home would change its cloud.
+
+    Raises:
+        SettingsError: with the cloud that the home is enrolled with.
+    """
+    if access.url != invite.url.rstrip("/"):
+        raise SettingsError(
+            f"this home is enrolled with {access.url}, the invite is for {invite.url}: enrol "
+            "there with another --home"
+        )
 
 
 @contextmanager

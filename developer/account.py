@@ -81,13 +81,21 @@ class Developer:
         made = self.home.make_keys(key_days=self.settings.key_days, now=_now())
         return made.developer
 
-    def enroll(self, code: str, *, cloud: str | None = None, name: str = "developer") -> Access:
+    def enroll(
+        self,
+        code: str,
+        *,
+        cloud: str | None = None,
+        name: str = "developer",
+        again: bool = False,
+    ) -> Access:
         """Turns an operator's invite into this developer's account.
 
         Args:
             code: the invite.
             cloud: the cloud that the user expects; None takes the invite's word.
             name: label that the operator sees.
+            again: this home is enrolled, and its token expired or is lost.
 
         Raises:
             InviteError: unknown, used or expired.
@@ -101,6 +109,7 @@ class Developer:
             name=name,
             latest_days=self.settings.latest_days,
             now=_now(),
+            again=again,
         )
 
     @staticmethod

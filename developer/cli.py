@@ -56,14 +56,24 @@ def enroll(
         str, typer.Option(help="The operator's code; '-' reads it from standard input.")
     ],
     name: Annotated[str, typer.Option(help="What the operator sees.")] = "developer",
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="This home is enrolled and its token expired or is lost: get a new one for "
+            "the same account, with a new invite.",
+        ),
+    ] = False,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn an operator's invite into your account on a cloud."""
+    """Turn an operator's invite into your account on a cloud; needs the root key."""
     from triparty.common.access import read_code
 
-    access = _developer(home, config).enroll(read_code(invite), cloud=cloud, name=name)
+    access = _developer(home, config).enroll(
+        read_code(invite), cloud=cloud, name=name, again=again
+    )
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url}")
     console.report({"developer": access.developer, "url": access.url})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from triparty.common.access import Access, check_invite, first_contact
+from triparty.common.access import Access, check_invite, check_same_cloud, first_contact
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.errors import StateError
 from triparty.common.invites import Invite, confirmation
 from triparty.common.signing import to_base64url
@@ -13,7 +14,14 @@ from triparty.developer.statements import renew_latest
 
 
 def enroll(
-    home: Home, invite: Invite, *, cloud: str, name: str, latest_days: int, now: datetime
+    home: Home,
+    invite: Invite,
+    *,
+    cloud: str,
+    name: str,
+    latest_days: int,
+    now: datetime,
+    again: bool = False,
 ) -> Access:
     """Turns an operator's invite into this developer's account.
 
@@ -21,12 +29,14 @@ def enroll(
     there when it is repeated.
 
     Args:
-        home: with keys, not enrolled.
+        home: with keys, the root key among them.
         invite: made by the cloud's operator.
         cloud: URL that the user named; must be the invite's.
         name: label that the operator sees.
         latest_days: how long the first latest statement counts.
         now: for the delegation's expiry.
+        again: the home is enrolled, and its token expired or is lost: gets a new one for the
+            same account.
 
     Returns:
         The access, as it was kept in the home.
@@ -38,10 +48,17 @@ def enroll(
         CertificateError: whoever answers is not the invite's cloud.
     """
     check_invite(invite, role="developer", cloud=cloud)
-    if (home.folder / "cloud.json").exists():
+    is_enrolled = (home.folder / "cloud.json").exists()
+    if is_enrolled and again:
+        check_same_cloud(home.access(), invite)
+        access = _account(home, invite, name=name, now=now)
+    elif is_enrolled:
         access = home.access()
         if home.latest_state().sequence or access.url != invite.url.rstrip("/"):
-            raise StateError(f"{home.folder} is enrolled already: name another --home")
+            raise StateError(
+                f"{home.folder} is enrolled already: name another --home, or give --again if "
+                "its token expired or is lost"
+            )
     else:
         access = _account(home, invite, name=name, now=now)
     with access.client() as client:
@@ -53,6 +70,9 @@ def _account(home: Home, invite: Invite, *, name: str, now: datetime) -> Access:
     """The account, kept in the home."""
     delegation = home.delegation(now)
     root = delegation.root.raw
+    address = invite.url.rstrip("/")
+    enrolment = Enrolment(address, "developer", invite.login_hash, delegation.root)
+    proof = prove_enrolment(enrolment, home.root())
     with first_contact(invite) as (client, certificate):
         signed = home.signed_delegation()
         account = client.enroll(
@@ -61,6 +81,8 @@ def _account(home: Home, invite: Invite, *, name: str, now: datetime) -> Access:
                 "login": to_base64url(invite.login),
                 "name": name,
                 "identity": to_base64url(root),
+                "cloud": address,
+                "proof": to_base64url(proof),
                 "confirmation": to_base64url(
                     confirmation(invite.confirm_key, identity=root, sealing=b"")
                 ),
@@ -69,7 +91,7 @@ def _account(home: Home, invite: Invite, *, name: str, now: datetime) -> Access:
             }
         )
     access = Access(
-        url=invite.url.rstrip("/"),
+        url=address,
         principal=account.principal,
         developer=delegation.developer,
         token=account.token,

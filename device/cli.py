@@ -41,6 +41,14 @@ def enroll(
         str | None,
         typer.Option(help="What developer and cloud see (default: the host's name)."),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="This home is enrolled and its token expired or is lost: get a new one for "
+            "the same account, with a new invite.",
+        ),
+    ] = False,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -48,7 +56,9 @@ def enroll(
     """Turn a developer's invite into this device's account."""
     from triparty.common.access import read_code
 
-    access = _device(home, config).enroll(read_code(invite), cloud=cloud, name=name)
+    access = _device(home, config).enroll(
+        read_code(invite), cloud=cloud, name=name, again=again
+    )
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url} as {access.principal}")
     console.say("next, on the developer's machine: triparty developer grant, then here: pull")

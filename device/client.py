@@ -62,17 +62,25 @@ class Device:
         """Touches nothing yet."""
         self._home = Home(Path(home), passphrase=passphrase)
 
-    def enroll(self, code: str, *, cloud: str | None = None, name: str | None = None) -> Access:
+    def enroll(
+        self,
+        code: str,
+        *,
+        cloud: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+    ) -> Access:
         """Turns a developer's invite into this device's account.
 
         Args:
             code: the invite.
             cloud: the cloud that the user expects; None takes the invite's word.
             name: label that developer and cloud see; None takes the host's name.
+            again: this home is enrolled, and its token expired or is lost.
 
         Raises:
             SettingsError: the invite is for a developer, or another cloud than `cloud`.
-            StateError: this home is enrolled already.
+            StateError: this home is enrolled already, or with `again` is not.
             InviteError: unknown, used or expired.
             SignerError: the cloud shows another developer than the invite names.
             TransportError: the invite's cloud was not reached, or somebody else answered.
@@ -84,6 +92,7 @@ class Device:
             cloud=cloud or invite.url,
             name=name or platform.node()[:64] or "device",
             now=datetime.now(UTC),
+            again=again,
         )
 
     def pull(self, name: str | None = None) -> Pulled:

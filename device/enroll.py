@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from triparty.common.access import Access, check_invite, first_contact
+from triparty.common.access import Access, check_invite, check_same_cloud, first_contact
 from triparty.common.delegation import verify_delegation
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.errors import CloudError, InviteError, SignerError
 from triparty.common.invites import Invite, confirmation
 from triparty.common.latest import Seen
@@ -24,18 +25,28 @@ from triparty.common.signing import to_base64url
 from triparty.device.home import Home
 
 
-def enroll(home: Home, invite: Invite, *, cloud: str, name: str, now: datetime) -> Access:
-    """Enrols this device; leaves no home behind if anything fails.
+def enroll(
+    home: Home,
+    invite: Invite,
+    *,
+    cloud: str,
+    name: str,
+    now: datetime,
+    again: bool = False,
+) -> Access:
+    """Enrols this device; leaves no home behind, or the one that was, if anything fails.
 
     Args:
-        home: of this device, not enrolled.
+        home: of this device.
         invite: made by the developer.
         cloud: URL that the user named; must be the invite's.
         name: label that the developer sees.
         now: for the delegation's expiry.
+        again: the home is enrolled, and its token expired or is lost: gets a new one for the
+            same account. What it has seen goes on counting.
 
     Raises:
-        StateError: enrolled already.
+        StateError: enrolled already, or with `again` not yet.
         InviteError: unknown, used or expired.
         CertificateError: whoever answers is not the invite's cloud.
         SignerError: the cloud shows another developer than the invite names.
@@ -44,11 +55,21 @@ def enroll(home: Home, invite: Invite, *, cloud: str, name: str, now: datetime) 
     root = invite.root
     if root is None:
         raise InviteError("this invite names no developer: ask for another")
+    if again:
+        _check_same_account(home.access(), invite, root)
     with _all_or_nothing(home.folder):
-        access, seen = _enroll(home, invite, root, name=name, now=now)
+        access, seen = _enroll(home, invite, root, name=name, now=now, again=again)
         home.save_seen(seen)
         access.save(home.folder)
     return access
+
+
+def _check_same_account(access: Access, invite: Invite, root: str) -> None:
+    check_same_cloud(access, invite)
+    if access.developer != root:
+        raise SignerError(
+            f"this device belongs to developer {access.developer}, the invite is by {root}"
+        )
 
 
 @contextmanager
@@ -68,10 +89,17 @@ def _all_or_nothing(folder: Path) -> Iterator[None]:
 
 
 def _enroll(
-    home: Home, invite: Invite, root: str, *, name: str, now: datetime
+    home: Home, invite: Invite, root: str, *, name: str, now: datetime, again: bool
 ) -> tuple[Access, Seen]:
+    address = invite.url.rstrip("/")
     with first_contact(invite) as (client, certificate):
-        identity, sealing = home.make_keys()
+        if again:
+            identity, sealing = home.identity_key(), home.sealing_key()
+        else:
+            identity, sealing = home.make_keys()
+        enrolment = Enrolment(
+            address, "device", invite.login_hash, identity.public, sealing.public
+        )
         tag = confirmation(
             invite.confirm_key, identity=identity.public.raw, sealing=sealing.public
         )
@@ -81,6 +109,8 @@ def _enroll(
                 "login": to_base64url(invite.login),
                 "name": name,
                 "identity": identity.public.to_text(),
+                "cloud": address,
+                "proof": to_base64url(prove_enrolment(enrolment, identity)),
                 "sealing": sealing.public_text,
                 "confirmation": to_base64url(tag),
             }
@@ -93,7 +123,7 @@ def _enroll(
     if account.principal != identity.public.key_id:
         raise CloudError("the cloud enrolled another device than this one")
     access = Access(
-        url=invite.url.rstrip("/"),
+        url=address,
         principal=account.principal,
         developer=root,
         token=account.token,
@@ -104,4 +134,5 @@ def _enroll(
     with access.client() as client:
         signed = client.statements().delegation
     delegation = verify_delegation(signed, root_fingerprint=root, now=now)
-    return access, Seen().raised_delegation(delegation)
+    seen = home.seen()
+    return access, seen.raised_delegation(delegation)

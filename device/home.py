@@ -58,7 +58,8 @@ class Home:
         """
         if (self.folder / "cloud.json").exists():
             raise StateError(
-                f"{self.folder} is enrolled already: name another --home, or remove it"
+                f"{self.folder} is enrolled already: name another --home, or give --again if "
+                "its token expired or is lost"
             )
         make_private_folder(self.folder)
         identity, sealing = PrivateKey.generate(), SealingKey.generate()
@@ -73,6 +74,10 @@ class Home:
             StateError: it is not enrolled.
         """
         return Access.load(self.folder, role="device")
+
+    def identity_key(self) -> PrivateKey:
+        """The key that is this device to cloud and developer."""
+        return PrivateKey.load(self.folder / "identity.key", passphrase=self._passphrase)
 
     def sealing_key(self) -> SealingKey:
         """The key to which bundles are sealed."""

@@ -40,6 +40,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its regist
         """Bytes allocated."""
         return sum(buffer.nbytes for buffer in self._buffers or ())
 
+    @property
+    def capacity(self) -> int:
+        """Rows for which there is room."""
+        return 0 if self._buffers is None else self._buffers[0].shape[-2]
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -88,6 +88,7 @@ class ModelInfo:
         width: columns D of the rows.
         vocabulary: columns V of the logits.
         positions: most rows that a sequence may have.
+        cache_row_bytes: memory that one row of a session's cache takes.
         text: how it generates from ids; None for a model that takes rows alone.
     """
 
@@ -96,6 +97,7 @@ class ModelInfo:
     vocabulary: int
     positions: int
     text: TextRules | None = None
+    cache_row_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,11 @@ from triparty.cloud.serving.engine import Engine
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.worker import Worker, WorkerCounts
+from triparty.common.errors import LimitError
 
 _log = logging.getLogger(__name__)
 
+BUSY_RETRY_S = 5
 CHUNK_ROWS = 512
 """Most rows of prompts in a batch: what a decoder waits for between two of its rows."""
 
@@ -110,16 +112,24 @@ class Models:
         self._tasks: dict[ModelKey, asyncio.Task[Hosted]] = {}
         self._unloaded = WorkerCounts()
 
-    async def host(self, model: ServableModel) -> Hosted:
+    async def host(self, model: ServableModel, *, in_use: Callable[[Hosted], bool]) -> Hosted:
         """The loaded model; requests that ask at once share one load.
 
         A load goes on when its request is cancelled; one that fails is tried again by the
         next request.
 
+        Args:
+            model: which.
+            in_use: whether a loaded model must stay; others make room if their developer has
+                as many as it may have.
+
         Raises:
             CheckpointError: the folder cannot be served.
+            LimitError: all of the developer's models are in use.
         """
         key = ModelKey.of(model)
+        if key not in self._tasks:
+            await self._make_room(key.developer, in_use)
         task = self._tasks.get(key)
         if task is None:
             task = asyncio.create_task(self._host(key, model.folder))
@@ -135,17 +145,38 @@ class Models:
         """What all models have done, those that were unloaded included."""
         return sum((hosted.worker.counts for hosted in self._ready()), self._unloaded)
 
+    async def _make_room(self, developer: str, in_use: Callable[[Hosted], bool]) -> None:
+        most = self._settings.max_models_per_developer
+        mine = [key for key in self._tasks if key.developer == developer]
+        unused = [
+            hosted
+            for hosted in self._ready()
+            if hosted.key.developer == developer and not in_use(hosted)
+        ]
+        surplus = len(mine) + 1 - most
+        if surplus > len(unused):
+            raise LimitError(
+                f"{most} models of this developer are in use, which is the limit: wait",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        for hosted in unused[: max(0, surplus)]:  # the first loaded first
+            await self._unload(hosted)
+
+    async def _unload(self, hosted: Hosted) -> None:
+        del self._tasks[hosted.key]
+        await asyncio.to_thread(hosted.worker.stop)
+        self._unloaded += hosted.worker.counts
+        _log.info(
+            "model unloaded",
+            extra={"model": hosted.key.name, "version": hosted.key.version},
+        )
+
     async def unload_replaced(self, in_use: Callable[[Hosted], bool]) -> None:
         """Unloads each model without sessions of which a newer version is loaded."""
         loaded = self.loaded()
         for old in loaded:
             if any(new.key.replaces(old.key) for new in loaded) and not in_use(old):
-                del self._tasks[old.key]
-                await asyncio.to_thread(old.worker.stop)
-                self._unloaded += old.worker.counts
-                _log.info(
-                    "model unloaded", extra={"model": old.key.name, "version": old.key.version}
-                )
+                await self._unload(old)
 
     async def stop(self) -> None:
         """Stops all models' threads; steps that wait fail."""

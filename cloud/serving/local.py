@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Self
@@ -50,6 +51,16 @@ class LocalEngine:
             positions=config.max_position_embeddings,
             text=text,
         )
+        self._info = replace(self._info, cache_row_bytes=self._measured_row_bytes())
+
+    def _measured_row_bytes(self) -> int:
+        """What one row takes in all layers: families differ in what they cache."""
+        row = np.zeros((1, self._info.width), np.float32)
+        self.run([Work(session="", position=0, rows=row, reply=None)])
+        (cache,) = self._caches.values()
+        row_bytes = sum(layer.nbytes // layer.capacity for layer in cache.layers)
+        self.close("")
+        return row_bytes
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -57,18 +57,12 @@ _STEP_HEADERS = [
 async def step(session_id: str, request: Request, principal: Inferrer) -> Response:
     """Appends rows to a session; answers about the last of them."""
     serving = serving_of(request)
-    limit_bytes = serving.step_limit_bytes(principal.id, session_id)
-    position, request_id, reply = _step_headers(request.headers)
-    body = await _read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
-    rows = _rows(body, limit_bytes=limit_bytes)
-    answer = await unless_gone(
-        request,
-        serving.step(
-            principal.id,
-            session_id,
-            StepRequest(position=position, request_id=request_id, reply=reply, rows=rows),
-        ),
-    )
+    with serving.step_turn(principal.id, session_id) as limit_bytes:
+        position, request_id, reply = _step_headers(request.headers)
+        body = await _read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
+        rows = _rows(body, limit_bytes=limit_bytes)
+        wanted = StepRequest(position=position, request_id=request_id, reply=reply, rows=rows)
+        answer = await unless_gone(request, serving.step(principal.id, session_id, wanted))
     if answer is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return Response(

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import InvalidStateError
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from triparty.cloud.serving.sessions import (
     session_not_found,
 )
 from triparty.cloud.serving.settings import ServingSettings
+from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
 from triparty.cloud.serving.worker import Step, WorkerCounts
@@ -122,6 +123,7 @@ class Serving:
         self._sessions: Sessions[Hosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
+                per_developer=settings.max_sessions_per_developer,
                 in_all=settings.max_sessions,
                 idle_s=settings.session_idle_s,
             ),
@@ -129,6 +131,11 @@ class Serving:
             clock=clock,
         )
         self._tokens = 0
+        self._shares = Shares(
+            steps=settings.max_steps_per_developer,
+            cache_bytes=settings.max_cache_bytes_per_developer,
+        )
+        self._check_principal: Callable[[str], None] = lambda _: None
         self._trace: Trace | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -265,11 +272,12 @@ class Serving:
         """
         async with self._turn(principal_id, session_id) as source:
             hosted, position = source.hosted, source.position
-            target = self._sessions.open(principal_id, hosted)
-            copied = hosted.worker.call(
-                lambda: hosted.engine.fork(source.id, target.id, position=position)
-            )
+            target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             try:
+                self._shares.reserve(target, position, self._sessions)
+                copied = hosted.worker.call(
+                    lambda: hosted.engine.fork(source.id, target.id, position=position)
+                )
                 await asyncio.wrap_future(copied)
             except BaseException:
                 self._sessions.close(target)
@@ -290,13 +298,22 @@ class Serving:
 
         Any thread may call; another than the event loop's waits for the loop to do it.
         """
-        if self._loop is None or threading.get_ident() == self._thread:
-            return self._sessions.close_of(principal_id)
+        return self._in_loop(lambda: self._sessions.close_of(principal_id))
 
-        async def close() -> int:
-            return self._sessions.close_of(principal_id)
+    def close_sessions_of_developer(self, developer: str) -> int:
+        """Closes all sessions on a developer's models at once; returns how many.
 
-        return asyncio.run_coroutine_threadsafe(close(), self._loop).result(LOOP_TIMEOUT_S)
+        Any thread may call, as `close_sessions_of`.
+        """
+        return self._in_loop(lambda: self._sessions.close_of_developer(developer))
+
+    def ask_before_opening(self, check: Callable[[str], None]) -> None:
+        """Has `check` called, in a thread, with a principal's id whenever it opens a session.
+
+        The session is known by then but nobody has its id, so that a revocation either makes
+        the check raise or finds the session and closes it.
+        """
+        self._check_principal = check
 
     def session_count(self) -> int:
         """How many sessions are open. Any thread may call."""
@@ -332,6 +349,22 @@ class Serving:
         session = self._sessions.find(session_id, principal_id)
         row_bytes = session.hosted.engine.info.width * FLOAT32_BYTES
         return min(self._settings.max_rows_per_step * row_bytes, self._settings.max_body_bytes)
+
+    @contextmanager
+    def step_turn(self, principal_id: str, session_id: str) -> Iterator[int]:
+        """Room for one more step on a session, from before its body is read.
+
+        Yields:
+            Most payload bytes of the step.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            LimitError: too many steps of its developer at once.
+        """
+        limit_bytes = self.step_limit_bytes(principal_id, session_id)
+        developer = self._sessions.find(session_id, principal_id).developer
+        with self._shares.step(developer):
+            yield limit_bytes
 
     @property
     def rows_per_step(self) -> int:
@@ -394,12 +427,30 @@ class Serving:
 
     async def _open(self, principal_id: str, model: ServableModel) -> Session[Hosted]:
         self._check_running()
-        self._sessions.check_room(principal_id)
-        hosted = await self._models.host(model)
+        self._sessions.check_room(principal_id, developer=model.developer)
+        hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
-        return self._sessions.open(principal_id, hosted)
+        session = self._sessions.open(principal_id, hosted, developer=model.developer)
+        try:
+            await asyncio.to_thread(self._check_principal, principal_id)
+            _check_open(session)
+        except BaseException:
+            self._sessions.close(session)
+            raise
+        return session
+
+    def _in_loop(self, close: Callable[[], int]) -> int:
+        """What `close` returns, called in the event loop's thread."""
+        if self._loop is None or threading.get_ident() == self._thread:
+            return close()
+
+        async def closing() -> int:
+            return close()
+
+        return asyncio.run_coroutine_threadsafe(closing(), self._loop).result(LOOP_TIMEOUT_S)
 
     async def _run(self, session: Session[Hosted], rows: Inputs, reply: Reply) -> Arrays:
+        self._shares.reserve(session, session.position + len(rows), self._sessions)
         step = Step(
             session=session.id,
             principal=session.principal,

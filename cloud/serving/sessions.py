@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -28,11 +28,13 @@ class SessionLimits:
 
     Attributes:
         per_principal: most open sessions of one principal.
+        per_developer: most open sessions on the models of one developer.
         in_all: most open sessions of everybody.
         idle_s: seconds without a request after which a session is dropped.
     """
 
     per_principal: int
+    per_developer: int
     in_all: int
     idle_s: float
 
@@ -59,7 +61,9 @@ class Session(Generic[HostedT]):
     Attributes:
         id: unguessable name.
         principal: whose it is.
+        developer: whose model it is.
         hosted: the loaded model that it runs on.
+        reserved_rows: rows for which its developer's share counts memory.
         position: rows that the model has seen and the client knows of.
         last_used: the clock's seconds of the last request.
         stored: the answer to the last step.
@@ -71,8 +75,10 @@ class Session(Generic[HostedT]):
 
     id: str
     principal: str
+    developer: str
     hosted: HostedT
     last_used: float
+    reserved_rows: int = 0
     position: int = 0
     stored: StoredReply | None = None
     pending: int = 0
@@ -111,25 +117,26 @@ class Sessions(Generic[HostedT]):
         """How many are open."""
         return len(self._sessions)
 
-    def open(self, principal: str, hosted: HostedT) -> Session[HostedT]:
+    def open(self, principal: str, hosted: HostedT, *, developer: str) -> Session[HostedT]:
         """A new session at position 0.
 
         Raises:
             LimitError: too many are open; `extra["retry_after_s"]` is when the next one
                 may be dropped for idleness.
         """
-        self.check_room(principal)
+        self.check_room(principal, developer=developer)
         session = Session(
             id=secrets.token_urlsafe(SESSION_ID_BYTES),
             principal=principal,
+            developer=developer,
             hosted=hosted,
             last_used=self._clock(),
         )
         self._sessions[session.id] = session
         return session
 
-    def check_room(self, principal: str) -> None:
-        """Raises LimitError unless `principal` may open one more session now."""
+    def check_room(self, principal: str, *, developer: str) -> None:
+        """Raises LimitError unless `principal` may open one more session of `developer`'s."""
         self.drop_idle()
         everybody = list(self._sessions.values())
         own = [session for session in everybody if session.principal == principal]
@@ -138,6 +145,13 @@ class Sessions(Generic[HostedT]):
                 f"{len(own)} sessions are open, the limit of one principal is "
                 f"{self._limits.per_principal}: close one",
                 retry_after_s=self._next_idle_s(own),
+            )
+        shared = [session for session in everybody if session.developer == developer]
+        if len(shared) >= self._limits.per_developer:
+            raise LimitError(
+                f"{len(shared)} sessions are open on this developer's models, which is the "
+                "limit: wait",
+                retry_after_s=self._next_idle_s(shared),
             )
         if len(everybody) >= self._limits.in_all:
             raise LimitError(
@@ -174,6 +188,10 @@ class Sessions(Generic[HostedT]):
         """Closes all sessions of a principal; returns how many."""
         return self._close_all(lambda session: session.principal == principal)
 
+    def close_of_developer(self, developer: str) -> int:
+        """Closes all sessions on a developer's models; returns how many."""
+        return self._close_all(lambda session: session.developer == developer)
+
     def close_all(self) -> int:
         """Closes all sessions; returns how many."""
         return self._close_all(lambda _: True)
@@ -182,6 +200,10 @@ class Sessions(Generic[HostedT]):
         """Closes the sessions that have been idle for too long; returns how many."""
         now, idle_s = self._clock(), self._limits.idle_s
         return self._close_all(lambda session: session.is_idle(now, idle_s))
+
+    def __iter__(self) -> Iterator[Session[HostedT]]:
+        """All that are open."""
+        return iter(self._sessions.values())
 
     def has_any_on(self, hosted: HostedT) -> bool:
         """Whether any session runs on a loaded model."""

@@ -26,6 +26,22 @@ class ServingSettings(Protocol):
         """Most open sessions of one principal."""
 
     @property
+    def max_sessions_per_developer(self) -> int:
+        """Most open sessions on the models of one developer."""
+
+    @property
+    def max_steps_per_developer(self) -> int:
+        """Most steps of one developer's devices that run or wait."""
+
+    @property
+    def max_cache_bytes_per_developer(self) -> int:
+        """Most memory of the sessions on one developer's models."""
+
+    @property
+    def max_models_per_developer(self) -> int:
+        """Most loaded models of one developer."""
+
+    @property
     def max_sessions(self) -> int:
         """Most open sessions in all."""
 

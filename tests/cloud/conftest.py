@@ -17,12 +17,15 @@ import pytest
 from object_stores import S3Server, objects_in_memory, running_s3
 from postgres_server import PostgresServer
 
+from triparty.cloud.accounts import OPERATOR, issue_token
 from triparty.cloud.app import create_app
 from triparty.cloud.database import Database
 from triparty.cloud.initialise import initialise
 from triparty.cloud.serving import Serving
 from triparty.cloud.settings import load_settings
+from triparty.cloud.tables import PrincipalRow
 from triparty.common.artifacts import FileEntry, Kind, Manifest, sign_manifest
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.invites import Invite, confirmation
 from triparty.common.signing import PrivateKey
 from triparty.common.trust import (
@@ -34,6 +37,7 @@ from triparty.common.trust import (
     sign_latest,
 )
 
+URL = "http://cloud.test"
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 YEAR = timedelta(days=365)
 
@@ -51,6 +55,15 @@ def a_delegation(root: PrivateKey, publishing: PrivateKey, *, version: int = 1) 
     return sign_delegation(
         Delegation(root=root.public, keys=keys, version=version, created=START), root
     )
+
+
+def proof_of(
+    invite: Invite, key: PrivateKey, sealing: bytes | None = None, *, cloud: str = URL
+) -> dict[str, str]:
+    """The members of an enrolment by which its sender owns the identity key."""
+    role = "device" if sealing else "developer"
+    enrolment = Enrolment(cloud, role, invite.login_hash, key.public, sealing)
+    return {"cloud": cloud, "proof": b64(prove_enrolment(enrolment, key))}
 
 
 class SpiedServing(Serving):
@@ -89,7 +102,7 @@ class Cloud:
         )
         self._lifespan.__enter__()
         transport = httpx.ASGITransport(self.app, client=("192.0.2.1", 5000))
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://cloud.test")
+        self._http = httpx.AsyncClient(transport=transport, base_url=URL)
         return self
 
     def stop(self) -> None:
@@ -119,12 +132,16 @@ class Cloud:
             assert response.json()["type"].startswith("urn:triparty:problem:")
         return response
 
+    def fresh_operator(self) -> str:
+        """Another token of the operator, as its commands make one in the database."""
+        with self.app.state.database.writing() as session:
+            operator = session.get_one(PrincipalRow, OPERATOR)
+            return issue_token(session, operator, life=YEAR, now=self.now).token
+
     def invite(
         self, role: str, inviter: str, *, root: str | None = None, **body: Any
     ) -> Invite:
-        invite = Invite(
-            url="http://cloud.test", pin=None, root=root, role=role, secret=os.urandom(32)
-        )
+        invite = Invite(url=URL, pin=None, root=root, role=role, secret=os.urandom(32))
         sent = {
             "role": role,
             "login_hash": invite.login_hash,
@@ -159,7 +176,7 @@ class Developer:
 
     def enrolment(self, invite: Invite) -> dict[str, Any]:
         delegation = a_delegation(self.root, self.publishing)
-        return {
+        return proof_of(invite, self.root) | {
             "role": "developer",
             "login": b64(invite.login),
             "name": self.name,
@@ -259,7 +276,7 @@ class Device:
         tag = confirmation(
             invite.confirm_key, identity=self.identity.public.raw, sealing=self.sealing
         )
-        return {
+        return proof_of(invite, self.identity, self.sealing) | {
             "role": "device",
             "login": b64(invite.login),
             "name": self.name,
@@ -353,7 +370,7 @@ def make_cloud(
     def make(**settings: Any) -> Cloud:
         data = tmp_path / f"cloud{len(running)}"
         database = new_database()
-        token = initialise(data, database=database, now=START).token
+        token = initialise(data, url=URL, database=database, now=START).token
         running.append(Cloud(data, token, **({"blobs": blobs_url} | settings)).start())
         running[-1].database_name = (database or "").partition("@/")[2].partition("?")[0]
         return running[-1]

@@ -68,6 +68,8 @@ def test_a_foreign_device_looks_like_none(cloud, developer, device):
 ROUTES = {
     ("GET", "/v1/status"): {"operator"},
     ("POST", "/v1/clean"): {"operator"},
+    ("GET", "/v1/developers"): {"operator"},
+    ("DELETE", "/v1/developers/x"): {"operator"},
     ("GET", "/v1/devices"): {"developer"},
     ("GET", "/v1/devices/x"): {"developer"},
     ("DELETE", "/v1/devices/x"): {"developer"},

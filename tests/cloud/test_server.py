@@ -23,6 +23,7 @@ import pytest
 from triparty.cloud.server import check_exposure, find_running
 from triparty.cloud.settings import load_settings
 from triparty.cloud.tls import make_self_signed, read_pin
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.errors import SettingsError, StateError, UnreachableError
 from triparty.common.invites import Invite
 from triparty.common.signing import PrivateKey, to_base64url
@@ -129,6 +130,26 @@ def test_status_and_invite_beside_the_data(running):
     assert Invite.from_code(code).login_hash != invite.login_hash
 
 
+def test_developers_are_listed_and_revoked(running):
+    data, _, ready, _ = running
+    token = enrolled(data, ready, name="leaving")
+    listed = run_json("developers", "--data", data)["developers"]
+    (leaving,) = (developer for developer in listed if developer["name"] == "leaving")
+    assert not leaving["revoked"]
+    assert leaving["id"] in run("developers", "--data", data).stdout
+    nobody = run("revoke", "stranger", "--data", data)
+    assert nobody.returncode == 2
+    assert "cloud developers" in nobody.stderr
+    assert run_json("revoke", leaving["id"], "--data", data) == {
+        "developer": leaving["id"],
+        "devices": 0,
+    }
+    with httpx.Client(verify=pinned(data / "tls" / "cert.pem")) as client:
+        headers = {"Authorization": f"Bearer {token}"}
+        refused = client.get(ready["url"] + "/v1/devices", headers=headers)
+    assert refused.json()["type"] == "urn:triparty:problem:token-revoked"
+
+
 def test_status_from_elsewhere(running):
     _, made, ready, _ = running
     token = {"TRIPARTY_CLOUD_OPERATOR_TOKEN": made["token"]}
@@ -182,18 +203,21 @@ def wait_for_some(client: httpx.Client, name: str) -> int:
     raise TimeoutError(found)
 
 
-def enrolled(data: Path, ready: dict) -> str:
+def enrolled(data: Path, ready: dict, *, name: str = "acme") -> str:
     """The token of a new developer, who enrols over the real socket."""
     invite = Invite.from_code(run_json("invite", "--data", data)["invite"])
     root, publishing = PrivateKey.generate(), PrivateKey.generate()
     now = datetime.now(UTC)
     key = PublishingKey(publishing.public, now + timedelta(days=1))
     signed = sign_delegation(Delegation(root.public, (key,), 1, now), root)
+    enrolment = Enrolment(invite.url, "developer", invite.login_hash, root.public)
     body = {
         "role": "developer",
         "login": to_base64url(invite.login),
-        "name": "acme",
+        "name": name,
         "identity": root.public.to_text(),
+        "cloud": invite.url,
+        "proof": to_base64url(prove_enrolment(enrolment, root)),
         "delegation": to_base64url(signed.payload),
         "delegation_signature": to_base64url(signed.signature),
     }

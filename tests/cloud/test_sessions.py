@@ -77,6 +77,11 @@ def test_publish_grant_open_step_revoke(cloud, developer, device, checkpoint, sl
         assert (refused.status_code, slug(refused)) == (404, "not-found")
     assert cloud.request("GET", "/v1/status", cloud.operator).json()["sessions"] == 1
 
+    opened = neighbour.request("POST", "/v1/models/tiny/sessions", json={})
+    assert opened.status_code == 201
     developer.request("DELETE", f"/v1/devices/{device.id}")
     assert slug(step(device, session, rows[:1], 5)) == "token-revoked"
+    assert cloud.request("GET", "/v1/status", cloud.operator).json()["sessions"] == 1
+    cloud.request("DELETE", f"/v1/developers/{developer.id}", cloud.operator)
+    assert slug(step(neighbour, opened.json()["session"], rows[:1], 0)) == "token-revoked"
     assert cloud.request("GET", "/v1/status", cloud.operator).json()["sessions"] == 0

@@ -16,6 +16,7 @@ from triparty.common.errors import (
     RequestError,
     SettingsError,
     StateError,
+    TokenExpiredError,
     TransportError,
 )
 from triparty.common.invites import Invite
@@ -44,7 +45,7 @@ def test_enrolment_keeps_access_and_a_first_statement(developer: Developer) -> N
 def test_a_second_enrolment_is_refused(developer: Developer) -> None:
     before = (developer.home.folder / "cloud.json").read_bytes()
     invite = developer.cloud.invite()
-    with pytest.raises(StateError, match=r"enrolled already.*--home"):
+    with pytest.raises(StateError, match=r"enrolled already.*--home.*--again"):
         developer.enroll(invite)
     assert (developer.home.folder / "cloud.json").read_bytes() == before
 
@@ -162,3 +163,27 @@ def test_a_device_enrols_once_with_an_invite(developer: Developer, tmp_path: Pat
     with pytest.raises(InviteError, match="used before"):
         Device(tmp_path / "b").enroll(code)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_developer_whose_token_was_lost_comes_back(developer: Developer) -> None:
+    before = developer.home.access()
+    developer.cloud.expire_tokens(developer.home.access().principal)
+    with developer.client() as client, pytest.raises(TokenExpiredError):
+        client.devices()
+    developer.enroll(again=True)
+    after = developer.home.access()
+    assert (after.principal, after.token != before.token) == (before.principal, True)
+    assert developer.latest().sequence == 2
+    developer.device("phone")
+
+
+def test_coming_back_needs_the_root_key_and_the_same_cloud(developer: Developer) -> None:
+    root = developer.home.folder / "keys" / "root.key"
+    offline = root.rename(root.with_name("offline"))
+    with pytest.raises(StateError, match=r"root\.key"):
+        developer.enroll(again=True)
+    offline.rename(root)
+    elsewhere = replace(developer.cloud.invite(), url="http://127.0.0.1:9")
+    with pytest.raises(SettingsError, match="enrolled with"):
+        developer.enroll(elsewhere, cloud=elsewhere.url, again=True)
+    developer.enroll(again=True)

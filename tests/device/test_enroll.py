@@ -26,6 +26,7 @@ from triparty.common.errors import (
     SignatureError,
     SignerError,
     StateError,
+    TokenRevokedError,
     TripartyError,
     UnauthenticatedError,
     UnreachableError,
@@ -301,3 +302,44 @@ def test_a_key_is_never_overwritten(
     (home.folder / "identity.key").unlink()
     enrol(exchange, home, invite)
     assert home.access().url == URL
+
+
+# Again
+
+
+def again(exchange: Exchange, home: Home, invite: Invite) -> Access:
+    now = exchange.wire.now
+    return enroll(home, invite, cloud=invite.url, name="phone", now=now, again=True)
+
+
+def test_a_device_whose_token_expired_comes_back(
+    exchange: Exchange, developer: DeveloperHome, home: Home
+) -> None:
+    first = enrol(exchange, home, exchange.invite(developer))
+    kept = {name: (home.folder / name).read_bytes() for name in ("identity.key", "sealing.key")}
+    second = again(exchange, home, exchange.invite(developer))
+    assert second == home.access()
+    assert (second.principal, second.token != first.token) == (first.principal, True)
+    assert {name: (home.folder / name).read_bytes() for name in kept} == kept
+    with first.client() as client, pytest.raises(TokenRevokedError):
+        client.artifacts()
+    with second.client() as client:
+        client.artifacts()
+
+
+def test_coming_back_that_fails_leaves_the_home_as_it_was(
+    exchange: Exchange, developer: DeveloperHome, home: Home
+) -> None:
+    with pytest.raises(StateError, match="not enrolled"):
+        again(exchange, home, exchange.invite(developer))
+    enrol(exchange, home, exchange.invite(developer))
+    before = {path: path.read_bytes() for path in home.folder.iterdir()}
+    other = exchange.developer("other")
+    with pytest.raises(SignerError, match="belongs to developer"):
+        again(exchange, home, exchange.invite(other))
+    with pytest.raises(SettingsError, match="enrolled with"):
+        again(exchange, home, replace(exchange.invite(developer), url="https://evil.test"))
+    with exchange.wire.fault(post("developer", OTHER)), pytest.raises(SignerError):
+        again(exchange, home, exchange.invite(developer))
+    assert {path: path.read_bytes() for path in home.folder.iterdir()} == before
+    again(exchange, home, exchange.invite(developer))

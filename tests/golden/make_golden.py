@@ -24,6 +24,7 @@ from triparty.common.artifacts import (
     describe_folder,
     sign_manifest,
 )
+from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.entries import CHECKPOINT_SUFFIXES
 from triparty.common.errors import TripartyError
 from triparty.common.folders import describe_files
@@ -130,12 +131,30 @@ def _invites() -> dict[str, bytes]:
         "https://cloud.example:8443", "c" * 64, ROOT.public.key_id, "device", bytes(range(32))
     )
     developer = Invite("http://127.0.0.1:8000", None, None, "developer", bytes(32))
+    enrolments = {
+        "device": (
+            Enrolment(device.url, "device", device.login_hash, DEVICE.public, SEALING.public),
+            DEVICE,
+        ),
+        "developer": (
+            Enrolment(developer.url, "developer", developer.login_hash, ROOT.public),
+            ROOT,
+        ),
+    }
     tag = confirmation(device.confirm_key, identity=DEVICE.public.raw, sealing=SEALING.public)
     return {
         "invite-device.txt": device.to_code().encode(),
         "invite-device-login-hash.txt": device.login_hash.encode(),
         "invite-device-confirmation.txt": tag.hex().encode(),
         "invite-developer.txt": developer.to_code().encode(),
+        **{
+            f"enrolment-{role}.{suffix}": data
+            for role, (enrolment, key) in enrolments.items()
+            for suffix, data in (
+                ("json", enrolment.to_bytes()),
+                ("sig", prove_enrolment(enrolment, key)),
+            )
+        },
     }
 
 

@@ -46,6 +46,10 @@ class Settings:
     max_rows_per_step: int = 256
     max_positions: int = 8192
     max_sessions_per_principal: int = 16
+    max_sessions_per_developer: int = 32
+    max_steps_per_developer: int = 64
+    max_cache_bytes_per_developer: int = 1 << 30
+    max_models_per_developer: int = 16
     max_sessions: int = 64
     session_idle_s: float = 600.0
     max_batch_rows: int = 512

@@ -197,3 +197,13 @@ def test_the_cache_grows_without_a_copy_per_step(engine: LocalEngine) -> None:
         last_logits(engine, "s", position, rows[position : position + 1])
         sizes.add(engine.cache_bytes)
     assert len(sizes) == 4  # 64, 128, 256 rows, and then no more than the model's 300
+
+
+def test_what_a_row_takes_is_measured(engine: LocalEngine) -> None:
+    """In all layers of every family; 64 rows are the first room of a cache."""
+    assert engine.cache_bytes == 0  # the measurement left nothing
+    width = engine.info.width
+    for session in ("a", "b"):
+        engine.run([Work(session, 0, np.zeros((3, width), np.float32), None)])
+    assert engine.info.cache_row_bytes > 0
+    assert engine.cache_bytes == 2 * 64 * engine.info.cache_row_bytes

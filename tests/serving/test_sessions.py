@@ -33,14 +33,14 @@ def sessions(clock: Clock, closed: list[str]) -> Sessions[str]:
     def on_close(session: Session[str]) -> None:
         closed.append(session.id)
 
-    limits = SessionLimits(per_principal=2, in_all=3, idle_s=60)
+    limits = SessionLimits(per_principal=2, per_developer=3, in_all=4, idle_s=60)
     return Sessions(limits, on_close=on_close, clock=clock)
 
 
 def test_ids_are_long_and_never_the_same(sessions: Sessions[str]) -> None:
     ids = set()
     for _ in range(50):
-        session = sessions.open("a", "model")
+        session = sessions.open("a", "model", developer="d")
         ids.add(session.id)
         sessions.close(session)
     assert len(ids) == 50
@@ -48,7 +48,7 @@ def test_ids_are_long_and_never_the_same(sessions: Sessions[str]) -> None:
 
 
 def test_foreign_and_unknown_sessions_look_alike(sessions: Sessions[str]) -> None:
-    session = sessions.open("a", "model")
+    session = sessions.open("a", "model", developer="d")
     with pytest.raises(NotFoundError) as foreign:
         sessions.find(session.id, "b")
     with pytest.raises(NotFoundError) as unknown:
@@ -59,32 +59,53 @@ def test_foreign_and_unknown_sessions_look_alike(sessions: Sessions[str]) -> Non
 
 
 def test_one_principal_has_its_limit(sessions: Sessions[str], clock: Clock) -> None:
-    sessions.open("a", "model")
+    sessions.open("a", "model", developer="d")
     clock.now += 10
-    sessions.open("a", "model")
+    sessions.open("a", "model", developer="d")
     with pytest.raises(LimitError) as error:
-        sessions.open("a", "model")
+        sessions.open("a", "model", developer="d")
     assert error.value.extra == {"retry_after_s": 50}
-    sessions.open("b", "model")
+    sessions.open("b", "model", developer="d")
 
 
 def test_the_cloud_has_its_limit(sessions: Sessions[str]) -> None:
+    for name in "aabb":
+        sessions.open(name, "model", developer=name)
+    with pytest.raises(LimitError, match="all taken"):
+        sessions.open("c", "model", developer="c")
+    assert len(sessions) == 4
+
+
+def test_a_developer_at_its_limit_leaves_room_for_others(
+    sessions: Sessions[str], clock: Clock
+) -> None:
     for name in "aab":
-        sessions.open(name, "model")
-    with pytest.raises(LimitError):
-        sessions.open("c", "model")
-    assert len(sessions) == 3
+        sessions.open(name, "model", developer="d")
+    with pytest.raises(LimitError, match="this developer's") as error:
+        sessions.open("c", "model", developer="d")
+    assert error.value.extra == {"retry_after_s": 60}
+    sessions.open("e", "model", developer="other")
+
+
+def test_a_developers_sessions_are_closed_together(
+    sessions: Sessions[str], closed: list[str]
+) -> None:
+    gone = [sessions.open(name, "model", developer="d") for name in "ab"]
+    kept = sessions.open("e", "model", developer="other")
+    assert sessions.close_of_developer("d") == 2
+    assert closed == [session.id for session in gone]
+    assert not kept.closed
 
 
 def test_an_idle_session_makes_room(
     sessions: Sessions[str], clock: Clock, closed: list[str]
 ) -> None:
-    old = sessions.open("a", "model")
-    sessions.open("a", "model")
+    old = sessions.open("a", "model", developer="d")
+    sessions.open("a", "model", developer="d")
     clock.now += 59
     assert sessions.drop_idle() == 0
     clock.now += 1
-    sessions.open("a", "model")
+    sessions.open("a", "model", developer="d")
     assert len(closed) == 2
     assert old.closed
 
@@ -92,7 +113,7 @@ def test_an_idle_session_makes_room(
 def test_an_idle_session_is_gone_before_anybody_sweeps(
     sessions: Sessions[str], clock: Clock, closed: list[str]
 ) -> None:
-    session = sessions.open("a", "model")
+    session = sessions.open("a", "model", developer="d")
     clock.now += 60
     with pytest.raises(NotFoundError):
         sessions.find(session.id, "a")
@@ -100,7 +121,7 @@ def test_an_idle_session_is_gone_before_anybody_sweeps(
 
 
 def test_use_keeps_a_session(sessions: Sessions[str], clock: Clock) -> None:
-    session = sessions.open("a", "model")
+    session = sessions.open("a", "model", developer="d")
     for _ in range(5):
         clock.now += 40
         sessions.find(session.id, "a")
@@ -108,7 +129,7 @@ def test_use_keeps_a_session(sessions: Sessions[str], clock: Clock) -> None:
 
 
 def test_a_session_that_runs_is_not_idle(sessions: Sessions[str], clock: Clock) -> None:
-    session = sessions.open("a", "model")
+    session = sessions.open("a", "model", developer="d")
     session.running = Future()
     clock.now += 600
     assert sessions.drop_idle() == 0
@@ -117,16 +138,16 @@ def test_a_session_that_runs_is_not_idle(sessions: Sessions[str], clock: Clock) 
 
 
 def test_closing_happens_once(sessions: Sessions[str], closed: list[str]) -> None:
-    session = sessions.open("a", "model")
+    session = sessions.open("a", "model", developer="d")
     sessions.close(session)
     sessions.close(session)
     assert closed == [session.id]
 
 
 def test_all_sessions_of_one_principal_close(sessions: Sessions[str]) -> None:
-    sessions.open("a", "old")
-    sessions.open("a", "old")
-    kept = sessions.open("b", "new")
+    sessions.open("a", "old", developer="d")
+    sessions.open("a", "old", developer="d")
+    kept = sessions.open("b", "new", developer="d")
     assert sessions.close_of("a") == 2
     assert sessions.close_of("a") == 0
     assert sessions.find(kept.id, "b") is kept

@@ -32,7 +32,7 @@ class CloudOnWire(httpx.BaseTransport):
 
     def __init__(self, data: Path, *, now: datetime) -> None:
         self.now = now
-        self.operator_token = initialise(data, now=now).token
+        self.operator_token = initialise(data, url=URL, now=now).token
         self.requests: list[str] = []
         self._app = create_app(load_settings(data), clock=lambda: self.now)
         self._fault: Fault | None = None

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import update
 
 from triparty.cloud.app import create_app
 from triparty.cloud.initialise import initialise
 from triparty.cloud.settings import load_settings
-from triparty.cloud.tables import PrincipalRow
+from triparty.cloud.tables import PrincipalRow, TokenRow
 from triparty.common.artifacts import Kind, Manifest
 from triparty.common.connection import Connection
 from triparty.common.errors import UnreachableError
@@ -94,6 +95,12 @@ class LiveCloud:
             for name, value in columns.items():
                 setattr(row, name, value)
 
+    def expire_tokens(self, principal: str) -> None:
+        """Ends the tokens of an account, as time would."""
+        with self.app.state.database.writing() as session:
+            mine = update(TokenRow).where(TokenRow.principal == principal)
+            session.execute(mine.values(expires=utc_now()))
+
 
 @contextmanager
 def running_cloud(data: Path) -> Iterator[LiveCloud]:
@@ -138,7 +145,13 @@ class Developer:
         home.make_keys(key_days=30, now=utc_now())
         return cls(cloud, home, folder, DeveloperSettings())
 
-    def enroll(self, invite: Invite | None = None, *, cloud: str | None = None) -> None:
+    def enroll(
+        self,
+        invite: Invite | None = None,
+        *,
+        cloud: str | None = None,
+        again: bool = False,
+    ) -> None:
         enroll(
             self.home,
             invite or self.cloud.invite(),
@@ -146,6 +159,7 @@ class Developer:
             name="acme",
             latest_days=7,
             now=self.now(),
+            again=again,
         )
 
     def client(self) -> CloudClient:
