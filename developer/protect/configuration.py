@@ -110,7 +110,8 @@ def keyed(value: object, order: NDArray[np.int64]) -> Any:
     """Token ids, alone or in (nested) lists, as keyed ids.
 
     Ids that the table has no row of (-1, a padding token beside the table) mean nothing to
-    the model and become null, or are left out of their list.
+    the model and become null, or are left out of their list; a sequence that has one never
+    occurs and is left out whole.
 
     Raises:
         CheckpointError: something that is no token id.
@@ -118,7 +119,15 @@ def keyed(value: object, order: NDArray[np.int64]) -> Any:
     if value is None:
         return None
     if isinstance(value, list):
-        return [one for one in (keyed(each, order) for each in value) if one is not None]
+        known = [each for each in value if _is_known(each, len(order))]
+        return [keyed(each, order) for each in known]
     if type(value) is not int:
         raise CheckpointError(f"config: expected a token id or a list of them, got {value!r}")
     return int(order[value]) if 0 <= value < len(order) else None
+
+
+def _is_known(value: object, vocabulary: int) -> bool:
+    """Whether a token id, or every one of a sequence, has a row; others are found later."""
+    if isinstance(value, list):
+        return all(_is_known(one, vocabulary) for one in value)
+    return value is not None and (type(value) is not int or 0 <= value < vocabulary)

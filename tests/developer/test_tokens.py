@@ -130,7 +130,7 @@ def test_how_beams_are_ranked_and_ended_is_hosted() -> None:
 
 def test_what_is_no_token_id_is_refused() -> None:
     order = np.array([2, 0, 1])
-    assert keyed([0, [1, 5], -1, None], order) == [2, [0]]
+    assert keyed([0, [1, 5], [1, 2], -1, None], order) == [2, [0, 1]]
     assert hosted_generation({"eos_token_id": 9}, order) == {"eos_token_id": None}
     for value in ("1", 1.5, True, {"id": 1}):
         with pytest.raises(CheckpointError, match="token id"):
