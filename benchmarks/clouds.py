@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from triparty.cloud.accounts import SCOPES, Principal
-from triparty.cloud.blobs import BlobStore
+from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.database import Database
 from triparty.cloud.initialise import initialise
 from triparty.cloud.publishing import publish
@@ -72,9 +72,7 @@ def new_cloud(folder: Path) -> tuple[Path, Home]:
 def fill(data: Path, home: Home, count: int) -> None:
     """Publishes artifacts through the store's own functions."""
     settings, now = load_settings(data), datetime.now(UTC)
-    blobs = BlobStore(
-        settings.blob_folder, max_blob_bytes=1 << 30, max_store_bytes=settings.max_store_bytes
-    )
+    blobs = open_blob_store(settings)
     publishing, developer = home.publishing(), home.delegation(now).developer
     principal = Principal(developer, "developer", developer, SCOPES["developer"])
     content = data.parent / "config.json"

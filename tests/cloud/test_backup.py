@@ -90,7 +90,9 @@ def test_a_restored_cloud_answers_as_before(cloud, developer, device, backups, r
     assert (done.blobs, done.copied, done.damaged) == (3, 3, ())
     before = answers(cloud, developer, device)
     again = restored()
-    assert answers(again, developer, device) == before
+    for status in (before[5], (after := answers(again, developer, device))[5]):
+        del status["blob_bytes"]  # the blob of no artifact was not kept
+    assert after == before
     principal = Principal(device.id, "device", developer.id, SCOPES["device"])
     model = again.app.state.catalog.model_for(principal, "tiny")
     assert {f.name: f.read_bytes() for f in model.folder.iterdir()} == FILES

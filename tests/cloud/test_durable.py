@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from triparty.cloud.blobs import BlobStore
+from triparty.cloud.blobs import BlobKey, BlobStore
+from triparty.cloud.disk_blobs import DiskBlobs
 
 DEVELOPER = "ed25519:" + "ab" * 32
 DATA = b"some bytes" * 1000
@@ -73,11 +74,15 @@ def upload(store: BlobStore, developer: str = DEVELOPER, data: bytes = DATA) -> 
     assert writing is not None
     writing.write(data)
     assert writing.finish().is_complete
-    return store.path(developer, name)
+    return DiskBlobs(store._folder).path(BlobKey(developer, name))
+
+
+def blob_store(folder: Path) -> BlobStore:
+    return BlobStore(folder, DiskBlobs(folder), max_blob_bytes=1 << 20, max_store_bytes=1 << 20)
 
 
 def test_a_verified_blob_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) -> None:
-    store = BlobStore(tmp_path / "blobs", max_blob_bytes=1 << 20, max_store_bytes=1 << 20)
+    store = blob_store(tmp_path / "blobs")
     assert syncs.keeps(upload(store))
     assert syncs.keeps(upload(store, data=b"another"))
     assert syncs.keeps(upload(store, "ed25519:" + "cd" * 32))
@@ -95,7 +100,7 @@ def test_bytes_are_synced_before_they_are_named(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", watched)
-    store = BlobStore(tmp_path / "blobs", max_blob_bytes=1 << 20, max_store_bytes=1 << 20)
+    store = blob_store(tmp_path / "blobs")
     upload(store)
     assert named == [True]
 
