@@ -71,6 +71,7 @@ def create_app(
     app.state.catalog = Catalog(
         app.state.database, app.state.blobs, settings.model_folder, clock=clock
     )
+    app.state.catalog.drop_unfinished()
     app.state.tokens = TokenCache()
     app.state.database.after_writing(app.state.tokens.forget_all)
     app.state.rates = RequestRates(
@@ -122,7 +123,6 @@ def _check_alive(store: Database) -> Callable[[str], None]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.catalog.drop_unfinished()
     try:
         async with app.state.upkeep.going_on():
             await app.state.serving.start()
