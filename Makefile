@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SUITE ?= quick
 ARGS ?=
+# One process a core; the tests of one file stay together, for what they share is made once.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -32,10 +34,10 @@ demo: $(VENV)/.runtime
 	@$(BIN)/triparty demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m '' $(ARGS)
+	$(BIN)/python -m pytest -m '' $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

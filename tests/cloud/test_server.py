@@ -120,7 +120,8 @@ def test_status_and_invite_beside_the_data(running):
     lines = run("status", "--data", data).stdout.splitlines()
     assert 0 < len(lines) < 24  # a screen
     assert all(0 < len(line) <= 80 and "?" not in line for line in lines)
-    assert any("0 developers, 0 devices" in line for line in lines)
+    principals = f"{counts['developers']} developers, {counts['devices']} devices"
+    assert any(principals in line for line in lines)
     made_invite = run_json("invite", "--data", data, "--days", 1)
     invite = Invite.from_code(made_invite["invite"])
     assert (invite.url, invite.pin) == (ready["url"], made["pin"])

@@ -469,6 +469,8 @@ def test_a_replaced_model_is_unloaded_when_its_sessions_end(
 def test_stopping_fails_what_waits_and_refuses_the_rest(
     start: Any, model: Any, fake_engine: Any, run: Run
 ) -> None:
+    before = set(threading.enumerate())
+
     async def story() -> None:
         async with start() as serving:
             name = (await serving.open_session(ALICE, model)).session
@@ -489,7 +491,8 @@ def test_stopping_fails_what_waits_and_refuses_the_rest(
                 await serving.open_session(ALICE, model)
             with pytest.raises(UnavailableError):
                 await serving.step(ALICE, name, request(1, 1))
-            assert not [t for t in threading.enumerate() if t.name.startswith("model-")]
+            started = set(threading.enumerate()) - before
+            assert not [thread for thread in started if thread.name.startswith("model-")]
 
     run(story())
 
