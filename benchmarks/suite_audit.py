@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.checkpoints import real_model
 from benchmarks.harness import Effort, case
-from triparty.developer.audit import audit
+from triparty.developer.audit import audit, set_scene
 from triparty.developer.protect import protect
 
 
@@ -25,6 +25,6 @@ def sorted_rows(effort: Effort) -> Iterator[float]:
         with tempfile.TemporaryDirectory() as name:
             out = Path(name) / "out"
             protect(str(source), out)
-            for found in audit(str(source), out):
+            for found in audit(set_scene(str(source), out)).findings:
                 if found.name == "sorted-rows":
                     yield found.recovered

@@ -137,7 +137,7 @@ def audit(
 
     K2 with the embedding table, K3 with public base weights, K4 with a user's bundle.
     """
-    from triparty.developer.audit import ATTACKS, Level
+    from triparty.developer.audit import ATTACKS, Level, set_scene
     from triparty.developer.audit import audit as mount
     from triparty.developer.audit.report import document, sentence, table
 
@@ -146,10 +146,13 @@ def audit(
     if not any(attack.level in chosen for attack in ATTACKS):
         known = ", ".join(f"{attack.name} ({attack.level})" for attack in ATTACKS)
         raise SettingsError(f"no attack of level {levels} exists yet; there is: {known}")
-    findings = mount(source, out, trace=traffic, levels=chosen)
-    console.say(table(findings))
-    console.say(sentence(findings))
-    console.report(document(findings))
+    found = mount(set_scene(source, out, trace=traffic), levels=chosen)
+    console.say(table(found.findings))
+    for attack in found.unmounted:
+        console.say(f"not mounted: {attack.name} ({attack.level}): {attack.reason}")
+    if found.findings:
+        console.say(sentence(found.findings))
+    console.report(document(found))
 
 
 def example_model(

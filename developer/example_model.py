@@ -75,7 +75,7 @@ def make_example_model(
     import torch
 
     with new_folder(out) as folder, quiet():
-        texts = _texts()
+        texts = reference_texts()
         tokenizer = _tokenizer(texts)
         ids = _ids(tokenizer, texts)
         split = int(len(ids) * (1 - HELD_OUT))
@@ -112,7 +112,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _texts() -> list[str]:
+def reference_texts() -> list[str]:
+    """The flowing text of Python's language reference, a topic each."""
     from pydoc_data.topics import topics
 
     return [text for name in sorted(topics) if (text := _prose(topics[name]))]

@@ -1,9 +1,26 @@
-"""The attacks: what the cloud can still learn about a protected model's traffic.
+"""The attacks: what the cloud can still learn about a protected model and its traffic.
 
-One attack a module; each takes what its level of attacker knows and says what it recovered.
+One attack a module (`attacks/`); each takes what its level of attacker knows (`knowledge.py`)
+and claims what it recovered (`claims.py`), which is scored against the truth.
 """
 
-from triparty.developer.audit.audit import ATTACKS, audit
-from triparty.developer.audit.knowledge import Attack, Findings, Knowledge, Level, Recovered
+from triparty.developer.audit.attack import Attack, Findings, Target, Unmounted
+from triparty.developer.audit.attacks import ATTACKS
+from triparty.developer.audit.audit import Audit, audit
+from triparty.developer.audit.knowledge import Knowledge
+from triparty.developer.audit.levels import Level
+from triparty.developer.audit.scene import Scene, set_scene
 
-__all__ = ["ATTACKS", "Attack", "Findings", "Knowledge", "Level", "Recovered", "audit"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "Audit",
+    "Findings",
+    "Knowledge",
+    "Level",
+    "Scene",
+    "Target",
+    "Unmounted",
+    "audit",
+    "set_scene",
+]

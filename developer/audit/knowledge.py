@@ -1,56 +1,19 @@
-"""Who attacks with what, and what came of it.
-
-Levels of attackers, each knowing what the lower ones know:
-
-    K0  the cloud alone: the hosted model and the rows that reach it
-    K1  and some known plaintext: chat templates, the begin-of-text token
-    K2  and the embedding table: public, or from any registered user
-    K3  and the public base weights of the model
-    K4  and a user who shares a bundle
-"""
+"""What an attacker has to work with, by level."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.errors import SettingsError
+from triparty.common.keying import Bundle
+from triparty.developer.audit.claims import Rows
+from triparty.developer.audit.levels import Level
+from triparty.developer.audit.views import ModelView
 
-Rows = NDArray[np.float32]
-UNKNOWN = -1
-
-
-class Level(StrEnum):
-    """How much an attacker knows; ordered."""
-
-    K0 = "K0"
-    K1 = "K1"
-    K2 = "K2"
-    K3 = "K3"
-    K4 = "K4"
-
-    @classmethod
-    def parse(cls, text: str) -> frozenset[Level]:
-        """Levels as written on a command line: `K2`, `K0,K2`, `K0..K4` or `K0-K4`.
-
-        Raises:
-            SettingsError: something else.
-        """
-        chosen: set[Level] = set()
-        for part in text.upper().replace(" ", "").split(","):
-            span = re.fullmatch(r"(K[0-4])(?:(?:\.\.|-)(K[0-4]))?", part)
-            first, last = (span[1], span[2] or span[1]) if span else ("", "")
-            if not first or first > last:
-                raise SettingsError(
-                    f"no attacker level {part!r}: write K0 to K4, as K2, K0,K2 or K0..K4"
-                )
-            chosen |= {level for level in cls if first <= level <= last}
-        return frozenset(chosen)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,74 +30,71 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False)
-class Knowledge:
-    """What an attacker knows.
+class KnownRows:
+    """Rows of the traffic of which the plaintext is known: templates, first tokens.
 
     Attributes:
-        traffic: the rows (T, D) of each request that reached the cloud, in order.
-        table: the plain embedding table; from K2 on.
+        keyed: (m, D) float32, as they went over the wire, no two of one token and position.
+        plain: (m, d) float32, the same before they were keyed.
     """
 
-    traffic: tuple[Rows, ...]
-    table: Table
+    keyed: Rows
+    plain: Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Recovered:
-    """What an attack claims to have found.
+class Knowledge:
+    """What an attacker knows. What the level does not give is None.
 
     Attributes:
-        token_ids: for each request, (T,) the token behind each row, `UNKNOWN` where the
-            attack found none or more than one.
+        traffic: the rows (T, D) of each request that reached the cloud, in order; K0.
+        hosted: the protected model, as the cloud holds it; K0.
+        other: a second instance of the same model under another key, if there is one; K0.
+        known: rows with their plaintext; K1.
+        table: the plain embedding table; K2.
+        base: the public weights that the private model began as; K3.
+        bundle: a bundle of this very cohort; K4.
     """
 
-    token_ids: tuple[NDArray[np.int64], ...]
+    traffic: tuple[Rows, ...]
+    hosted: ModelView | None = None
+    other: ModelView | None = None
+    known: KnownRows | None = None
+    table: Table | None = None
+    base: ModelView | None = None
+    bundle: Bundle | None = None
+
+    def at(self, level: Level) -> Knowledge:
+        """What an attacker of that level knows of it."""
+        return replace(
+            self,
+            known=self.known if level >= Level.K1 else None,
+            table=self.table if level >= Level.K2 else None,
+            base=self.base if level >= Level.K3 else None,
+            bundle=self.bundle if level >= Level.K4 else None,
+        )
 
     @property
-    def share(self) -> float:
-        """Share of rows with a token."""
-        return float((np.concatenate(self.token_ids) != UNKNOWN).mean())
-
-    def share_right(self, truth: Recovered) -> float:
-        """Share of rows whose token is the true one."""
-        found, right = np.concatenate(self.token_ids), np.concatenate(truth.token_ids)
-        return float(((found == right) & (right != UNKNOWN)).mean())
+    def rows(self) -> Rows:
+        """(N, D) all rows of the traffic."""
+        return np.concatenate(self.traffic) if self.traffic else np.zeros((0, 0), np.float32)
 
 
-class Attack(Protocol):
-    """An attack: a name, the least knowledge it needs, what it is after."""
+def given(thing: T | None) -> T:
+    """What the attacker's level gives, for attacks that said so in `lacks`.
 
-    name: str
-    level: Level
-    target: str
-
-    def mount(self, knowledge: Knowledge) -> Recovered:
-        """Attacks."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What came of an attack.
-
-    Attributes:
-        name: of the attack.
-        level: of the attacker.
-        target: what it was after.
-        recovered: share of it that was recovered: of the rows, those whose token was found,
-            and is the right one where that can be checked.
-        seconds: how long it took.
-        rows: how many rows it was given.
-        matched: share of the rows for which it named a token.
-        checked: whether the tokens named were compared with the true ones.
-        control: the same attack's share on rows that it cannot read.
+    Raises:
+        TypeError: the attack is mounted with less than it needs.
     """
+    if thing is None:
+        raise TypeError("the attack is mounted with less knowledge than it needs")
+    return thing
 
-    name: str
-    level: str
-    target: str
-    recovered: float
-    seconds: float
-    rows: int
-    matched: float
-    checked: bool
-    control: float
+
+def distinct(rows: Rows) -> NDArray[np.int64]:
+    """(N,) the number of each row among the different ones, in order of appearance.
+
+    A fixed key sends one token always to one row: who counts equal rows counts tokens.
+    """
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], np.int64)

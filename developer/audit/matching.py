@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.developer.audit.knowledge import UNKNOWN, Recovered, Rows, Table
+from triparty.developer.audit.claims import UNKNOWN, Rows, Tokens
+from triparty.developer.audit.knowledge import Table
 
 Signature = Callable[[Rows], Rows]
 
@@ -35,7 +36,7 @@ def sorted_values(rows: Rows) -> Rows:
     return np.sort(np.abs(rows), axis=-1)
 
 
-def match(traffic: Sequence[Rows], table: Table, signature: Signature) -> Recovered:
+def match(traffic: Sequence[Rows], table: Table, signature: Signature) -> Tokens:
     """The token behind each row of each request, where exactly one has its signature.
 
     Args:
@@ -44,7 +45,7 @@ def match(traffic: Sequence[Rows], table: Table, signature: Signature) -> Recove
         signature: what the key does not change.
     """
     reader = _Reader(table, signature)
-    return Recovered(tuple(reader.read(rows) for rows in traffic))
+    return Tokens(tuple(reader.read(rows) for rows in traffic))
 
 
 class _Reader:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from triparty.developer.audit.knowledge import Findings
+from triparty.developer.audit.attack import Findings
+from triparty.developer.audit.audit import Audit
 
 _COLUMNS = ("attack", "level", "target", "recovered", "control", "rows", "seconds")
 
@@ -19,9 +20,13 @@ _KNOWS = {
 }
 
 
-def document(findings: Sequence[Findings]) -> dict[str, Any]:
+def document(found: Audit) -> dict[str, Any]:
     """The audit's one JSON document. Public bases are not looked for yet: null."""
-    return {"attacks": [asdict(found) for found in findings], "public_base": None}
+    return {
+        "attacks": [asdict(finding) for finding in found.findings],
+        "unmounted": [asdict(attack) for attack in found.unmounted],
+        "public_base": None,
+    }
 
 
 def table(findings: Sequence[Findings]) -> str:

@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.errors import CheckpointError, FrameError, SettingsError
-from triparty.common.keying import EMBEDDING_FILE, Bundle
-from triparty.common.tensorfile import TensorFile
-from triparty.common.wire import decode_frames
-from triparty.developer.audit.knowledge import Recovered, Rows, Table
+from triparty.common.keying import Bundle
+from triparty.common.wire import bfloat16_to_float32, decode_frames, float32_to_bfloat16
+from triparty.developer.audit.claims import Rows
+from triparty.developer.audit.knowledge import Table
 from triparty.developer.audit.matching import as_is, match
+from triparty.developer.example_model import reference_texts
 
 MAX_TRACE_BYTES = 1 << 30
 MAX_ROWS = 4096
-SAMPLE_TEXTS = (
+MAX_TEXT_ROWS = 128
+SAMPLED_PARAGRAPHS = 12
+QUESTIONS = (
     "Once upon a time there was a little girl who loved to play in the park.",
     "Please summarise the contract of 3 March in two sentences.",
     "My blood test shows a value of 7.2; what should I ask my doctor?",
@@ -31,17 +34,22 @@ class Traffic:
 
     Attributes:
         requests: (T, D) float32 each.
-        truth: the tokens behind them, as far as the bundle tells.
-        checked: whether the bundle tells of any.
+        token_ids: for each, (T,) the tokens behind the rows, as far as the bundle tells.
+        starts: for each, the position of its first row; empty where it is not known.
     """
 
     requests: tuple[Rows, ...]
-    truth: Recovered
-    checked: bool
+    token_ids: tuple[NDArray[np.int64], ...]
+    starts: tuple[int, ...] = ()
 
 
-def recorded(trace: Path, bundle: Bundle) -> Traffic:
+def recorded(trace: Path, bundle: Bundle, keyed: Table) -> Traffic:
     """The frames of a cloud's trace, at most `MAX_ROWS` rows from its beginning.
+
+    Args:
+        trace: the file.
+        bundle: of the model.
+        keyed: the table that its devices look up.
 
     Raises:
         SettingsError: the file cannot be read or holds no rows of this model.
@@ -62,34 +70,39 @@ def recorded(trace: Path, bundle: Bundle) -> Traffic:
         raise SettingsError(
             f"{trace} holds no rows of this model: expected frames (T, {bundle.info.width})"
         )
-    truth = match(wanted, keyed_table(bundle), as_is)
-    return Traffic(tuple(wanted), truth, checked=truth.share > 0)
+    return Traffic(tuple(wanted), match(wanted, keyed, as_is).token_ids)
 
 
-def sampled(bundle: Bundle) -> Traffic:
-    """What a device would send for some sample texts: the text at once, then a token a time.
+def sampled(bundle: Bundle, keyed: Table) -> Traffic:
+    """What a device would send for some sample texts: half a text at once, then by the token.
+
+    With the interface `tokens` these are the hosted rows of the keyed ids that it sends.
 
     Raises:
         CheckpointError: the tokenizer does not load.
     """
-    texts = _sample_ids(bundle)
-    requests, truth = [], []
-    for ids in texts:
+    requests, truth, starts = [], [], []
+    for ids in _sample_ids(bundle):
         half = max(1, len(ids) // 2)
-        pieces = [ids[:half], *(ids[i : i + 1] for i in range(half, len(ids)))]
         start = 0
-        for piece in pieces:
-            requests.append(bundle.rows(piece, start=start).as_float32())
+        for piece in (ids[:half], *(ids[i : i + 1] for i in range(half, len(ids)))):
+            rows = keyed.rows[piece]
+            if keyed.positions is not None:
+                rows = rows + keyed.positions[start : start + len(piece)]
+            requests.append(_as_sent(rows, bundle))
             truth.append(piece)
+            starts.append(start)
             start += len(piece)
-    return Traffic(tuple(requests), Recovered(tuple(truth)), checked=True)
+    return Traffic(tuple(requests), tuple(truth), tuple(starts))
 
 
-def keyed_table(bundle: Bundle) -> Table:
-    """The tables that every device of this epoch holds."""
-    file = TensorFile.open(bundle.folder / EMBEDDING_FILE)
-    positions = file.floats("positions") if bundle.info.positions else None
-    return Table(file.floats("rows"), positions)
+def _as_sent(rows: Rows, bundle: Bundle) -> Rows:
+    """The rows after the rounding of the wire."""
+    if bundle.info.transport == "bfloat16":
+        return bfloat16_to_float32(float32_to_bfloat16(rows))
+    if bundle.info.transport == "float16":
+        return rows.astype(np.float16).astype(np.float32)
+    return rows
 
 
 def _sample_ids(bundle: Bundle) -> list[NDArray[np.int64]]:
@@ -100,13 +113,19 @@ def _sample_ids(bundle: Bundle) -> list[NDArray[np.int64]]:
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{bundle.tokenizer_file} does not load: {error}") from error
     info = bundle.info
-    limit = info.max_positions
-    texts = [np.array(tokenizer.encode(text).ids[:limit], np.int64) for text in SAMPLE_TEXTS]
+    limit = min(info.max_positions, MAX_TEXT_ROWS)
+    texts = [np.array(tokenizer.encode(text).ids[:limit], np.int64) for text in sample_texts()]
     # A tokenizer of another language than English may have one unknown token for all of it.
     if len(set(np.concatenate(texts).tolist())) > 8:
         return [ids for ids in texts if len(ids)]
     rng = np.random.default_rng(0)
-    return [rng.integers(0, info.vocabulary, min(32, limit)) for _ in SAMPLE_TEXTS]
+    return [rng.integers(0, info.vocabulary, min(32, limit)) for _ in texts]
+
+
+def sample_texts() -> list[str]:
+    """Questions as people ask them, and some text of Python's own documentation."""
+    paragraphs = [line for topic in reference_texts() for line in topic.splitlines()]
+    return [*QUESTIONS, *paragraphs[:SAMPLED_PARAGRAPHS]]
 
 
 def _first_rows(requests: list[Rows]) -> list[Rows]:

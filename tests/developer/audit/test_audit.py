@@ -7,22 +7,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.keying import Bundle
 from triparty.common.wire import Frame, encode_frames
-from triparty.developer.audit import ATTACKS, Findings, Knowledge, Level, audit
-from triparty.developer.audit.audit import rotated
-from triparty.developer.audit.knowledge import UNKNOWN, Recovered, Table
+from triparty.developer.audit import (
+    ATTACKS,
+    Audit,
+    Findings,
+    Knowledge,
+    Level,
+    audit,
+    set_scene,
+)
+from triparty.developer.audit.attacks import SortedRows
+from triparty.developer.audit.claims import UNKNOWN, Truth
+from triparty.developer.audit.knowledge import Table
 from triparty.developer.audit.report import document, sentence, table
-from triparty.developer.audit.sorted_rows import SortedRows
 from triparty.developer.protect import protect
 
 RNG = np.random.default_rng(0)
 VOCABULARY, WIDTH, POSITIONS = 300, 32, 40
 
 
-def planted(*, positions: bool, noise: float = 0.0) -> tuple[Knowledge, Recovered]:
+def planted(*, positions: bool, noise: float = 0.0) -> tuple[Knowledge, Truth]:
     """Two interleaved sessions under a signed permutation, with the truth beside them."""
     rows = RNG.normal(size=(VOCABULARY, WIDTH)).astype(np.float32)
     placed = RNG.normal(size=(POSITIONS, WIDTH)).astype(np.float32) if positions else None
@@ -35,19 +44,24 @@ def planted(*, positions: bool, noise: float = 0.0) -> tuple[Knowledge, Recovere
         keyed = plain[:, index] * sign
         requests.append(keyed + noise * RNG.normal(size=keyed.shape).astype(np.float32))
         truth.append(np.array(ids))
-    return Knowledge(tuple(requests), Table(rows, placed)), Recovered(tuple(truth))
+    key = np.eye(WIDTH)[:, index] * sign
+    order = np.arange(VOCABULARY)
+    return (
+        Knowledge(tuple(requests), table=Table(rows, placed)),
+        Truth(tuple(truth), rows.astype(np.float64), key, order, {}),
+    )
 
 
 @pytest.mark.parametrize("positions", [False, True])
 def test_sorted_rows_recovers_every_planted_token(positions: bool) -> None:
     knowledge, truth = planted(positions=positions)
-    assert SortedRows().mount(knowledge).share_right(truth) == 1.0
+    assert SortedRows().mount(knowledge).score(truth) == 1.0
 
 
 @pytest.mark.parametrize("positions", [False, True])
 def test_sorted_rows_recovers_nothing_from_rotated_rows(positions: bool) -> None:
     knowledge, _ = planted(positions=positions)
-    control = Knowledge(rotated(knowledge.traffic), knowledge.table)
+    control = SortedRows().control(knowledge)
     assert SortedRows().mount(control).share == 0.0
 
 
@@ -56,7 +70,7 @@ def test_two_tokens_with_one_row_are_not_told_apart() -> None:
     knowledge.table.rows[200] = knowledge.table.rows[9]
     found = SortedRows().mount(knowledge)
     assert found.token_ids[1].tolist() == [UNKNOWN, UNKNOWN]
-    assert found.share_right(truth) == 7 / 9
+    assert found.score(truth) == 7 / 9
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -66,7 +80,7 @@ def test_audit_of_a_protected_model(
 ) -> None:
     source, out = make_model(family, dtype=dtype), tmp_path / "out"
     protect(str(source), out)
-    (found,) = audit(str(source), out)
+    (found,) = audit(set_scene(str(source), out)).findings
     assert (found.name, found.level, found.target) == ("sorted-rows", "K2", "tokens")
     assert found.recovered == 1.0
     assert found.control == 0.0
@@ -87,9 +101,9 @@ def test_a_trace_is_attacked_and_checked(family: str, make_model: Any, tmp_path:
     for name in ("out", "other"):
         protect(str(source), tmp_path / name)
     trace = trace_of(tmp_path / "out", tmp_path / "trace")
-    (found,) = audit(str(source), tmp_path / "out", trace=trace)
+    (found,) = audit(set_scene(str(source), tmp_path / "out", trace=trace)).findings
     assert (found.recovered, found.matched, found.rows, found.checked) == (1.0, 1.0, 4, True)
-    (found,) = audit(str(source), tmp_path / "other", trace=trace)
+    (found,) = audit(set_scene(str(source), tmp_path / "other", trace=trace)).findings
     assert (found.recovered, found.checked) == (1.0, False)
     assert "unchecked" in sentence([found])
 
@@ -105,11 +119,21 @@ def test_traces_of_something_else_are_refused(make_model: Any, tmp_path: Path) -
     ):
         trace.write_bytes(data)
         with pytest.raises(SettingsError, match=named):
-            audit(str(source), out, trace=trace)
+            set_scene(str(source), out, trace=trace)
     with pytest.raises(SettingsError, match="cannot read"):
-        audit(str(source), out, trace=tmp_path / "absent")
+        set_scene(str(source), out, trace=tmp_path / "absent")
     with pytest.raises(StateError, match="no protected model"):
-        audit(str(source), tmp_path)
+        set_scene(str(source), tmp_path)
+
+
+def trained_on(folder: Path) -> Path:
+    """The same checkpoint with other weights."""
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        save_file(
+            {name: values + 0.5 for name, values in tensors.items()}, path, {"format": "pt"}
+        )
+    return folder
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -117,10 +141,11 @@ def test_a_model_is_not_attacked_with_the_table_of_another(
     family: str, make_model: Any, tmp_path: Path
 ) -> None:
     protect(str(make_model(family)), tmp_path / "out")
-    for other in ("llama", "gpt2"):
-        if other != family:
-            with pytest.raises(SettingsError, match="was not made from"):
-                audit(str(make_model(other)), tmp_path / "out")
+    other = "gpt2" if family == "llama" else "llama"
+    with pytest.raises(StateError, match="was made from a"):
+        set_scene(str(make_model(other)), tmp_path / "out")
+    with pytest.raises(SettingsError, match="was not made from"):
+        set_scene(str(trained_on(make_model(family))), tmp_path / "out")
 
 
 def test_levels_are_parsed() -> None:
@@ -135,8 +160,8 @@ def test_levels_are_parsed() -> None:
 
 def test_report() -> None:
     found = Findings("a", "K2", "tokens", 0.5, 0.25, 10, 0.5, checked=True, control=0.0)
-    assert document([found])["public_base"] is None
-    assert document([found])["attacks"][0]["recovered"] == 0.5
+    assert document(Audit((found,)))["public_base"] is None
+    assert document(Audit((found,)))["attacks"][0]["recovered"] == 0.5
     assert "50.0%" in table([found])
     assert "not encryption" in sentence([found])
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)

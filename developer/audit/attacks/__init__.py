@@ -1,0 +1,8 @@
+"""Every attack of the audit, one a module."""
+
+from triparty.developer.audit.attack import Attack
+from triparty.developer.audit.attacks.sorted_rows import SortedRows
+
+ATTACKS: tuple[Attack, ...] = (SortedRows(),)
+
+__all__ = ["ATTACKS", "SortedRows"]

@@ -1,0 +1,207 @@
+"""What an attack claims to have found, and how much of it is true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = -1
+
+Rows = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+_BLOCK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What nobody but the developer knows in whole; attacks are scored against it.
+
+    Attributes:
+        token_ids: for each request, (T,) the token behind each row, `UNKNOWN` where the audit
+            itself does not know.
+        rows: (V, d) the plain embedding table.
+        key: (d, D) the residual's key: `keyed == plain @ key`.
+        vocabulary: (V,) the keyed place of each token among the logits.
+        weights: plain tensors of the hosted model, by name, norm weights folded as the
+            compiler folds them.
+        other_key: (d, D) the residual's key of the second instance, if there is one.
+    """
+
+    token_ids: tuple[NDArray[np.int64], ...]
+    rows: Matrix
+    key: Matrix
+    vocabulary: NDArray[np.int64]
+    weights: Mapping[str, Matrix]
+    other_key: Matrix | None = None
+
+    @property
+    def checked(self) -> bool:
+        """Whether any token is known."""
+        return any((ids != UNKNOWN).any() for ids in self.token_ids)
+
+
+class Claim(Protocol):
+    """What an attack says it found."""
+
+    @property
+    def share(self) -> float:
+        """Share, 0 to 1, of what it was after that it claims to have found."""
+
+    def score(self, truth: Truth) -> float:
+        """Share, 0 to 1, that it found and that is right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens behind the rows of the traffic.
+
+    Attributes:
+        token_ids: for each request, (T,) the token behind each row, `UNKNOWN` where the
+            attack found none or more than one.
+    """
+
+    token_ids: tuple[NDArray[np.int64], ...]
+
+    @property
+    def share(self) -> float:
+        """Share of rows with a token."""
+        return float((np.concatenate(self.token_ids) != UNKNOWN).mean())
+
+    def score(self, truth: Truth) -> float:
+        """Share of rows whose token is the true one, of those whose truth is known."""
+        found, right = np.concatenate(self.token_ids), np.concatenate(truth.token_ids)
+        known = right != UNKNOWN
+        return float((found == right)[known].mean()) if known.any() else self.share
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualKey:
+    """The key of the residual.
+
+    Attributes:
+        key: (d, D) float64: `keyed == plain @ key`; a column of zeros where the attack does
+            not know.
+    """
+
+    key: Matrix
+
+    @property
+    def share(self) -> float:
+        """Share of columns that are not left open."""
+        return float(np.any(self.key != 0, axis=0).mean())
+
+    def score(self, truth: Truth) -> float:
+        """Share of the vocabulary that the key opens.
+
+        A token is open if, of all rows of the table under the claimed key, its own is the
+        nearest to its row under the true one.
+        """
+        return _opened(truth.rows, truth.rows @ truth.key, truth.rows @ self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The secret order of the vocabulary.
+
+    Attributes:
+        places: (V,) the keyed place of each token, `UNKNOWN` where the attack does not say.
+    """
+
+    places: NDArray[np.int64]
+
+    @property
+    def share(self) -> float:
+        """Share of tokens with a place."""
+        return float((self.places != UNKNOWN).mean())
+
+    def score(self, truth: Truth) -> float:
+        """Share of tokens whose place is the true one."""
+        return float((self.places == truth.vocabulary).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Plain weights of the private model, and with them its function.
+
+    Attributes:
+        tensors: (n, m) each, by name.
+    """
+
+    tensors: Mapping[str, Matrix]
+
+    @property
+    def share(self) -> float:
+        """1 if there are any: how many there should be is not the attacker's to say."""
+        return float(bool(self.tensors))
+
+    def score(self, truth: Truth) -> float:
+        """Share of weights, by count, in tensors that are right within 1 %."""
+        total = sum(plain.size for plain in truth.weights.values())
+        right = sum(
+            plain.size
+            for name, plain in truth.weights.items()
+            if name in self.tensors and _near(self.tensors[name], plain)
+        )
+        return right / total if total else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """The key that leads from one instance of a model to another one.
+
+    Attributes:
+        relation: (D, D) float64: `rows of the other == rows of this one @ relation`.
+    """
+
+    relation: Matrix
+
+    @property
+    def share(self) -> float:
+        """Share of columns that are not left open."""
+        return float(np.any(self.relation != 0, axis=0).mean())
+
+    def score(self, truth: Truth) -> float:
+        """Share of the vocabulary whose rows of one instance open those of the other."""
+        if truth.other_key is None:
+            return 0.0
+        mine = truth.rows @ truth.key
+        return _opened(truth.rows, truth.rows @ truth.other_key, mine @ self.relation)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What shows as it is, without any attack: lengths, counts, who says when.
+
+    Attributes:
+        figures: numbers by what they count, for the report.
+        share: share of what was looked for that shows.
+    """
+
+    figures: Mapping[str, float]
+    share: float = 1.0
+
+    def score(self, truth: Truth) -> float:
+        """Nothing is guessed, so all of it is right."""
+        return self.share
+
+
+def _opened(plain: Matrix, right: Matrix, claimed: Matrix) -> float:
+    """Share of rows whose nearest claimed row is their own, equal plain rows being one."""
+    same = np.unique(plain, axis=0, return_inverse=True)[1].reshape(-1)
+    squares = np.einsum("vd,vd->v", claimed, claimed)
+    hits = 0
+    for start in range(0, len(right), _BLOCK):
+        block = right[start : start + _BLOCK]
+        nearest = np.argmin(squares - 2 * block @ claimed.T, axis=1)
+        hits += int((same[nearest] == same[start : start + len(block)]).sum())
+    return hits / len(right)
+
+
+def _near(found: Matrix, plain: Matrix) -> bool:
+    return found.shape == plain.shape and bool(
+        np.linalg.norm(found - plain) <= 0.01 * np.linalg.norm(plain)
+    )
