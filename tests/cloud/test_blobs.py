@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from object_stores import blob_kinds
+from object_stores import BLOB_KINDS
 
 from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.blobs import BlobStore
@@ -22,7 +22,7 @@ from triparty.common.errors import (
     UnavailableError,
 )
 
-BLOBS = blob_kinds()
+BLOBS = BLOB_KINDS
 DEVELOPER = "ed25519:" + "a" * 64
 
 
