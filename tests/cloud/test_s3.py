@@ -1,4 +1,4 @@
-"""A whole cloud whose blobs are in an S3 server, over HTTP: what its parties and operator need."""
+"""A whole cloud whose blobs are in an S3 server: what its parties and operator need."""
 
 from __future__ import annotations
 

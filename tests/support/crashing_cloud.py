@@ -6,7 +6,8 @@ reaches its step (0: none) or is told to stop. A child that reaches its step sen
 SIGKILL, so that no handler runs. Lines on standard output: `["ready", PID]`; of a child that
 was told to stop `["steps", [NAME, ...]]`; `["ended", EXIT_STATUS]`.
 
-A durable step is counted twice, before it is taken and after, from the ready line on.
+A durable step is counted twice, before it is taken and after, from the ready line on. Steps are
+those of the file system, of the database, and the writing requests to an S3 server.
 """
 
 from __future__ import annotations
@@ -26,7 +27,20 @@ from triparty.cloud import server
 from triparty.cloud.serving.local import LocalEngine
 from triparty.cloud.settings import load_settings
 
+try:
+    from s3fs import S3FileSystem
+except ModuleNotFoundError:
+    S3FileSystem = None
+
 STEPS = ("fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir")
+S3_STEPS = (
+    "put_object",
+    "delete_object",
+    "copy_object",
+    "create_multipart_upload",
+    "upload_part",
+    "complete_multipart_upload",
+)
 
 
 def say(*words: Any) -> None:
@@ -47,8 +61,25 @@ def announced(act: Callable[[str], None]) -> None:
 
     for name in STEPS:
         setattr(os, name, around(name, getattr(os, name)))
+    _announce_s3(act)
     event.listen(Engine, "commit", lambda _: act("before commit"))
     event.listen(Session, "after_commit", lambda _: act("after commit"))
+
+
+def _announce_s3(act: Callable[[str], None]) -> None:
+    if S3FileSystem is None:
+        return
+    call = S3FileSystem._call_s3
+
+    async def announced(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        if method not in S3_STEPS:
+            return await call(self, method, *args, **kwargs)
+        act(f"before {method}")
+        done = await call(self, method, *args, **kwargs)
+        act(f"after {method}")
+        return done
+
+    S3FileSystem._call_s3 = announced
 
 
 def serve(data: Path, port: int, step: int) -> None:
