@@ -2,9 +2,9 @@
 
 Started by itself as a process (with one thread, so that it may fork): each line on its standard
 input, `{"data": FOLDER, "port": N, "step": N}`, makes a child that serves the folder until it
-reaches its step (0: none) or is told to stop. A child that reaches its step sends itself
-SIGKILL, so that no handler runs. Lines on standard output: `["ready", PID]`; of a child that
-was told to stop `["steps", [NAME, ...]]`; `["ended", EXIT_STATUS]`.
+reaches its step (a number or a name; 0: none) or is told to stop. A child that reaches its step
+sends itself SIGKILL, so that no handler runs. Lines on standard output: `["ready", PID]`; of a
+child that was told to stop `["steps", [NAME, ...]]`; `["ended", EXIT_STATUS]`.
 
 A durable step is counted twice, before it is taken and after, from the ready line on. Steps are
 those of the file system, of the database, and the writing requests to an S3 server.
@@ -28,11 +28,12 @@ from triparty.cloud.serving.local import LocalEngine
 from triparty.cloud.settings import load_settings
 
 try:
-    from s3fs import S3FileSystem
+    import s3fs.core as s3
 except ModuleNotFoundError:
-    S3FileSystem = None
+    s3 = None
 
 STEPS = ("fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir")
+S3_PART_BYTES = 5 << 20  # the least that a server takes
 S3_STEPS = (
     "put_object",
     "delete_object",
@@ -67,9 +68,10 @@ def announced(act: Callable[[str], None]) -> None:
 
 
 def _announce_s3(act: Callable[[str], None]) -> None:
-    if S3FileSystem is None:
+    if s3 is None:
         return
-    call = S3FileSystem._call_s3
+    s3.calculate_chunksize = lambda *_, **__: S3_PART_BYTES
+    call = s3.S3FileSystem._call_s3
 
     async def announced(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         if method not in S3_STEPS:
@@ -79,10 +81,10 @@ def _announce_s3(act: Callable[[str], None]) -> None:
         act(f"after {method}")
         return done
 
-    S3FileSystem._call_s3 = announced
+    s3.S3FileSystem._call_s3 = announced
 
 
-def serve(data: Path, port: int, step: int) -> None:
+def serve(data: Path, port: int, step: int | str) -> None:
     taken: list[str] = []
     is_counting = False
 
@@ -95,7 +97,7 @@ def serve(data: Path, port: int, step: int) -> None:
         if not is_counting:
             return
         taken.append(name)
-        if len(taken) == step:
+        if step in (len(taken), name):
             os.kill(os.getpid(), signal.SIGKILL)
 
     announced(act)
