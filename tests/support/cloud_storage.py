@@ -1,4 +1,4 @@
-"""Where the clouds of a test keep rows and blobs: databases and buckets that are theirs alone."""
+"""Where the clouds of a test keep rows and blobs: databases and buckets of their own."""
 
 from __future__ import annotations
 
