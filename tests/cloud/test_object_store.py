@@ -11,7 +11,7 @@ import pytest
 from object_stores import FaultyObjects
 
 from triparty.cloud.accounts import SCOPES, Principal
-from triparty.cloud.blobs import PROMISE_S
+from triparty.cloud.blob_room import PROMISE_S
 from triparty.cloud.object_blobs import open_object_blobs
 from triparty.common.errors import SettingsError, UnavailableError
 
