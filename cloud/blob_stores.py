@@ -23,7 +23,7 @@ def open_blob_store(
     folder = settings.blob_folder
     return BlobStore(
         folder or settings.data / "blobs",
-        _open_verified(settings),
+        open_verified(settings),
         max_blob_bytes=settings.max_blob_bytes,
         quota=BlobQuota(
             bytes=settings.max_store_bytes,
@@ -34,6 +34,11 @@ def open_blob_store(
     )
 
 
-def _open_verified(settings: CloudSettings) -> VerifiedBlobs:
+def open_verified(settings: CloudSettings) -> VerifiedBlobs:
+    """Opens the store of whole blobs alone.
+
+    Raises:
+        SettingsError: a store that this version cannot use.
+    """
     folder = settings.blob_folder
     return DiskBlobs(folder) if folder else open_object_blobs(settings.blobs or "")

@@ -451,7 +451,7 @@ class BlobStore:
         return upload
 
     def settle(self, key: BlobKey, upload: Upload, *, stored: int | None = None) -> None:
-        """Ends an upload's claim on its developer's room; maybe `stored` bytes became a blob."""
+        """Ends an upload's claim on its developer's room; `stored` bytes became a blob."""
         with self._lock:
             self._settled += 1
             if self._uploads.get(key) is upload:  # a newer one has a claim of its own

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from object_stores import BLOB_KINDS
 
-from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.blob_room import BlobQuota, Usage
+from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.settings import CloudSettings
 from triparty.common.errors import (

@@ -91,9 +91,7 @@ def test_a_verified_blob_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) 
     assert syncs.keeps(upload(store, "ed25519:" + "cd" * 32))
 
 
-def test_what_is_said_to_be_held_outlives_a_power_failure(
-    tmp_path: Path, syncs: Syncs
-) -> None:
+def test_what_is_said_to_be_held_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) -> None:
     """After a piece, to whoever asks during one, and to whoever goes on at a wrong place."""
     store = blob_store(tmp_path / "blobs")
     name = hashlib.sha256(DATA).hexdigest()
