@@ -115,6 +115,16 @@ def test_what_is_said_to_be_held_outlives_a_power_failure(tmp_path: Path, syncs:
     second.close()
 
 
+def test_a_piece_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) -> None:
+    store = blob_store(tmp_path / "blobs")
+    name = hashlib.sha256(DATA).hexdigest()
+    first = store.begin(DEVELOPER, name, start=0, total=len(DATA))
+    first.write(DATA[:10])
+    assert first.finish().size == 10
+    first.close()
+    assert syncs.keeps(store.partial(BlobKey(DEVELOPER, name)))
+
+
 def test_bytes_are_synced_before_they_are_named(
     tmp_path: Path, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

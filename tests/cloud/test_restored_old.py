@@ -34,7 +34,7 @@ def copied(storage: CloudStorage, data: Path, folder: Path) -> Path:
     return folder / "restored"
 
 
-@pytest.mark.parametrize("kind", ["sqlite+disk", "postgresql+disk", "sqlite+s3"])
+@pytest.mark.parametrize("kind", ["sqlite+disk", "postgresql+s3"])
 def test_an_old_backup_is_refused_until_its_developer_publishes(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
