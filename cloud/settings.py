@@ -54,6 +54,12 @@ class CloudSettings(RoleSettings):
     max_store_bytes: int = Field(
         512 * GiB, ge=1, description="Most blob bytes of one developer, unfinished ones too."
     )
+    max_blobs: int = Field(
+        100_000, ge=1, description="Most blobs of one developer, unfinished ones too."
+    )
+    max_uploads: int = Field(
+        1_000, ge=1, description="Most unfinished uploads of one developer."
+    )
     keep_uploads_days: float = Field(
         7.0, gt=0, description="What was uploaded and belongs to no artifact is removed then."
     )
