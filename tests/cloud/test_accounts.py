@@ -91,7 +91,9 @@ ROUTES = {
 
 
 @pytest.mark.one_database
-@pytest.mark.parametrize(("route", "allowed"), ROUTES.items(), ids=lambda value: " ".join(sorted(value)))
+@pytest.mark.parametrize(
+    ("route", "allowed"), ROUTES.items(), ids=lambda value: " ".join(sorted(value))
+)
 def test_who_may_ask_what(cloud, developer, device, route, allowed):
     method, path = route
     tokens = {"operator": cloud.operator, "developer": developer.token, "device": device.token}

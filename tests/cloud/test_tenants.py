@@ -332,7 +332,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @contextmanager
 def running(folder: Path) -> Iterator[Cloud]:
     token = initialise(folder, url=URL, now=START).token
-    cloud = Cloud(folder, token, enrolments_per_minute=100_000).start()
+    cloud = Cloud(
+        folder, token, enrolments_per_minute=100_000, failures_per_minute=100_000
+    ).start()
     try:
         yield cloud
     finally:
