@@ -308,7 +308,7 @@ def use_invite(
         .with_for_update(of=InviteRow)
     )
     found = session.execute(use).all()
-    tokens = [token for _, token in found if token is not None]
+    tokens = [token for _, token in found if token]
     if not found or (
         found[0][0].used is not None and (not tokens or any(map(was_used, tokens)))
     ):
