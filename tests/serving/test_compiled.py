@@ -1,4 +1,4 @@
-"""What the compiler makes is served: the engine answers it as the original answers plain ids."""
+"""What the compiler makes is served: the engine answers as the original does plain ids."""
 
 from __future__ import annotations
 
