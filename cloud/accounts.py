@@ -264,7 +264,6 @@ class Repeat:
             enrolled.invite == InviteRow.login_hash,
             enrolled.sealing.is_not_distinct_from(self.sealing),
             enrolled.confirmation.is_not_distinct_from(self.confirmation),
-            enrolled.revoked.is_(None),
         )
 
 

@@ -11,7 +11,7 @@ from triparty.cloud.accounts import hash_token
 from triparty.cloud.attempts import Attempts
 from triparty.cloud.auth import TokenCache
 from triparty.cloud.buckets import MOST_BUCKETS, Buckets
-from triparty.common.errors import LimitError, SettingsError
+from triparty.common.errors import LimitError, SettingsError, UnavailableError
 
 PROXY = "192.0.2.1"  # where the tests' requests come from
 WRONG = "tpt_" + "A" * 43
@@ -115,14 +115,17 @@ def test_what_needs_no_token_is_always_answered(make_cloud):
         assert ask(cloud, None, path=path).status_code == 200
 
 
-def test_a_failure_of_the_cloud_counts_against_nobody(make_cloud):
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("broken"), 500), (UnavailableError("away"), 503)]
+)
+def test_a_failure_of_the_cloud_counts_against_nobody(make_cloud, error, status):
     cloud = make_cloud(failures_per_minute=1)
 
     def fails(*_: object) -> None:
-        raise RuntimeError("broken")
+        raise error
 
     cloud.app.state.tokens.look_up = fails
-    assert statuses(cloud, 3) == [500] * 3
+    assert statuses(cloud, 3) == [status] * 3
 
 
 def test_known_principals_who_are_refused_cost_nothing(make_cloud):

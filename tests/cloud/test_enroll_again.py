@@ -233,9 +233,14 @@ def test_it_is_not_repeated_by_who_was_revoked(cloud, developer, slug):
     assert slug(cloud.request("POST", "/v1/enroll", json=body)) == "invite"
 
 
-def test_an_earlier_enrolment_is_not_repeated_after_a_later_one(cloud, developer, slug):
-    device = Device(developer, "new")
-    first, second = (device.enrolment(developer.invite()) for _ in range(2))
+@pytest.mark.parametrize("role", ["developer", "device"])
+def test_an_earlier_enrolment_is_not_repeated_after_a_later_one(cloud, developer, slug, role):
+    if role == "device":
+        sender, invites = Device(developer, "new"), [developer.invite() for _ in range(2)]
+    else:
+        sender = type(developer)(cloud, "new")
+        invites = [cloud.invite("developer", cloud.operator) for _ in range(2)]
+    first, second = (sender.enrolment(invite) for invite in invites)
     for body in (first, second):
         assert cloud.request("POST", "/v1/enroll", json=body).status_code == 201
     assert slug(cloud.request("POST", "/v1/enroll", json=first)) == "invite"

@@ -100,7 +100,7 @@ def test_an_earlier_step_again_is_refused(session, recorder, slug):
 @pytest.mark.parametrize("number", range(STEPS + 1))
 def test_another_device_gets_nothing_for_it(session, developer, slug, number):
     """Sibling or stranger, the step that ran, an earlier one or the next: no such session."""
-    path, answers = session
+    path, _ = session
     stranger = developer.cloud.developer("other").device()
     unknown = f"/v1/sessions/{'A' * (len(path) - len('/v1/sessions/'))}"
     for thief in (developer.device("sibling"), stranger):
