@@ -175,6 +175,25 @@ def test_a_dry_run_says_where_the_head_is_and_what_it_costs(
     assert summary(survey(str(make_model("gpt2")), Choices()))["head_bytes"] == 0
 
 
+@pytest.mark.parametrize(("tied", "shown"), [(True, 24), (False, 0)])
+def test_both_rotated_tables_of_a_tied_model_show_a_device_its_key(
+    tied: bool, shown: int, make_model: Any, tmp_path: Path
+) -> None:
+    """What the note and docs/privacy.md say: the key, up to order and signs."""
+    source = make_model("llama", dtype="float64", tie_word_embeddings=tied)
+    protect(str(source), tmp_path / "out", choices=ROTATED)
+    bundle = Bundle.open(tmp_path / "out" / "device")
+    assert bundle.head is not None
+    count = bundle.info.vocabulary
+    rows, head = bundle.values(np.arange(count), start=0), bundle.head.rows(count)
+    between = np.linalg.lstsq(rows, head, rcond=None)[0]
+    _, axes = np.linalg.eigh(between + between.T)
+    key = ModelKey.open(tmp_path / "out").weights.matrix_of("residual")
+    assert (np.abs(key @ axes).max(axis=1) > 0.999).sum() == shown
+    said = "\n".join(lines(survey(str(source), ROTATED)))
+    assert ("up to the order and the signs" in said) == tied
+
+
 # --- what is found
 
 
