@@ -46,6 +46,9 @@ def protect(
     head_scales: Annotated[
         bool, typer.Option("--head-scales", help="Scale logits; only devices can undo it.")
     ] = False,
+    head: Annotated[
+        str, typer.Option(help="Who makes logits: cloud, or device (the cloud has none then).")
+    ] = "cloud",
     seed: Annotated[
         int | None, typer.Option(help="Guessable keys, for reproducible tests only.")
     ] = None,
@@ -73,7 +76,12 @@ def protect(
 
     console = Console(as_json=as_json)
     choices = Choices.of(
-        scheme=scheme, interface=interface, norms=norms, expand=expand, head_scales=head_scales
+        scheme=scheme,
+        interface=interface,
+        norms=norms,
+        expand=expand,
+        head_scales=head_scales,
+        head=head,
     )
     if dry_run:
         found = survey(source, choices)

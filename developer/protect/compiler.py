@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from triparty.common.console import Advance, progress
 from triparty.common.errors import StateError
 from triparty.common.files import make_private_folder, write_atomic
-from triparty.common.keying import EMBEDDING_FILE
+from triparty.common.keying import EMBEDDING_FILE, HEAD_FILE
 from triparty.common.opaque import tokenizer_files
 from triparty.common.tensorfile import TensorFile
 from triparty.developer.protect.bundle import answers, write_bundle
@@ -175,7 +175,9 @@ class _Compilation:
             for shard in self._checkpoint.shards
         }
         tables = self._weights.device_tables()
-        return files | ({f"{DEVICE_FOLDER}/{EMBEDDING_FILE}": tables} if tables else {})
+        head = self._weights.device_head()
+        on_device = {EMBEDDING_FILE: tables, HEAD_FILE: head}
+        return files | {f"{DEVICE_FOLDER}/{name}": t for name, t in on_device.items() if t}
 
     def _write_index(self, folder: Path) -> None:
         """Which file has which tensor, where there are several."""
@@ -188,7 +190,9 @@ class _Compilation:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(folder / INDEX_FILE, index)
 
-    def _head(self) -> dict[str, NDArray[Any]]:
+    def _head(self) -> dict[str, NDArray[Any]] | None:
+        if self._plan.device_head is not None:
+            return None
         tokens = None
         if self._tokens and self._plan.output_space != VOCABULARY:
             tokens = self._weights.order_of(VOCABULARY)

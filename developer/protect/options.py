@@ -140,6 +140,10 @@ class Options:
         """Whether an option has a value, of its own or by default, that is not null."""
         return self._get(name) is not None
 
+    def has(self, name: str) -> bool:
+        """Whether the plan covers an option and it has a value that is not null."""
+        return name in self._known and self.given(name)
+
     def word(self, name: str) -> str:
         """A word."""
         value = self._get(name)

@@ -168,16 +168,24 @@ class Conversation:
         self, session: SessionRecord, rows: KeyedRows, position: int, request_id: str
     ) -> Sequence[Frame]:
         answer = self._steps.step(
-            session.id, rows, position=position, request_id=request_id, reply="logits"
+            session.id,
+            rows,
+            position=position,
+            request_id=request_id,
+            reply=self._bundle.info.reply,
         )
         return answer.frames
 
     def _read(self, frames: Sequence[Frame]) -> PlainLogits:
-        width = self._bundle.info.vocabulary
-        if len(frames) != 1 or frames[0].array.shape != (1, width):
+        info = self._bundle.info
+        if len(frames) != 1 or frames[0].array.shape != (1, info.reply_width):
             shapes = [frame.array.shape for frame in frames]
-            raise CloudError(f"expected logits (1, {width}) from the cloud, got {shapes}")
+            raise CloudError(
+                f"expected {info.reply} (1, {info.reply_width}) from the cloud, got {shapes}"
+            )
         logits = self._bundle.plain_logits(KeyedReply(frames[0].as_float32()))[0]
         if not np.isfinite(logits).all():
-            raise CloudError("the cloud's logits are not finite: the model may be damaged")
+            raise CloudError(
+                f"the cloud's answer ({info.reply}) is not finite: the model may be damaged"
+            )
         return PlainLogits(logits)
