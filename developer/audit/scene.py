@@ -18,8 +18,10 @@ from triparty.developer.audit.traffic import Traffic, recorded, sampled
 from triparty.developer.audit.views import ModelView
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.protect.modelkey import ModelKey
-from triparty.developer.protect.plans import VOCABULARY
+from triparty.developer.protect.plans import VOCABULARY, Plan
+from triparty.developer.protect.rules import Rule
 from triparty.developer.protect.spaces import Scheme
+from triparty.developer.protect.weights import factor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ def set_scene(
     hosted = ModelView.open(out / MODEL_FOLDER)
     original = ModelView.open(key.decided.checkpoint.folder)
     by_rows = bundle.info.interface == EMBEDDINGS
-    table = plain_table(original, positions=by_rows)
+    table = plain_table(original, key.decided.plan, positions=by_rows)
     residual = _residual_key(key, hosted)
     keyed = keyed_table(bundle, hosted)
     _check_belongs(source, out, table, keyed, residual)
@@ -97,32 +99,37 @@ def set_scene(
     return Scene(knowledge, truth, key.secret.choices.scheme)
 
 
-def plain_table(model: ModelView, *, positions: bool) -> Table:
-    """The embedding table of an original checkpoint.
+def plain_table(model: ModelView, plan: Plan, *, positions: bool) -> Table:
+    """The embedding table of an original checkpoint, before it is keyed.
 
     Args:
         model: the original.
+        plan: by which it was protected: whose rows carry the factor of a lookup depends on
+            what travels.
         positions: whether positions are part of what travels, if the family has them.
     """
     tables = {
-        name: _looked_up(model.tensor(rule.pattern), rule.device_rows)
-        for name, rule in model.plan.device_tables().items()
+        name: _looked_up(model, plan.tensors[rule.pattern], rule.device_rows)
+        for name, rule in model.tables.items()
         if positions or name == "rows"
     }
     return _with_first_type(tables)
 
 
-def _looked_up(table: Matrix, rows: range | None) -> Rows:
+def _looked_up(model: ModelView, rule: Rule, rows: range | None) -> Rows:
     """The rows of a table that a token can take."""
+    table = model.tensor(rule.pattern)
     taken = table if rows is None else table[rows.start : rows.stop]
-    return taken.astype(np.float32)
+    return (taken * factor_of(rule, model.dtype(rule.pattern))).astype(np.float32)
 
 
 def keyed_table(bundle: Bundle, hosted: ModelView) -> Table:
     """The keyed rows of all tokens: every device of this epoch has them, or the cloud."""
     if bundle.info.interface != EMBEDDINGS:
-        rows = given(hosted.embedding())
-        order = bundle.keyed_ids(np.arange(bundle.info.vocabulary))
+        rows, info = given(hosted.embedding()), bundle.info
+        every = range(0, info.vocabulary, info.max_positions)
+        texts = [np.arange(i, min(i + info.max_positions, info.vocabulary)) for i in every]
+        order = np.concatenate([bundle.keyed_ids(ids) for ids in texts])
         return Table(rows[order].astype(np.float32), None)
     file = TensorFile.open(bundle.folder / EMBEDDING_FILE)
     return _with_first_type({name: file.floats(name) for name in file.entries})
