@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def set_scene(
         other: what `protect` wrote for another cohort or epoch; None if there is none.
 
     Raises:
-        StateError: `out` holds no bundle or no secrets.
+        StateError: `out` or `other` holds no bundle or no secrets.
         SettingsError: `out` is not made from `source`, its devices have no table of tokens,
             or the trace is of another model.
     """
@@ -85,18 +85,40 @@ def set_scene(
         key=residual,
         vocabulary=key.weights.order_of(VOCABULARY).order(),
         weights={},
-        other_key=None if other is None else _residual_key_of(other, source, hosted),
     )
     knowledge = Knowledge(
         traffic=traffic.requests,
         hosted=hosted,
-        other=None if other is None else ModelView.open(other / MODEL_FOLDER),
         known=_known(traffic, table),
         table=table,
         base=original if base is None else ModelView.open(base),
         bundle=bundle,
     )
-    return Scene(knowledge, truth, key.secret.choices.scheme)
+    scene = Scene(knowledge, truth, key.secret.choices.scheme)
+    return scene if other is None else with_other(scene, source, other)
+
+
+def with_other(scene: Scene, source: str, other: Path) -> Scene:
+    """The scene with a second instance of the same original, of another cohort or epoch.
+
+    Raises:
+        StateError: `other` holds no secrets, or is made from another original.
+        SettingsError: its rows are of another width, or it is the same instance.
+    """
+    hosted = given(scene.knowledge.hosted)
+    key = _residual_key(ModelKey.open(other, source), hosted)
+    if key.shape != scene.truth.key.shape:
+        raise SettingsError(
+            f"{other} has rows of width {key.shape[1]}, the model under attack has "
+            f"{scene.truth.key.shape[1]}: name another instance of the same model"
+        )
+    if np.array_equal(key, scene.truth.key):
+        raise SettingsError(f"{other} has the same key: name another instance of the model")
+    return Scene(
+        replace(scene.knowledge, other=ModelView.open(other / MODEL_FOLDER)),
+        replace(scene.truth, other_key=key),
+        scene.scheme,
+    )
 
 
 def plain_table(model: ModelView, plan: Plan, *, positions: bool) -> Table:
@@ -146,10 +168,6 @@ def _with_first_type(tables: Mapping[str, Rows]) -> Table:
 def _residual_key(key: ModelKey, hosted: ModelView) -> Matrix:
     """M (d, D): a keyed row is the plain one times M."""
     return key.weights.matrix_of(hosted.residual)
-
-
-def _residual_key_of(out: Path, source: str, hosted: ModelView) -> Matrix:
-    return _residual_key(ModelKey.open(out, source), hosted)
 
 
 def _check_belongs(source: str, out: Path, plain: Table, keyed: Table, key: Matrix) -> None:
