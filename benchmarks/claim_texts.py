@@ -34,14 +34,14 @@ def attacks_table(figures: Figures) -> str:
         [
             one["level"],
             f"`{one['name']}`",
-            one["target"],
+            one["finds"],
             *(_share(model, one["name"]) for model in models),
             _within(figures, one["name"]),
             _linked(one["cites"]),
         ]
         for one in figures["attacks"]
     ]
-    heads = ["level", "attack", "after", *heads, "takes less than", "source"]
+    heads = ["level", "attack", "finds", *heads, "takes less than", "source"]
     return _table(heads, rows) + "\n" + "".join(_notes(figures))
 
 
@@ -50,12 +50,12 @@ def levels_table(figures: Figures) -> str:
     models = figures["models"]
     levels = sorted({one["level"] for one in figures["attacks"]})
     rows = [
-        [level, target, *(_most(figures, model, level, target) for model in models)]
+        [level, what, *(_most(figures, model, level, what) for model in models)]
         for level in levels
-        for target in ("tokens", "key")
-        if any(one["target"] == target and one["level"] <= level for one in figures["attacks"])
+        for what in ("tokens", "key")
+        if any(one["finds"] == what and one["level"] <= level for one in figures["attacks"])
     ]
-    heads = ["attacker", "after", *(f"{m['model']}, {_scheme(m)}" for m in models)]
+    heads = ["attacker", "of the", *(f"{m['model']}, {_scheme(m)}" for m in models)]
     return _table(heads, rows)
 
 
@@ -65,12 +65,12 @@ BLOCKS: Mapping[str, Callable[[Figures], str]] = {
 }
 
 
-def _most(figures: Figures, model: Mapping[str, Any], level: str, target: str) -> str:
+def _most(figures: Figures, model: Mapping[str, Any], level: str, what: str) -> str:
     """The strongest attack that an attacker of a level can mount."""
     open_to = {
         one["name"]: model["attacks"][one["name"]]["recovered"]
         for one in figures["attacks"]
-        if one["target"] == target and one["level"] <= level and one["name"] in model["attacks"]
+        if one["finds"] == what and one["level"] <= level and one["name"] in model["attacks"]
     }
     if not open_to:
         return "not tried"

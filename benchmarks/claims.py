@@ -21,6 +21,7 @@ from benchmarks.checkpoints import real_model, trained_encoder
 from benchmarks.claim_texts import rewritten
 from benchmarks.harness import ROOT, BenchError
 from triparty.developer.audit import ATTACKS, Attack, Audit, audit, set_scene
+from triparty.developer.audit.report import finds
 from triparty.developer.protect import Choices, protect
 
 FIGURES = ROOT / "docs" / "figures" / "audit.json"
@@ -82,6 +83,7 @@ def measured(
         "vocabulary": len(scene.truth.rows),
         "rows": len(scene.knowledge.rows),
         "attacks": _figures(found),
+        "finds": {one.name: finds(one) for one in found.findings},
         "unmounted": {attack.name: attack.reason for attack in found.unmounted},
     }
 
@@ -104,11 +106,12 @@ def document() -> dict[str, Any]:
         for scheme in setting.schemes:
             print(f"{setting.model}, {scheme} ...", file=sys.stderr, flush=True)
             models.append(measured(setting, scheme))
+    found = {name: noun for model in models for name, noun in model.pop("finds").items()}
     attacks = [
         {
             "name": attack.name,
             "level": str(attack.level),
-            "target": str(attack.target),
+            "finds": found.get(attack.name, str(attack.target)),
             "cites": attack.cites,
         }
         for attack in sorted(ATTACKS, key=lambda one: (one.level, one.name))

@@ -79,5 +79,6 @@ def mounted(
         cites=attack.cites,
         means=attack.means,
         remedy=attack.remedy,
+        claim=type(claim).__name__,
         figures=claim.figures if isinstance(claim, Seen) else {},
     )

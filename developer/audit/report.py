@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,12 @@ from triparty.developer.audit.levels import Level
 from triparty.developer.audit.subject import Subject
 
 _NOISE = 0.01
+_NOUNS: Mapping[str, str] = {
+    "Relation": "relative key",
+    "Links": "links",
+    "Seen": "what shows",
+    "Vocabulary": "vocabulary",
+}
 
 
 @dataclass(frozen=True)
@@ -59,20 +65,29 @@ def succeeded(found: Findings) -> bool:
     return found.recovered - found.control >= _NOISE
 
 
-def strongest(findings: Iterable[Findings], target: str, level: str) -> Findings | None:
-    """The attack that gives an attacker of some level the most of one target.
+def finds(found: Findings) -> str:
+    """What an attack claims to have found, which is more exact than what it is after.
+
+    The key that leads from one instance to another is not the key, and what shows as it is
+    was not recovered.
+    """
+    return _NOUNS.get(found.claim, found.target)
+
+
+def strongest(findings: Iterable[Findings], what: str, level: str) -> Findings | None:
+    """The attack that gives an attacker of some level the most of one thing.
 
     An attacker of a level can mount what those of lower levels can.
 
     Args:
         findings: of all attacks.
-        target: what they are after.
+        what: that they find.
         level: of the attacker.
 
     Returns:
         None if no such attack was mounted.
     """
-    mounted = [found for found in findings if found.target == target and found.level <= level]
+    mounted = [found for found in findings if finds(found) == what and found.level <= level]
     return max(mounted, key=lambda found: found.recovered, default=None)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element
 
-from triparty.developer.audit.attack import Findings, Target, Unmounted
+from triparty.developer.audit.attack import Findings, Unmounted
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.report import Report, strongest, succeeded
+from triparty.developer.audit.report import Report, finds, strongest, succeeded
 from triparty.developer.audit.reports.citations import pieces
 from triparty.developer.audit.reports.markup import Child, element, rendered
 from triparty.developer.audit.reports.style import CSS
@@ -81,27 +81,28 @@ def _section(heading: str, *children: Child) -> Element:
 
 def _summary(report: Report) -> Iterable[Child]:
     """For each attacker, the most that any attack open to them recovered."""
-    targets = [t for t in Target if any(f.target == t for f in report.audit.findings)]
+    nouns = list(dict.fromkeys(finds(found) for found in report.audit.findings))
+    nouns = [noun for noun in nouns if noun != "what shows"]
     rows = [
         element(
             "tr",
             element("th", f"{level}: {ATTACKERS[level]}", scope="row"),
-            *(_most(report, target, level) for target in targets),
+            *(_most(report, noun, level) for noun in nouns),
         )
         for level in report.levels
     ]
-    caption = "The most that an attacker of each level recovered, by what the attack is after."
-    yield _table(caption, ["attacker", *targets], rows)
+    caption = "The most that an attacker of each level recovered, by what the attacks find."
+    yield _table(caption, ["attacker", *nouns], rows)
     if not report.successes:
         yield element("p", NOTHING)
 
 
-def _most(report: Report, target: Target, level: Level) -> Element:
-    found = strongest(report.audit.findings, target, level)
+def _most(report: Report, noun: str, level: Level) -> Element:
+    found = strongest(report.audit.findings, noun, level)
     if found is None:
-        return element("td", element("span", "not tried", class_="soft"), data_label=target)
+        return element("td", element("span", "not tried", class_="soft"), data_label=noun)
     name = element("span", found.name, class_="name")
-    return element("td", element("span", _share(found), " ", name), data_label=target)
+    return element("td", element("span", _share(found), " ", name), data_label=noun)
 
 
 def _share(found: Findings) -> Element:
@@ -112,7 +113,7 @@ def _share(found: Findings) -> Element:
 def _level(report: Report, level: Level) -> Iterable[Child]:
     """The attacks of one level: a line each, then what those that succeeded mean."""
     findings = report.of_level(level)
-    headings = ["attack", "after", "plot", "recovered", "control", "time", "rows"]
+    headings = ["attack", "finds", "plot", "recovered", "control", "time", "rows"]
     yield _table(_legend(), headings, [_line(found) for found in findings])
     for found in report.successes:
         if found.level == level:
@@ -133,7 +134,7 @@ def _line(found: Findings) -> Element:
     return element(
         "tr",
         element("th", found.name, scope="row"),
-        element("td", found.target, data_label="after"),
+        element("td", finds(found), data_label="finds"),
         element("td", bars(found), class_="bar"),
         element("td", _share(found), class_="figure", data_label="recovered"),
         element("td", percent(found.control), class_="figure", data_label="control"),
@@ -176,7 +177,7 @@ def _story(found: Findings) -> Element:
     if found.figures:
         seen = "; ".join(f"{name} {number(value)}" for name, value in found.figures.items())
         facts.insert(2, ("what was seen", (f"{seen}.",)))
-    heading = f"{found.name}: {recovered(found)} of the {found.target}"
+    heading = f"{found.name}: {recovered(found)} of the {finds(found)}"
     return element("div", element("h3", heading), _facts(facts), class_="story")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import fill
 
 from triparty.developer.audit.attack import Findings
-from triparty.developer.audit.report import Report
+from triparty.developer.audit.report import Report, finds
 from triparty.developer.audit.reports.wording import (
     ATTACKERS,
     NOT_ENCRYPTION,
@@ -22,8 +22,8 @@ from triparty.developer.audit.reports.wording import (
 
 WIDTH = 100
 
-_HEADINGS = ("attack", "after", "recovered", "control", "time", "rows")
-_LEAST = (30, 10, 9, 9, 9, 10)
+_HEADINGS = ("attack", "finds", "recovered", "control", "time", "rows")
+_LEAST = (30, 12, 9, 9, 9, 10)
 
 
 def lines(report: Report) -> list[str]:
@@ -67,7 +67,7 @@ def _table(report: Report) -> Iterator[str]:
 def _cells(found: Findings) -> tuple[str, ...]:
     return (
         found.name,
-        found.target,
+        finds(found),
         recovered(found),
         percent(found.control),
         duration(found.seconds),
@@ -89,7 +89,7 @@ def _meaning(report: Report) -> Iterator[str]:
     if report.audit.findings and not report.successes:
         yield from [*_filled(NOTHING), ""]
     for found in report.successes:
-        yield f"{found.name} ({found.level}): {recovered(found)} of the {found.target}"
+        yield f"{found.name} ({found.level}): {recovered(found)} of the {finds(found)}"
         yield from _filled(found.means, "  what it means      ", " " * 21)
         yield from _filled(found.remedy, "  what would change  ", " " * 21)
         if found.figures:

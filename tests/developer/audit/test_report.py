@@ -99,6 +99,20 @@ def test_a_higher_level_can_do_what_a_lower_one_can() -> None:
     assert strongest(found, "key", "K3") == KEY
 
 
+def test_what_was_found_is_not_called_more_than_it_is() -> None:
+    linked = replace(KEY, name="linking", level="K0", claim="Relation")
+    shown = replace(KEY, name="shape", level="K0", claim="Seen")
+    assert strongest([linked, shown], "key", "K0") is None
+    assert strongest([linked, shown], "relative key", "K0") == linked
+    told = report(linked, shown)
+    assert "linking (K0): 100.0 % of the relative key" in lines(told)
+    summary = (
+        visible(page(told)).partition("Who can read what")[2].partition("K0: the cloud")[0]
+    )
+    assert "relative key" in summary
+    assert "what shows" not in summary
+
+
 def test_the_table_is_grouped_by_attacker() -> None:
     said = lines(WHOLE)
     starts = [line.split()[0] for line in said if line.startswith(("K", "  sorted", "  norms"))]
