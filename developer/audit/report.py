@@ -13,7 +13,7 @@ from triparty.developer.audit.exposure import Exposure
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.subject import Subject
 
-_NOISE = 0.01
+_LEAST_GAIN = 0.05
 _NOUNS: Mapping[str, str] = {
     "Relation": "relative key",
     "Links": "links",
@@ -61,8 +61,8 @@ class Report:
 
 
 def succeeded(found: Findings) -> bool:
-    """Whether an attack recovered more than it does where there is nothing to be found."""
-    return found.recovered - found.control >= _NOISE
+    """Whether an attack recovered clearly more than it does where there is nothing to find."""
+    return found.recovered - found.control >= _LEAST_GAIN
 
 
 def finds(found: Findings) -> str:

@@ -13,7 +13,7 @@ NOT_ENCRYPTION = (
     "This is re-keying, not encryption. Only the attacks above were tried: what they do not "
     "recover, another one may."
 )
-NOTHING = "No attack recovered more than it does where there is nothing to find."
+NOTHING = "No attack recovered clearly more than it does where there is nothing to find."
 UNCHECKED = "claimed by the attack and not checked: the recording is of another key"
 
 ATTACKERS: Mapping[Level, str] = {

@@ -87,6 +87,8 @@ def test_an_attack_succeeds_only_beyond_its_control() -> None:
     assert succeeded(SORTED)
     assert not succeeded(FAILED)
     assert not succeeded(replace(SORTED, control=SORTED.recovered))
+    assert not succeeded(replace(SORTED, recovered=0.04, control=0.0))
+    assert succeeded(replace(SORTED, recovered=0.06, control=0.0))
 
 
 def test_a_higher_level_can_do_what_a_lower_one_can() -> None:
@@ -128,8 +130,8 @@ def test_what_it_means_is_said_of_successes_alone() -> None:
     assert "Nor this." not in said
     assert "mean length 3.25" in said
     assert "linking (K0): there is no second instance" in said
-    assert "No attack recovered more" not in said
-    assert "No attack recovered more" in " ".join(lines(report(FAILED)))
+    assert "No attack recovered clearly more" not in said
+    assert "No attack recovered clearly more" in " ".join(lines(report(FAILED)))
 
 
 def test_lines_fit_a_terminal() -> None:
