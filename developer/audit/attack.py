@@ -68,6 +68,7 @@ class Findings:
         cites: whose idea it is.
         means: what it means.
         remedy: what would change it.
+        claim: the kind of claim, by the name of its class.
         figures: further numbers, by what they count.
     """
 
@@ -83,6 +84,7 @@ class Findings:
     cites: str = ""
     means: str = ""
     remedy: str = ""
+    claim: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
 

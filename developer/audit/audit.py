@@ -33,6 +33,7 @@ def audit(
     levels: frozenset[Level] = frozenset(Level),
     attacks: Sequence[Attack] = ATTACKS,
     clock: Callable[[], float] = time.perf_counter,
+    begins: Callable[[Attack], None] = lambda attack: None,
 ) -> Audit:
     """Attacks a protected model and its traffic.
 
@@ -41,12 +42,14 @@ def audit(
         levels: attackers to play.
         attacks: to be mounted.
         clock: seconds, for the duration of each attack.
+        begins: is told of each attack before it is tried.
     """
     findings: list[Findings] = []
     unmounted: list[Unmounted] = []
     for attack in attacks:
         if attack.level not in levels:
             continue
+        begins(attack)
         knowledge = scene.knowledge.at(attack.level)
         lacking = attack.lacks(knowledge)
         if lacking is None:
@@ -76,5 +79,6 @@ def mounted(
         cites=attack.cites,
         means=attack.means,
         remedy=attack.remedy,
+        claim=type(claim).__name__,
         figures=claim.figures if isinstance(claim, Seen) else {},
     )

@@ -163,7 +163,7 @@ class Weights:
         matter = Matter.stored(rule.pattern, dtype, bits)
         return replace(
             matter,
-            factor=_factor(rule, dtype),
+            factor=factor_of(rule, dtype),
             scale=tuple(self.fold_scale(rule, axis) for axis in rule.axes),
             plus=_sum(self._absorbed(rule), self.offset(rule)),
         )
@@ -298,7 +298,7 @@ def rounded(value: float, dtype: str) -> float:
     return float(to_floats(to_bits(np.array([value]), dtype), dtype)[0])
 
 
-def _factor(rule: Rule, dtype: str) -> float:
+def factor_of(rule: Rule, dtype: str) -> float:
     """The factor of a tensor's elements; stock classes round that of a lookup first."""
     if not isinstance(rule, LookupRule):
         return rule.factor
