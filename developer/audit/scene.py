@@ -93,6 +93,7 @@ def set_scene(
         table=table,
         base=original if base is None else ModelView.open(base),
         bundle=bundle,
+        starts=traffic.starts,
     )
     return Scene(knowledge, truth, key.secret.choices.scheme)
 
