@@ -189,6 +189,33 @@ class Seen:
         return self.share
 
 
+@dataclass(frozen=True, eq=False)
+class Links:
+    """Which answer of the model means the token of which row.
+
+    Attributes:
+        numbers: (N,) the number of each row of the traffic among the different ones.
+        places: (M,) for each different row, the index of its token among the logits,
+            `UNKNOWN` where the attack does not say.
+    """
+
+    numbers: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @property
+    def share(self) -> float:
+        """Share of different rows with an answer."""
+        return float((self.places != UNKNOWN).mean())
+
+    def score(self, truth: Truth) -> float:
+        """Share of different rows whose answer is the true one, of those with a known token."""
+        tokens = np.full(len(self.places), UNKNOWN, np.int64)
+        tokens[self.numbers] = np.concatenate(truth.token_ids)
+        known = tokens != UNKNOWN
+        right = self.places[known] == truth.vocabulary[tokens[known]]
+        return float(right.mean()) if known.any() else self.share
+
+
 def _opened(plain: Matrix, right: Matrix, claimed: Matrix) -> float:
     """Share of rows whose nearest claimed row is their own, equal plain rows being one."""
     same = np.unique(plain, axis=0, return_inverse=True)[1].reshape(-1)

@@ -31,7 +31,7 @@ class Inside:
     """What the first B blocks of a model compute of T rows that have P rows before them.
 
     Attributes:
-        states: (B, T, D) the residual after each block.
+        states: (B + 1, T, D) the residual before the first block and after each.
         keys: (B, G, T, h) of the cache, positions applied.
         values: (B, G, T, v) of the cache.
         attention: (B, H, T, P + T) share of each head's attention that goes to each row; of
@@ -64,6 +64,7 @@ class Running:
         self._states: list[torch.Tensor] = []
         for block in self._blocks:
             block.register_forward_hook(self._keep)
+        self._blocks[0].register_forward_pre_hook(self._begin)
         self.forget()
 
     @property
@@ -134,7 +135,6 @@ class Running:
     def _run(self, **inputs: torch.Tensor) -> Any:
         import torch
 
-        self._states.clear()
         with torch.inference_mode():
             return self._model(
                 **inputs,
@@ -152,6 +152,9 @@ class Running:
             np.stack([_numbers(layer.values[0, :, -count:]) for layer in layers]),
             np.stack([_numbers(view(maps[0])) for maps in found.attentions]),
         )
+
+    def _begin(self, block: Any, inputs: Any) -> None:
+        self._states = [inputs[0]]
 
     def _keep(self, block: Any, inputs: Any, output: Any) -> None:
         self._states.append(output[0] if isinstance(output, tuple) else output)
@@ -187,3 +190,12 @@ def _shortened(model: Any, depth: int | None) -> Any:
 
 def _numbers(tensor: torch.Tensor) -> Values:
     return tensor.double().numpy()
+
+
+def logits(model: Any, rows: Rows) -> Values:
+    """(T, O) what a loaded decoder answers after each row (T, D) of a text."""
+    import torch
+
+    with torch.inference_mode():
+        found = model(inputs_embeds=torch.from_numpy(np.ascontiguousarray(rows))[None])
+    return _numbers(found.logits[0])

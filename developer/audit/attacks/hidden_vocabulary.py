@@ -1,21 +1,22 @@
 """Vocabulary matching on hidden states, after Thomas et al. (arXiv:2505.18332).
 
-The cloud has the residual after every block of the model that it runs; a public base gives
-the same states, up to the residual's key, to whoever finds the tokens. Of a state, a
-permutation leaves the sorted absolute values. Any rotation leaves the length and the inner
-products with other states of the same key, and the states that were read already tell the
-key on all that they span: what is compared is the least distance that is left under any key
-of the kind. Which kind of key it is shows in what fits better.
+The cloud has the residual before and after every block of the model that it runs; a public
+base gives the same states, up to the residual's key, to whoever finds the tokens. Any
+rotation leaves lengths and inner products, of the states of one row and with those of other
+rows; rows that were read already tell the key on all that their states span. What is compared
+is the least distance that is left under any key of the kind. Of a permutation, sorted absolute
+values are left besides, which helps if the base has drifted.
 
-States after the first block are the cheapest and fit best; deeper ones show the same tokens.
+A base that has drifted is used in several passes: what one pass reads tells the key for the
+next one. One block is enough; deeper states show the same tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import Tokens
@@ -23,26 +24,31 @@ from triparty.developer.audit.controls import unrelated
 from triparty.developer.audit.decoding import decoded, unreadable
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
+from triparty.developer.audit.procrustes import Fit, least_distances
 from triparty.developer.audit.running import Inside, Values
 
-_GROWTH = 1.05  # pairs are fitted again when there are so many times more
-_SPANNED = 0.02  # of the largest singular value: what the pairs say something about
-_EXACT = 1e-3  # a distance that drift does not leave
+_EXACT = 1e-3  # a distance that no drift leaves
+_PASSES = 3
+_GROWTH = 1.05  # the key is fitted again when there are so many times more pairs
 
 
 class HiddenVocabulary:
-    """Finds each token by what it does to the residual after some block."""
+    """Finds each token by what it does to the residual.
+
+    Args:
+        blocks: after which the residual is looked at, 0 for before the first one.
+    """
 
     name = "hidden-vocabulary"
     level = Level.K3
     target = Target.TOKENS
     cites = "Thomas et al., arXiv:2505.18332"
-    means = "Who knows what the model was trained from reads every question off what it computes."
+    means = "Who knows what the model was trained from reads every question as it is computed."
     remedy = "Keep the base private, or add noise that is large beside its drift."
 
-    def __init__(self, blocks: int = 1) -> None:
-        """Looks at the residual after so many blocks."""
-        self._blocks = blocks
+    def __init__(self, blocks: Sequence[int] = (0, 1)) -> None:
+        """Remembers where to look."""
+        self._blocks = list(blocks)
 
     def lacks(self, knowledge: Knowledge) -> str | None:
         """It needs a decoder and its base."""
@@ -50,16 +56,24 @@ class HiddenVocabulary:
 
     def mount(self, knowledge: Knowledge) -> Tokens:
         """The token behind each row, under the kind of key that fits better."""
-        tokens, distance, fit = self._under(knowledge, permuted=True)
-        if distance > _EXACT:
-            rotated, _, other = self._under(knowledge, permuted=False)
-            tokens = rotated if other < fit else tokens
-        return tokens
+        tokens, distance, misfit = self._pass(knowledge, States(self._blocks))
+        if distance <= _EXACT:
+            return tokens
+        found = [self._passes(knowledge, permuted) for permuted in (False, True)]
+        return min([(tokens, misfit), *found], key=lambda one: one[1])[0]
 
-    def _under(self, knowledge: Knowledge, *, permuted: bool) -> tuple[Tokens, float, float]:
-        states = States(permuted)
-        tokens, distance = decoded(knowledge, states, depth=self._blocks)
-        return tokens, distance, states.misfit()
+    def _passes(self, knowledge: Knowledge, permuted: bool) -> tuple[Tokens, float]:
+        """The best of several passes."""
+        states, found = States(self._blocks, permuted), []
+        for _ in range(_PASSES):
+            tokens, _, misfit = self._pass(knowledge, states)
+            found.append((tokens, misfit))
+            states = States(self._blocks, permuted, states.fit(), learns=False)
+        return min(found, key=lambda one: one[1])
+
+    def _pass(self, knowledge: Knowledge, states: States) -> tuple[Tokens, float, float]:
+        tokens, distance = decoded(knowledge, states, depth=max(1, *self._blocks))
+        return tokens, distance, states.fit().misfit
 
     def control(self, knowledge: Knowledge) -> Knowledge:
         """Rows that no key leads to."""
@@ -68,60 +82,41 @@ class HiddenVocabulary:
 
 @dataclass
 class States:
-    """The residual after the last block that was run, and what pairs of it tell of the key.
+    """The residual of a row, and what the rows that were read tell of its key.
 
     Attributes:
+        blocks: after which it is looked at.
         permuted: whether the key is one that only permutes, up to signs.
+        known: what is known of the key.
+        learns: whether to fit the key again on the way.
     """
 
-    permuted: bool
+    blocks: list[int]
+    permuted: bool = False
+    known: Fit | None = None
+    learns: bool = True
     _plain: list[Values] = field(default_factory=list)
     _keyed: list[Values] = field(default_factory=list)
     _fitted: int = 0
-    _left: Values | None = None
-    _right: Values | None = None
 
     def distances(self, hosted: Inside, at: int, tried: Inside) -> Values:
-        """(C,) least distance under any key that fits the pairs so far, of the length."""
-        state, candidates = hosted.states[-1, at], tried.states[-1]
-        far = self._rotated(state, candidates)
-        if self.permuted and len(state) == candidates.shape[1]:
-            sorted_ = np.sort(np.abs(candidates), axis=-1) - np.sort(np.abs(state))
-            far = np.maximum(far, np.linalg.norm(sorted_, axis=-1))
-        return far / np.linalg.norm(state)
+        """(C,) least distance under any key that does what is known, of the length."""
+        keyed = hosted.states[self.blocks, at]
+        lengths = np.linalg.norm(keyed, axis=-1, keepdims=True)
+        keyed, plain = keyed / lengths, tried.states[self.blocks].transpose(1, 0, 2) / lengths
+        far = least_distances(plain, keyed, self.known)
+        if self.permuted and plain.shape[-1] == keyed.shape[-1]:
+            gaps = np.sort(np.abs(plain), axis=-1) - np.sort(np.abs(keyed), axis=-1)
+            far = np.maximum(far, np.linalg.norm(gaps, axis=(-2, -1)))
+        return far / np.sqrt(len(keyed))
 
     def learn(self, hosted: Inside, at: int, base: Inside) -> None:
-        """Fits the key on what the pairs span, now and then."""
-        for kept, state in ((self._keyed, hosted.states[-1, at]), (self._plain, base.states[-1, -1])):
-            kept.append(state / np.linalg.norm(state))
-        if len(self._plain) >= max(self._fitted * _GROWTH, self._fitted + 1):
-            self._fit()
+        """Notes the pairs of states; fits the key on them now and then."""
+        self._keyed += [state / np.linalg.norm(state) for state in hosted.states[self.blocks, at]]
+        self._plain += [state / np.linalg.norm(state) for state in base.states[self.blocks, -1]]
+        if self.learns and len(self._plain) >= self._fitted * _GROWTH:
+            self.known, self._fitted = self.fit(), len(self._plain)
 
-    def misfit(self) -> float:
-        """How far the pairs are from each other under the rotation that fits them best."""
-        if not self._plain:
-            return 0.0
-        spectrum = np.linalg.svd(self._products(), compute_uv=False)
-        return 1.0 - float(spectrum.sum()) / len(self._plain)
-
-    def _products(self) -> Values:
-        product: NDArray[np.float64] = np.array(self._plain).T @ np.array(self._keyed)
-        return product
-
-    def _fit(self) -> None:
-        left, spectrum, right = np.linalg.svd(self._products(), full_matrices=False)
-        spanned = spectrum > _SPANNED * spectrum[0]
-        self._left, self._right = left[:, spanned], right[spanned].T
-        self._fitted = len(self._plain)
-
-    def _rotated(self, state: Values, candidates: Values) -> Values:
-        """Least distance under any rotation that does what the fitted one does."""
-        square, squares = float(state @ state), np.einsum("cd,cd->c", candidates, candidates)
-        near = np.zeros(len(candidates))
-        if self._left is not None and self._right is not None:
-            within, found = state @ self._right, candidates @ self._left
-            near = np.square(found - within).sum(axis=-1)
-            square -= float(within @ within)
-            squares = squares - np.einsum("cr,cr->c", found, found)
-        rest = np.sqrt(np.maximum(squares, 0)) - np.sqrt(max(square, 0))
-        return np.sqrt(near + np.square(rest))
+    def fit(self) -> Fit:
+        """The rotation that fits all pairs best."""
+        return Fit.of(np.array(self._plain), np.array(self._keyed))
