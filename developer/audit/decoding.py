@@ -17,15 +17,29 @@ from numpy.typing import NDArray
 from triparty.developer.audit.claims import UNKNOWN, Rows, Tokens
 from triparty.developer.audit.knowledge import Knowledge, Table, given
 from triparty.developer.audit.running import Inside, Running, Values
+from triparty.developer.audit.views import ModelView
 
 MOST_TRIED = 4096
 """Tokens that are tried at a position: of a larger vocabulary, those of likeliest length."""
+
+MOST_BEGINNINGS = 512
+"""Tokens that are tried as the first one, where that takes a pass for each."""
+
+EXACT = 1e-3
+"""A distance that no drift leaves, of the length of what is compared."""
 
 _DECODERS = ("ForCausalLM", "LMHeadModel")
 
 
 class Comparison(Protocol):
-    """How well candidates fit, up to the key; it may learn of the key as it goes on."""
+    """How well candidates fit, up to the key; it may learn of the key as it goes on.
+
+    Attributes:
+        sees_first: whether the first row of a text shows something by itself; if not, its
+            token is the one after which something fits the second row best.
+    """
+
+    sees_first: bool
 
     def distances(self, hosted: Inside, at: int, tried: Inside) -> Values:
         """(C,) how far each candidate is from row `at` of what the hosted model computed."""
@@ -41,9 +55,14 @@ def unreadable(knowledge: Knowledge) -> str | None:
         return "there is no public base"
     if not knowledge.traffic:
         return "there is no traffic to read"
-    if not base.architecture.endswith(_DECODERS):
-        return f"{base.architecture} is no decoder, so later rows change earlier ones"
-    return None
+    return decodes(base)
+
+
+def decodes(model: ModelView) -> str | None:
+    """Why a model's rows do depend on later ones; None if it is a decoder."""
+    if model.architecture.endswith(_DECODERS):
+        return None
+    return f"{model.architecture} is no decoder, so later rows change earlier ones"
 
 
 def decoded(
@@ -114,12 +133,48 @@ class _Reader:
         if behind:
             self._base.append(behind)
         candidates = _likely(rows[at], at, self._table)
-        distances = self._comparison.distances(hosted, at, self._base.tried(candidates))
-        best = int(np.argmin(distances))
-        self._distances.append(float(distances[best]))
-        token = int(candidates[best])
+        if at or self._comparison.sees_first:
+            token, distance = self._best(hosted, at, candidates)
+        elif len(rows) > 1:
+            token, distance = self._beginning(hosted, rows, candidates)
+        else:
+            self._seen[rows[at].tobytes()] = UNKNOWN
+            return
+        self._distances.append(distance)
         self._seen[rows[at].tobytes()] = token
         self._comparison.learn(hosted, at, self._base.append([token]))
+
+    def _best(
+        self, hosted: Inside, at: int, candidates: NDArray[np.int64]
+    ) -> tuple[int, float]:
+        distances = self._comparison.distances(hosted, at, self._base.tried(candidates))
+        best = int(np.argmin(distances))
+        return int(candidates[best]), float(distances[best])
+
+    def _beginning(
+        self, hosted: Inside, rows: Rows, candidates: NDArray[np.int64]
+    ) -> tuple[int, float]:
+        """The first token, by the second row; that of a beginning text is tried first."""
+        following = _likely(rows[1], 1, self._table)
+        known = self._seen.get(rows[1].tobytes(), UNKNOWN)
+        following = following if known == UNKNOWN else np.array([known])
+        best, least = UNKNOWN, np.inf
+        for token in [*self._usual, *candidates[:MOST_BEGINNINGS].tolist()]:
+            self._base.forget()
+            self._base.append([token])
+            distance = self._best(hosted, 1, following)[1]
+            if distance < least:
+                best, least = token, distance
+            if token in self._usual and distance < EXACT:
+                break
+        self._base.forget()
+        return best, least
+
+    @property
+    def _usual(self) -> list[int]:
+        """The token that texts begin with, if there is one."""
+        token = self._base.begin
+        return [] if token is None else [token]
 
 
 def _likely(row: Rows, position: int, table: Table) -> NDArray[np.int64]:

@@ -73,6 +73,12 @@ class Running:
         return len(self._blocks)
 
     @property
+    def begin(self) -> int | None:
+        """The token that its texts begin with, if it has one."""
+        token = self._model.config.bos_token_id
+        return token if isinstance(token, int) else None
+
+    @property
     def length(self) -> int:
         """Rows of the text so far."""
         return int(self._cache.get_seq_length())

@@ -28,6 +28,8 @@ from triparty.developer.audit.running import logits
 
 Values = NDArray[np.float64]
 
+_SCALED = 1 / 3  # of the indices lean to the other side
+
 
 class Echo:
     """Links rows to output indices by what was answered just before them."""
@@ -82,9 +84,19 @@ def _linked(answers: Values, following: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _surprise(answers: Values) -> Values:
-    """(N, O) how much larger each logit is than it usually is, in standard deviations."""
+    """(N, O) how much likelier each index is than it usually is.
+
+    Logits as they are lean to one side: few are high, many are low. Under secret scales, which
+    may be negative, half of the indices lean to the other one; these are turned, and all are
+    measured in their own standard deviations.
+    """
     apart = answers - answers.mean(axis=0)
     spread = apart.std(axis=0)
     apart = apart / np.where(spread > 0, spread, 1.0)
-    signs = np.where((apart**3).mean(axis=0) < 0, -1.0, 1.0)
-    return apart * signs
+    negative = (apart**3).mean(axis=0) < 0
+    if negative.mean() > _SCALED:
+        return apart * np.where(negative, -1.0, 1.0)
+    chances = answers - answers.max(axis=1, keepdims=True)
+    chances -= np.log(np.exp(chances).sum(axis=1, keepdims=True))
+    usual: Values = chances - chances.mean(axis=0)
+    return usual

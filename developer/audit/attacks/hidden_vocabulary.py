@@ -21,13 +21,12 @@ import numpy as np
 from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import Tokens
 from triparty.developer.audit.controls import unrelated
-from triparty.developer.audit.decoding import decoded, unreadable
+from triparty.developer.audit.decoding import EXACT, decoded, unreadable
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.procrustes import Fit, least_distances
 from triparty.developer.audit.running import Inside, Values
 
-_EXACT = 1e-3  # a distance that no drift leaves
 _PASSES = 3
 _GROWTH = 1.05  # the key is fitted again when there are so many times more pairs
 
@@ -57,7 +56,7 @@ class HiddenVocabulary:
     def mount(self, knowledge: Knowledge) -> Tokens:
         """The token behind each row, under the kind of key that fits better."""
         tokens, distance, misfit = self._pass(knowledge, States(self._blocks))
-        if distance <= _EXACT:
+        if distance <= EXACT:
             return tokens
         found = [self._passes(knowledge, permuted) for permuted in (False, True)]
         return min([(tokens, misfit), *found], key=lambda one: one[1])[0]
@@ -98,6 +97,7 @@ class States:
     _plain: list[Values] = field(default_factory=list)
     _keyed: list[Values] = field(default_factory=list)
     _fitted: int = 0
+    sees_first = True
 
     def distances(self, hosted: Inside, at: int, tried: Inside) -> Values:
         """(C,) least distance under any key that does what is known, of the length."""
