@@ -22,8 +22,8 @@ from triparty.developer.audit.views import ModelView
 MOST_TRIED = 4096
 """Tokens that are tried at a position: of a larger vocabulary, those of likeliest length."""
 
-MOST_BEGINNINGS = 512
-"""Tokens that are tried as the first one, where that takes a pass for each."""
+MOST_BEGINNINGS = 16
+"""Tokens of likeliest length that are tried as the first one, with a pass for each."""
 
 EXACT = 1e-3
 """A distance that no drift leaves, of the length of what is compared."""
@@ -103,9 +103,7 @@ def sessions(traffic: Sequence[Rows], starts: Sequence[int]) -> Iterator[list[in
 class _Reader:
     """Reads sessions one after another; rows that were seen before are read already."""
 
-    def __init__(
-        self, knowledge: Knowledge, comparison: Comparison, depth: int | None
-    ) -> None:
+    def __init__(self, knowledge: Knowledge, comparison: Comparison, depth: int | None) -> None:
         self._hosted = Running(given(knowledge.hosted), depth)
         self._base = Running(given(knowledge.base), depth)
         self._table = given(knowledge.table)
@@ -132,10 +130,11 @@ class _Reader:
         behind = [self._seen[row.tobytes()] for row in rows[self._base.length : at]]
         if behind:
             self._base.append(behind)
-        candidates = _likely(rows[at], at, self._table)
         if at or self._comparison.sees_first:
+            candidates = _likely(rows[at], at, self._table, MOST_TRIED)
             token, distance = self._best(hosted, at, candidates)
         elif len(rows) > 1:
+            candidates = _likely(rows[at], at, self._table, MOST_BEGINNINGS)
             token, distance = self._beginning(hosted, rows, candidates)
         else:
             self._seen[rows[at].tobytes()] = UNKNOWN
@@ -155,11 +154,11 @@ class _Reader:
         self, hosted: Inside, rows: Rows, candidates: NDArray[np.int64]
     ) -> tuple[int, float]:
         """The first token, by the second row; that of a beginning text is tried first."""
-        following = _likely(rows[1], 1, self._table)
+        following = _likely(rows[1], 1, self._table, MOST_TRIED)
         known = self._seen.get(rows[1].tobytes(), UNKNOWN)
         following = following if known == UNKNOWN else np.array([known])
         best, least = UNKNOWN, np.inf
-        for token in [*self._usual, *candidates[:MOST_BEGINNINGS].tolist()]:
+        for token in [*self._usual, *candidates.tolist()]:
             self._base.forget()
             self._base.append([token])
             distance = self._best(hosted, 1, following)[1]
@@ -177,13 +176,13 @@ class _Reader:
         return [] if token is None else [token]
 
 
-def _likely(row: Rows, position: int, table: Table) -> NDArray[np.int64]:
+def _likely(row: Rows, position: int, table: Table, most: int) -> NDArray[np.int64]:
     """The tokens to try: all, or those whose rows are about as long as this one."""
-    if len(table.rows) <= MOST_TRIED:
+    if len(table.rows) <= most:
         return np.arange(len(table.rows))
     squares = np.einsum("vd,vd->v", table.rows, table.rows)
     if table.positions is not None:
         placed = table.positions[position]
         squares = squares + 2 * (table.rows @ placed) + placed @ placed
     gaps = np.abs(squares - row @ row)
-    return np.argpartition(gaps, MOST_TRIED)[:MOST_TRIED].astype(np.int64)
+    return np.argpartition(gaps, most)[:most].astype(np.int64)

@@ -68,11 +68,13 @@ def _rest(inner: Values, other: Values) -> Values:
     """
     shared = np.linalg.svd(_root(inner) @ _root(other), compute_uv=False).sum(axis=-1)
     squares = np.trace(inner, axis1=1, axis2=2) + np.trace(other) - 2 * shared
-    return np.maximum(squares, 0.0)
+    least: Values = np.maximum(squares, 0.0)
+    return least
 
 
 def _root(inner: Values) -> Values:
     """The symmetric square root of positive matrices (..., k, k), rounding aside."""
     roots, axes = np.linalg.eigh(inner)
     roots = np.sqrt(np.maximum(roots, 0.0))
-    return (axes * roots[..., None, :]) @ np.swapaxes(axes, -1, -2)
+    root: Values = (axes * roots[..., None, :]) @ np.swapaxes(axes, -1, -2)
+    return root

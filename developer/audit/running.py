@@ -58,7 +58,8 @@ class Running:
         Raises:
             CheckpointError: it does not load.
         """
-        loaded: Any = model.load("AutoModel").float()
+        loaded: Any = model.load("AutoModel")
+        loaded.float()
         loaded.set_attn_implementation("eager")
         self._model, self._blocks = loaded, _shortened(loaded, depth)
         self._states: list[torch.Tensor] = []
@@ -150,7 +151,9 @@ class Running:
                 return_dict=True,
             )
 
-    def _inside(self, found: Any, count: int, view: Callable[[torch.Tensor], torch.Tensor]) -> Inside:
+    def _inside(
+        self, found: Any, count: int, view: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Inside:
         layers = self._cache.layers[: self.depth]
         return Inside(
             np.stack([_numbers(state[0]) for state in self._states]),

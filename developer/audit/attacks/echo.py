@@ -14,6 +14,7 @@ when an index is larger than it usually is, up to its sign, which its skewness t
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from triparty.developer.audit.running import logits
 Values = NDArray[np.float64]
 
 _SCALED = 1 / 3  # of the indices lean to the other side
+_EXPECTED = 0.5  # of what an index usually gets is held against it
 
 
 class Echo:
@@ -53,7 +55,8 @@ class Echo:
 
     def mount(self, knowledge: Knowledge) -> Links:
         """The output index of each different row that followed another one."""
-        model = given(knowledge.hosted).load().float()
+        model: Any = given(knowledge.hosted).load()
+        model.float()
         numbers = distinct(knowledge.rows)
         at = np.split(numbers, np.cumsum([len(rows) for rows in knowledge.traffic])[:-1])
         answers, following = [], []
@@ -95,8 +98,9 @@ def _surprise(answers: Values) -> Values:
     apart = apart / np.where(spread > 0, spread, 1.0)
     negative = (apart**3).mean(axis=0) < 0
     if negative.mean() > _SCALED:
-        return apart * np.where(negative, -1.0, 1.0)
+        turned: Values = apart * np.where(negative, -1.0, 1.0)
+        return turned
     chances = answers - answers.max(axis=1, keepdims=True)
     chances -= np.log(np.exp(chances).sum(axis=1, keepdims=True))
-    usual: Values = chances - chances.mean(axis=0)
+    usual: Values = chances - _EXPECTED * chances.mean(axis=0)
     return usual

@@ -108,11 +108,14 @@ class States:
         if self.permuted and plain.shape[-1] == keyed.shape[-1]:
             gaps = np.sort(np.abs(plain), axis=-1) - np.sort(np.abs(keyed), axis=-1)
             far = np.maximum(far, np.linalg.norm(gaps, axis=(-2, -1)))
-        return far / np.sqrt(len(keyed))
+        relative: Values = far / np.sqrt(len(keyed))
+        return relative
 
     def learn(self, hosted: Inside, at: int, base: Inside) -> None:
         """Notes the pairs of states; fits the key on them now and then."""
-        self._keyed += [state / np.linalg.norm(state) for state in hosted.states[self.blocks, at]]
+        self._keyed += [
+            state / np.linalg.norm(state) for state in hosted.states[self.blocks, at]
+        ]
         self._plain += [state / np.linalg.norm(state) for state in base.states[self.blocks, -1]]
         if self.learns and len(self._plain) >= self._fitted * _GROWTH:
             self.known, self._fitted = self.fit(), len(self._plain)

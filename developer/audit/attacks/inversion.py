@@ -63,7 +63,7 @@ class Inversion:
         rows, places = knowledge.rows, _places(knowledge)
         pairs = [at for at, row in enumerate(rows) if row.tobytes() in taught]
         plain = known.plain[[taught[rows[at].tobytes()] for at in pairs]]
-        guessed = _Linear(flat[pairs], plain)(flat)
+        guessed = _Linear(flat[pairs], plain.astype(np.float64))(flat)
         found = _nearest(guessed, table, places)
         found[pairs] = UNKNOWN
         ends = np.cumsum([len(request) for request in knowledge.traffic])[:-1]

@@ -25,7 +25,6 @@ from triparty.developer.audit.levels import Level
 from triparty.developer.audit.running import Inside, Values
 
 
-
 class KvCache:
     """Finds each token by the attention that its row gives to the rows before it.
 
@@ -72,7 +71,8 @@ class Caches:
             _distances(_sorted(cache[:, :, at, None]), _sorted(candidates))
             for cache, candidates in ((hosted.keys, tried.keys), (hosted.values, tried.values))
         ]
-        return np.sqrt(np.mean(np.square(far), axis=0))
+        both: Values = np.sqrt(np.mean(np.square(far), axis=0))
+        return both
 
     def learn(self, hosted: Inside, at: int, base: Inside) -> None:
         """Nothing: each row is read by itself."""
