@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
+from benchmarks import correlations
 from benchmarks.claims import SETTINGS, Setting, measured
 from benchmarks.harness import Case, Effort
 from triparty.developer.audit import ATTACKS, Attack
@@ -57,3 +58,5 @@ recovered = tuple(
     for scheme in setting.schemes
     for attack in ATTACKS
 )
+
+correlated = correlations.correlations

@@ -62,20 +62,29 @@ class Tokens:
     Attributes:
         token_ids: for each request, (T,) the token behind each row, `UNKNOWN` where the
             attack found none or more than one.
+        fresh: for each request, (T,) whether the row counts: the attacker did not know it
+            before. Empty if all do.
     """
 
     token_ids: tuple[NDArray[np.int64], ...]
+    fresh: tuple[NDArray[np.bool_], ...] = ()
 
     @property
     def share(self) -> float:
         """Share of rows with a token."""
-        return float((np.concatenate(self.token_ids) != UNKNOWN).mean())
+        found = np.concatenate(self.token_ids)[self._counted()]
+        return float((found != UNKNOWN).mean()) if len(found) else 0.0
 
     def score(self, truth: Truth) -> float:
         """Share of rows whose token is the true one, of those whose truth is known."""
         found, right = np.concatenate(self.token_ids), np.concatenate(truth.token_ids)
-        known = right != UNKNOWN
+        known = (right != UNKNOWN) & self._counted()
         return float((found == right)[known].mean()) if known.any() else self.share
+
+    def _counted(self) -> NDArray[np.bool_]:
+        if self.fresh:
+            return np.concatenate(self.fresh)
+        return np.ones(sum(map(len, self.token_ids)), bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +196,33 @@ class Seen:
     def score(self, truth: Truth) -> float:
         """Nothing is guessed, so all of it is right."""
         return self.share
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """Which answer of the model means the token of which row.
+
+    Attributes:
+        numbers: (N,) the number of each row of the traffic among the different ones.
+        places: (M,) for each different row, the index of its token among the logits,
+            `UNKNOWN` where the attack does not say.
+    """
+
+    numbers: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @property
+    def share(self) -> float:
+        """Share of different rows with an answer."""
+        return float((self.places != UNKNOWN).mean())
+
+    def score(self, truth: Truth) -> float:
+        """Share of different rows whose answer is the true one, of those with a known token."""
+        tokens = np.full(len(self.places), UNKNOWN, np.int64)
+        tokens[self.numbers] = np.concatenate(truth.token_ids)
+        known = tokens != UNKNOWN
+        right = self.places[known] == truth.vocabulary[tokens[known]]
+        return float(right.mean()) if known.any() else self.share
 
 
 def _opened(plain: Matrix, right: Matrix, claimed: Matrix) -> float:

@@ -17,3 +17,17 @@ def rotated(requests: Sequence[Rows]) -> tuple[Rows, ...]:
     square = np.random.default_rng(0).normal(size=(width, width))
     turn = np.linalg.qr(square)[0].astype(np.float32)
     return tuple(np.hstack([rows[:, :width] @ turn, rows[:, width:]]) for rows in requests)
+
+
+def unrelated(requests: Sequence[Rows]) -> tuple[Rows, ...]:
+    """Random rows of the same lengths; equal rows stay equal, and nothing else is left."""
+    rng = np.random.default_rng(0)
+    made: dict[bytes, Rows] = {}
+
+    def instead(row: Rows) -> Rows:
+        if row.tobytes() not in made:
+            drawn = rng.normal(size=row.shape).astype(np.float32)
+            made[row.tobytes()] = drawn * np.linalg.norm(row) / np.linalg.norm(drawn)
+        return made[row.tobytes()]
+
+    return tuple(np.stack([instead(row) for row in rows]) for rows in requests)

@@ -93,6 +93,7 @@ def set_scene(
         table=table,
         base=original if base is None else ModelView.open(base),
         bundle=bundle,
+        starts=traffic.starts,
     )
     scene = Scene(knowledge, truth, key.secret.choices.scheme)
     return scene if other is None else with_other(scene, source, other)
