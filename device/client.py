@@ -32,9 +32,9 @@ from triparty.device.inference.generation import (
     Piece,
     Pieces,
     collect,
-    pieces,
     read_tokenizer,
 )
+from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.pull import Pulled, pull
 
 MAX_TOKENS = 128
@@ -56,11 +56,19 @@ class Device:
     Args:
         home: the device's folder.
         passphrase: of its private keys, if they have one.
+        shields: what its requests are shielded with, beside the keys; None: nothing.
     """
 
-    def __init__(self, home: Path | str, *, passphrase: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path | str,
+        *,
+        passphrase: str | None = None,
+        shields: Shields | None = None,
+    ) -> None:
         """Touches nothing yet."""
         self._home = Home(Path(home), passphrase=passphrase)
+        self._shields = shields or Shields()
 
     def enroll(
         self,
@@ -146,7 +154,8 @@ class Device:
         Raises:
             StateError: no bundle of this model.
             RequestError: a model of another kind: a classifier, an encoder.
-            SettingsError: an engine for a model whose rows only a triparty cloud takes.
+            SettingsError: an engine for a model whose rows only a triparty cloud takes, or
+                shields for a model of the interface `tokens`, which sends no rows.
             RollbackError: the cloud hosts another version: pull.
             TransportError: the cloud was not reached.
         """
@@ -159,6 +168,7 @@ class Device:
             )
         wanted = _Wanted(prompt, options or SamplingOptions(), max_tokens, ignore_eos)
         if bundle.info.interface == TOKENS:
+            self._shields.refuse_without_rows(model)
             yield from collect(self._from_words(held, bundle, wanted, engine))
         elif engine is None:
             yield from collect(self._from_rows(held, bundle, wanted))
@@ -169,13 +179,22 @@ class Device:
             )
 
     def _from_rows(self, held: HeldModel, bundle: Bundle, wanted: _Wanted) -> Pieces:
-        with (
-            self._home.access().client() as client,
-            Conversation(client, bundle, held.name, version=held.version) as conversation,
-        ):
+        with self._home.access().client() as client:
+
+            def conversation() -> Conversation:
+                return Conversation(
+                    client,
+                    bundle,
+                    held.name,
+                    version=held.version,
+                    shield=self._shields.shield(),
+                    block=self._shields.block,
+                )
+
             return (
-                yield from pieces(
+                yield from shielded_pieces(
                     wanted.prompt,
+                    shields=self._shields,
                     bundle=bundle,
                     tokenizer=read_tokenizer(bundle),
                     conversation=conversation,
