@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -129,6 +129,14 @@ def audit(
     levels: Annotated[str, typer.Option(help="Attackers to play: K2, K0,K2 or K0..K4.")] = (
         "K0..K4"
     ),
+    compared: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Then measure every mitigation on SRC, in a table: leakage, accuracy, costs. "
+            "Takes minutes even for a small model.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Mount the attacks on a protected model's traffic and say what each recovered.
@@ -152,7 +160,18 @@ def audit(
         console.say(f"not mounted: {attack.name} ({attack.level}): {attack.reason}")
     if found.findings:
         console.say(sentence(found.findings))
-    console.report(document(found))
+    console.report({**document(found), **(_compared(source, console) if compared else {})})
+
+
+def _compared(source: str, console: Console) -> dict[str, Any]:
+    """Measures and shows all mitigations; the member of the report about them."""
+    from triparty.developer.audit.compare import compare
+    from triparty.developer.audit.compare import document as comparison_document
+    from triparty.developer.audit.compare import table as comparison_table
+
+    found = compare(Path(source), say=console.say)
+    console.say(comparison_table(found))
+    return {"comparison": comparison_document(found)}
 
 
 def example_model(

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from triparty.common.access import Access
+from triparty.common.attestation import Attestation
 from triparty.common.connection import Connection
 from triparty.common.deviceinfo import TOKENS
 from triparty.common.errors import CloudError, RequestError, SettingsError
@@ -24,7 +25,7 @@ from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
-from triparty.device.home import HeldModel, Home
+from triparty.device.home import HeldModel, Home, SpentDecoys
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import (
@@ -57,6 +58,7 @@ class Device:
         home: the device's folder.
         passphrase: of its private keys, if they have one.
         shields: what its requests are shielded with, beside the keys; None: nothing.
+        attestation: what the cloud has to prove before rows are sent to it; None: nothing.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Device:
         *,
         passphrase: str | None = None,
         shields: Shields | None = None,
+        attestation: Attestation | None = None,
     ) -> None:
         """Touches nothing yet."""
         self._home = Home(Path(home), passphrase=passphrase)
         self._shields = shields or Shields()
+        self._attestation = attestation
 
     def enroll(
         self,
@@ -189,6 +193,7 @@ class Device:
                     version=held.version,
                     shield=self._shields.shield(),
                     block=self._shields.block,
+                    attestation=self._attestation,
                 )
 
             return (
@@ -201,12 +206,15 @@ class Device:
                     options=wanted.options,
                     max_tokens=wanted.max_tokens,
                     ignore_eos=wanted.ignore_eos,
+                    spent=SpentDecoys(self._home.folder),
                 )
             )
 
     def _from_words(
         self, held: HeldModel, bundle: Bundle, wanted: _Wanted, engine: StockEngine | None
     ) -> Pieces:
+        if self._attestation is not None:
+            self._attestation.require()
         with self._connection(engine) as connection:
             completions = (
                 Completions(connection, engine.model)

@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from triparty.common.attestation import Attestation
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
@@ -61,6 +62,7 @@ class Conversation:
         shield: what becomes of the rows before they go; None sends them as they are.
         block: rows that requests and the whole session are multiples of, as far as they can
             be (`request_sizes`); 1 shows every length as it is.
+        attestation: what has to be proven before each session; None asks for no proof.
         sleep: waits between attempts.
     """
 
@@ -73,12 +75,14 @@ class Conversation:
         version: int,
         shield: Shield | None = None,
         block: int = 1,
+        attestation: Attestation | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
         self._version, self._sleep = version, sleep
         self._shield, self._block = shield or Shield(), block
+        self._attestation = attestation
         self._session: SessionRecord | None = None
         self._sent: list[int] = []
 
@@ -115,6 +119,7 @@ class Conversation:
             RequestError: no tokens, or more than the model has positions.
             RollbackError: the cloud hosts another version or epoch than the bundle's.
             UnreachableError: the cloud stayed away.
+            AttestationError: no proof that the cloud runs what it should; nothing was sent.
         """
         if not ids:
             raise RequestError("expected at least one token to send; give a prompt")
@@ -153,6 +158,8 @@ class Conversation:
         return self._read(frames)
 
     def _open(self) -> SessionRecord:
+        if self._attestation is not None:
+            self._attestation.require()
         session = self._steps.open_session(self._model)
         hosted, held = (
             (session.version, session.epoch),

@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from triparty.common.decoys import DecoyKind, DecoyTexts
+from triparty.common.decoys import DecoyKind, DecoyTexts, turns
 from triparty.common.errors import SettingsError
 from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
@@ -78,6 +79,16 @@ class Shields:
             )
 
 
+class SpentTexts(Protocol):
+    """Where a device remembers the texts that served as decoys."""
+
+    def read(self) -> set[str]:
+        """Digests of the texts that served."""
+
+    def write(self, spent: set[str]) -> None:
+        """Remembers them, before anything is sent."""
+
+
 def shielded_pieces(
     prompt: str,
     *,
@@ -88,6 +99,7 @@ def shielded_pieces(
     options: SamplingOptions,
     max_tokens: int,
     ignore_eos: bool = False,
+    spent: SpentTexts | None = None,
     random: Random | None = None,
 ) -> Pieces:
     """Yields the continuation of a prompt as `generation.pieces` does, beside its decoys.
@@ -101,6 +113,7 @@ def shielded_pieces(
         options: how tokens are chosen.
         max_tokens: most tokens to generate, at least 1.
         ignore_eos: go on after an end token, for measurements.
+        spent: remembers which texts served; None begins anew.
         random: places and decoys; None draws from the operating system.
 
     Raises:
@@ -111,9 +124,11 @@ def shielded_pieces(
     random = random or secrets.SystemRandom()
     questions = [ids]
     if shields.decoys:
-        texts = _read(shields, tokenizer)
+        texts = _read(shields, tokenizer, spent.read() if spent else set())
         questions += [texts.draw(len(ids), random) for _ in range(shields.decoys)]
-    order = random.sample(range(len(questions)), len(questions))
+        if spent:
+            spent.write(texts.spent)
+    order = turns(len(questions), random)
     with ExitStack() as stack:
         streams = [
             pieces_after(
@@ -164,7 +179,7 @@ def _closing(streams: Sequence[Pieces]) -> Iterator[None]:
             stream.close()
 
 
-def _read(shields: Shields, tokenizer: Tokenizer) -> DecoyTexts:
+def _read(shields: Shields, tokenizer: Tokenizer, spent: set[str]) -> DecoyTexts:
     path = shields.decoy_texts or Path()
     try:
         if path.stat().st_size > MAX_TEXTS_BYTES:
@@ -173,4 +188,5 @@ def _read(shields: Shields, tokenizer: Tokenizer) -> DecoyTexts:
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
     encoded = tokenizer.encode_batch([line for line in lines if line.strip()])
-    return DecoyTexts([np.array(text.ids, np.int64) for text in encoded], shields.decoy_kind)
+    ids = [np.array(text.ids, np.int64) for text in encoded]
+    return DecoyTexts(ids, shields.decoy_kind, spent)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from small_cloud import POSITIONS, SmallCloud, small_bundle
 
+from triparty.common.attestation import Attestation, SoftwareExecution
 from triparty.common.decoys import DecoyKind
-from triparty.common.errors import SettingsError
+from triparty.common.errors import AttestationError, SettingsError
 from triparty.common.keying import Bundle
 from triparty.common.replies import StepReply
 from triparty.common.sampling import SamplingOptions
 from triparty.common.wire import Frame
+from triparty.device.home import SpentDecoys
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import Generation, collect, read_tokenizer
 from triparty.device.inference.shields import Shields, shielded_pieces
@@ -246,6 +248,32 @@ def test_two_conversations_have_noise_of_their_own(bundle: Bundle) -> None:
     assert not np.allclose(first, second)
 
 
+def test_texts_serve_once_for_all_time(bundle: Bundle, texts: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def ask() -> list[bytes]:
+        cloud = WatchingCloud(rows_per_step=16)
+        shielded = shielded_pieces(
+            PROMPT,
+            shields=Shields(decoys=20, decoy_texts=texts),
+            bundle=bundle,
+            tokenizer=read_tokenizer(bundle),
+            conversation=lambda: Conversation(cloud, bundle, "known", version=1),
+            options=SamplingOptions(),
+            max_tokens=1,
+            spent=SpentDecoys(home),
+        )
+        list(shielded)
+        return [np.stack(rows).tobytes() for rows in cloud.sent.values()]
+
+    first, second = ask(), ask()
+    assert len({*first, *second}) == 41, "only the question itself comes again"
+    assert len(SpentDecoys(home).read()) == 40
+    with pytest.raises(SettingsError, match="decoy texts that were not used yet"):
+        ask()
+
+
 def test_decoys_need_texts_and_settings_reach_the_shields(texts: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="decoy-texts"):
         Shields(decoys=2)
@@ -271,3 +299,42 @@ def test_ids_have_no_rows_to_shield() -> None:
     Shields().refuse_without_rows("model")
     with pytest.raises(SettingsError, match="interface 'tokens'"):
         Shields(noise=0.1).refuse_without_rows("model")
+
+
+def test_nothing_is_sent_without_proof_of_what_runs(bundle: Bundle) -> None:
+    honest = SoftwareExecution(b"m" * 32, b"k" * 32)
+    other = SoftwareExecution(b"o" * 32, b"k" * 32)
+    for execution in (honest, other):
+        cloud = SmallCloud()
+        attestation = Attestation(execution, honest, b"m" * 32)
+        with Conversation(
+            cloud, bundle, "known", version=1, attestation=attestation
+        ) as conversation:
+            if execution is honest:
+                conversation.logits_after([1])
+                assert cloud.steps == 1
+            else:
+                with pytest.raises(AttestationError):
+                    conversation.logits_after([1])
+                assert (cloud.opened, cloud.steps) == (0, 0)
+
+
+def test_every_new_session_is_proven_anew(bundle: Bundle) -> None:
+    honest = SoftwareExecution(b"m" * 32, b"k" * 32)
+    asked: list[bytes] = []
+
+    class Turning:
+        """Genuine once; after the session was lost something else runs."""
+
+        def attest(self, nonce: bytes) -> bytes:
+            asked.append(nonce)
+            return honest.attest(nonce if len(asked) == 1 else bytes(32))
+
+    cloud = SmallCloud()
+    cloud.lose_before = {2}
+    attestation = Attestation(Turning(), honest, b"m" * 32)
+    with Conversation(cloud, bundle, "known", version=1, attestation=attestation) as talk:
+        talk.logits_after([1])
+        with pytest.raises(AttestationError):
+            talk.logits_after([2])
+    assert (cloud.opened, len(asked)) == (1, 2)
