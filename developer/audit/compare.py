@@ -29,6 +29,7 @@ from triparty.developer.audit.scene import Scene
 from triparty.developer.audit.stage import Costs, Effort, Stage, plain_logits, texts_of
 from triparty.developer.stock import load_model
 
+TOKEN_ATTACKS: tuple[Attack, ...] = (*ATTACKS, RowsAgain(), NoisyRows())
 ATTACKED = frozenset({Level.K0, Level.K1, Level.K2})
 
 
@@ -90,7 +91,7 @@ def compare(
     *,
     mitigations: Sequence[Mitigation] = MITIGATIONS,
     effort: Effort | None = None,
-    attacks: Sequence[Attack] = (*ATTACKS, RowsAgain(), NoisyRows()),
+    attacks: Sequence[Attack] = TOKEN_ATTACKS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Measures mitigations on a model.
@@ -133,7 +134,7 @@ def _measured(
     base: Costs,
 ) -> Measured:
     scene = stage.scene()
-    leakage = _leakage(scene, attacks)
+    leakage = leakage_of(scene, attacks)
     clear = max((share for by in leakage.values() for share in by.values()), default=0.0)
     named = stage.named()
     agreement, perplexity_ratio = stage.accuracy(logits)
@@ -155,8 +156,10 @@ def _measured(
     )
 
 
-def _leakage(scene: Scene, attacks: Sequence[Attack]) -> dict[str, dict[str, float]]:
-    """Share of tokens that each attack recovers, by level; those that cannot be mounted: 0."""
+def leakage_of(
+    scene: Scene, attacks: Sequence[Attack] = TOKEN_ATTACKS
+) -> dict[str, dict[str, float]]:
+    """Share of tokens that each attack recovers, by level; 0 where it cannot be mounted."""
     found: dict[str, dict[str, float]] = {}
     for attack in attacks:
         if attack.target is not Target.TOKENS or attack.level not in ATTACKED:

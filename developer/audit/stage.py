@@ -145,8 +145,13 @@ class Stage:
             if file.is_file()
         )
 
-    def scene(self) -> Scene:
-        """What attackers get: the traffic through the shield, and what they counted."""
+    def scene(self, *, known: int | None = None) -> Scene:
+        """What attackers get: the traffic through the shield, and what they counted.
+
+        Args:
+            known: distinct tokens whose rows they know; None: as many as the effort says.
+        """
+        known = self._effort.known if known is None else known
         limit = min(self._effort.rows, self._mitigation.rows_per_key or self._effort.rows)
         texts = self._texts.traffic[: -(-limit // self._effort.length)]
         over = texts.size - limit
@@ -161,7 +166,7 @@ class Stage:
             found.knowledge,
             traffic=tuple(requests),
             table=table,
-            known=_known(requests, ids, table.rows, counted, self._effort.known),
+            known=_known(requests, ids, table.rows, counted, known),
             noise=self._mitigation.noise,
             unigrams=counted,
         )
