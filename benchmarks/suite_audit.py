@@ -9,13 +9,18 @@ measured by other suites and by `audit --compare`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 from benchmarks import correlations
+from benchmarks.checkpoints import real_model
 from benchmarks.claims import SETTINGS, Setting, measured
-from benchmarks.harness import Case, Effort
+from benchmarks.harness import Case, Effort, case
 from triparty.developer.audit import ATTACKS, Attack
+from triparty.developer.audit.compare import Measured, compare
+from triparty.developer.audit.mitigations import MITIGATIONS
+from triparty.developer.audit.stage import QUICK
 
 # By attack and scheme: the share that its source, or our own earlier measurement, reports.
 REFERENCES: Mapping[tuple[str, str], tuple[float, str]] = {
@@ -60,3 +65,36 @@ recovered = tuple(
 )
 
 correlated = correlations.correlations
+
+
+@case(
+    "share of tokens read through 50 % noise by an attacker who fits the key (K2)",
+    unit="share",
+    better="lower",
+    reference="arXiv 2505.13758: noise that does not depend on the input is read through",
+)
+def noisy_rows(effort: Effort) -> Iterator[float]:
+    """What fresh noise under a fixed key hides of 1,024 rows with 16 known tokens."""
+    for line in _compared("noise 50%", effort):
+        yield line.clear
+
+
+@case(
+    "share of tokens attributed to their user among 19 decoys of the same kind (K2)",
+    unit="share",
+    better="lower",
+    target=0.10,
+    reference="1 in 20 expected; all texts are read, at 20 times the cost",
+)
+def decoys(effort: Effort) -> Iterator[float]:
+    """Every text is read; which one is the user's is guessed in four ways, the best counts."""
+    for line in _compared("19 decoys (text)", effort):
+        yield line.attributed
+
+
+def _compared(name: str, effort: Effort) -> Iterator[Measured]:
+    chosen = [mitigation for mitigation in MITIGATIONS if mitigation.name == name]
+    for seed in range(1 if effort.quick else 3):
+        wanted = replace(QUICK, requests=200, decoys=4000, seed=seed)
+        compared = compare(real_model("stories260K"), mitigations=chosen, effort=wanted)
+        yield from compared.measured

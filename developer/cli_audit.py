@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +54,14 @@ def audit(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the report as a web page.")
     ] = None,
+    compared: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Then measure every mitigation on SRC, in a table: leakage, accuracy, costs. "
+            "Takes minutes even for a small model.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Mount the attacks on a protected model's traffic and say what each recovered.
@@ -101,7 +109,19 @@ def audit(
     if html is not None:
         write_atomic(html, page(report).encode())
         console.say(f"Written: {html}")
-    console.report(document(report))
+    comparison = _compared(source, console) if compared else {}
+    console.report({**document(report), **comparison})
+
+
+def _compared(source: str, console: Console) -> dict[str, Any]:
+    """Measures and shows all mitigations; the member of the report about them."""
+    from triparty.developer.audit.compare import compare
+    from triparty.developer.audit.compare import document as comparison_document
+    from triparty.developer.audit.compare import table as comparison_table
+
+    found = compare(Path(source), say=console.say)
+    console.say(comparison_table(found))
+    return {"comparison": comparison_document(found)}
 
 
 def _chosen(names: str | None, levels: frozenset[Level]) -> list[Attack]:

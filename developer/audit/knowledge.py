@@ -36,10 +36,12 @@ class KnownRows:
     Attributes:
         keyed: (m, D) float32, as they went over the wire, no two of one token and position.
         plain: (m, d) float32, the same before they were keyed.
+        token_ids: (m,) the tokens, where no positions are added; None where nobody noted them.
     """
 
     keyed: Rows
     plain: Rows
+    token_ids: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,10 @@ class Knowledge:
         table: the plain embedding table; K2.
         base: the public weights that the private model began as; K3.
         bundle: a bundle of this very cohort; K4.
+        noise: how much noise the devices add, as a share of a row's root mean square; K0, as
+            everybody may know it.
+        unigrams: (V,) how often each token occurs in text like the traffic, adding up to 1;
+            None if nobody counted; K0.
     """
 
     traffic: tuple[Rows, ...]
@@ -66,6 +72,8 @@ class Knowledge:
     base: ModelView | None = None
     bundle: Bundle | None = None
     starts: tuple[int, ...] = ()
+    noise: float = 0.0
+    unigrams: NDArray[np.float64] | None = None
 
     def at(self, level: Level) -> Knowledge:
         """What an attacker of that level knows of it."""

@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from triparty.common.attestation import Attestation
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
@@ -28,6 +29,7 @@ from triparty.common.errors import (
 )
 from triparty.common.keying import Bundle, KeyedReply, KeyedRows, PlainLogits
 from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.shielding import Shield, request_sizes
 from triparty.common.wire import Frame
 
 SESSIONS = 3
@@ -57,6 +59,10 @@ class Conversation:
         bundle: opened bundle of the model.
         model: its name on the cloud.
         version: of the bundle, which is that of the model it belongs to.
+        shield: what becomes of the rows before they go; None sends them as they are.
+        block: rows that requests and the whole session are multiples of, as far as they can
+            be (`request_sizes`); 1 shows every length as it is.
+        attestation: what has to be proven before each session; None asks for no proof.
         sleep: waits between attempts.
     """
 
@@ -67,11 +73,16 @@ class Conversation:
         model: str,
         *,
         version: int,
+        shield: Shield | None = None,
+        block: int = 1,
+        attestation: Attestation | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
         self._version, self._sleep = version, sleep
+        self._shield, self._block = shield or Shield(), block
+        self._attestation = attestation
         self._session: SessionRecord | None = None
         self._sent: list[int] = []
 
@@ -92,6 +103,12 @@ class Conversation:
         """How many tokens the cloud has seen."""
         return len(self._sent)
 
+    @property
+    def missing(self) -> int:
+        """How many more tokens make the session a multiple of the block, where they fit."""
+        wanted = -self.position % self._block
+        return wanted if self.position + wanted <= self._bundle.info.max_positions else 0
+
     def logits_after(self, ids: Sequence[int]) -> PlainLogits:
         """Sends tokens; the logits (V,) of what follows them.
 
@@ -102,6 +119,7 @@ class Conversation:
             RequestError: no tokens, or more than the model has positions.
             RollbackError: the cloud hosts another version or epoch than the bundle's.
             UnreachableError: the cloud stayed away.
+            AttestationError: no proof that the cloud runs what it should; nothing was sent.
         """
         if not ids:
             raise RequestError("expected at least one token to send; give a prompt")
@@ -131,12 +149,17 @@ class Conversation:
                 f"the conversation would have {start + len(pending)} tokens, the model takes "
                 f"{session.positions}: shorten it"
             )
-        for at in range(0, len(pending), session.rows_per_step):
-            part = pending[at : at + session.rows_per_step]
-            frames = self._step(session, part, start + at)
+        at = 0
+        for size in request_sizes(
+            start, len(pending), block=self._block, limit=session.rows_per_step
+        ):
+            frames = self._step(session, pending[at : at + size], start + at)
+            at += size
         return self._read(frames)
 
     def _open(self) -> SessionRecord:
+        if self._attestation is not None:
+            self._attestation.require()
         session = self._steps.open_session(self._model)
         hosted, held = (
             (session.version, session.epoch),
@@ -155,7 +178,9 @@ class Conversation:
         self, session: SessionRecord, ids: Sequence[int], position: int
     ) -> Sequence[Frame]:
         """One request, repeated under one id while the connection breaks."""
-        rows = self._bundle.rows(np.asarray(ids, np.int64), start=position)
+        rows = self._shield.rows(
+            self._bundle.rows(np.asarray(ids, np.int64), start=position), start=position
+        )
         request_id = secrets.token_hex(16)
         for pause_s in PAUSES_S:
             try:
