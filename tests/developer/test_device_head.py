@@ -18,7 +18,7 @@ from triparty.developer.audit.views import ModelView
 from triparty.developer.cli_models import add_commands
 from triparty.developer.inspection.report import inspect
 from triparty.developer.inspection.tensors import differences
-from triparty.developer.protect import Choices, protect, survey
+from triparty.developer.protect import Choices, estimate, protect, survey
 from triparty.developer.protect.description import head_bytes, lines, summary
 from triparty.developer.protect.modelkey import ModelKey
 from triparty.developer.protect.secret import Secret
@@ -192,6 +192,15 @@ def test_both_rotated_tables_of_a_tied_model_show_a_device_its_key(
     assert (np.abs(key @ axes).max(axis=1) > 0.999).sum() == shown
     said = "\n".join(lines(survey(str(source), ROTATED)))
     assert ("up to the order and the signs" in said) == tied
+
+
+def test_the_estimate_counts_the_head(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte a second, so that seconds are bytes of tensors that are made."""
+    monkeypatch.setattr(estimate, "_bytes_per_second", lambda decided: 1.0)
+    source = str(make_model("llama"))
+    for choices in (Choices(), ON_DEVICE):
+        found = survey(source, choices)
+        assert estimate.estimated_seconds(found) == found.size_bytes
 
 
 # --- what is found
