@@ -80,7 +80,7 @@ def model(published: Any, tmp_path: Path) -> Any:
 
 async def entered(engine: Any) -> None:
     """Returns when a batch has begun."""
-    assert await asyncio.to_thread(engine.entered.wait, 5)
+    assert await asyncio.to_thread(engine.entered.wait, 60)
     engine.entered.clear()
 
 
