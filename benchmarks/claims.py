@@ -1,6 +1,7 @@
 """The figures of the documents: measured, kept in one file, written into the texts.
 
     python -m benchmarks.claims          runs the audits, then rewrites the texts
+    python -m benchmarks.claims --models stories260K    one model again
     python -m benchmarks.claims --texts  rewrites the texts from the file alone
 
 The file is `docs/figures/audit.json`. Tests compare the texts with it, and measure it again.
@@ -47,6 +48,10 @@ class Setting:
     what: str
     schemes: tuple[str, ...]
 
+    def scheme_of(self, scheme: str) -> str:
+        """What figures call a scheme: `either` where both key the model alike."""
+        return scheme if len(self.schemes) > 1 else "either"
+
     @property
     def source(self) -> Path:
         """The folder of the original.
@@ -78,7 +83,7 @@ def measured(
     return {
         "model": setting.model,
         "what": setting.what,
-        "scheme": scheme if len(setting.schemes) > 1 else "either",
+        "scheme": setting.scheme_of(scheme),
         "width": scene.truth.key.shape[1],
         "vocabulary": len(scene.truth.rows),
         "rows": len(scene.knowledge.rows),
@@ -99,24 +104,37 @@ def _figures(found: Audit) -> dict[str, dict[str, float]]:
     }
 
 
-def document() -> dict[str, Any]:
-    """All figures, measured now."""
-    models = []
-    for setting in SETTINGS:
-        for scheme in setting.schemes:
-            print(f"{setting.model}, {scheme} ...", file=sys.stderr, flush=True)
-            models.append(measured(setting, scheme))
-    found = {name: noun for model in models for name, noun in model.pop("finds").items()}
+def renewed(figures: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures with one model measured again, in the order of `SETTINGS`.
+
+    Args:
+        figures: as kept.
+        model: as `measured` gives it.
+    """
+    finds = {one["name"]: one["finds"] for one in figures["attacks"]} | model["finds"]
+    models = {(one["model"], one["scheme"]): one for one in figures["models"]}
+    fresh = {name: value for name, value in model.items() if name != "finds"}
+    models[model["model"], model["scheme"]] = fresh
     attacks = [
         {
             "name": attack.name,
             "level": str(attack.level),
-            "finds": found.get(attack.name, str(attack.target)),
+            "finds": finds.get(attack.name, str(attack.target)),
             "cites": attack.cites,
         }
         for attack in sorted(ATTACKS, key=lambda one: (one.level, one.name))
     ]
-    return {"attacks": attacks, "models": models}
+    order = [(one.model, one.scheme_of(scheme)) for one in SETTINGS for scheme in one.schemes]
+    return {"attacks": attacks, "models": [models[key] for key in order if key in models]}
+
+
+def measure(names: Sequence[str]) -> None:
+    """Measures models and keeps the figures of each as soon as they are there."""
+    for setting in SETTINGS:
+        for scheme in setting.schemes if setting.model in names else ():
+            print(f"{setting.model}, {scheme} ...", file=sys.stderr, flush=True)
+            figures = renewed(kept(), measured(setting, scheme))
+            FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def kept() -> dict[str, Any]:
@@ -134,12 +152,13 @@ def write_texts(figures: Mapping[str, Any]) -> None:
 
 def main() -> int:
     """Runs the command."""
+    known = [setting.model for setting in SETTINGS]
     parser = argparse.ArgumentParser(prog="claims", description="Renew the figures of docs.")
     parser.add_argument("--texts", action="store_true", help="measure nothing")
+    parser.add_argument("--models", nargs="+", choices=known, default=known, help="only these")
+    given = parser.parse_args()
     try:
-        if not parser.parse_args().texts:
-            FIGURES.parent.mkdir(parents=True, exist_ok=True)
-            FIGURES.write_text(json.dumps(document(), indent=1) + "\n", encoding="utf-8")
+        measure([] if given.texts else given.models)
     except BenchError as error:
         print(f"claims: {error}", file=sys.stderr)
         return 1

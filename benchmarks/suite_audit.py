@@ -44,7 +44,7 @@ def _recovered(effort: Effort, setting: Setting, scheme: str, name: str) -> Iter
 
 
 def _case(setting: Setting, scheme: str, attack: Attack) -> Case:
-    kind = scheme if len(setting.schemes) > 1 else "either"
+    kind = setting.scheme_of(scheme)
     target, figure = REFERENCES.get((attack.name, kind), (None, "no figure for this case"))
     return Case(
         f"{attack.target} that {attack.name} ({attack.level}) recovers: {setting.model}, "

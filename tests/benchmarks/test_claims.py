@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.claim_texts import BLOCKS, rewritten
-from benchmarks.claims import SETTINGS, TEXTS, TOLERANCE, Setting, kept, measured
+from benchmarks.claims import SETTINGS, TEXTS, TOLERANCE, Setting, kept, measured, renewed
 from benchmarks.harness import BenchError
 from triparty.developer.audit import ATTACKS
 
@@ -51,6 +51,16 @@ def test_every_attack_and_model_has_its_figures() -> None:
     assert len(figures["models"]) == len(CASES), RENEW
     for model in figures["models"]:
         assert set(model["attacks"]) | set(model["unmounted"]) == set(described), RENEW
+
+
+def test_a_model_measured_again_replaces_its_own_figures_alone() -> None:
+    before = kept()
+    last = {**before["models"][-1], "rows": 7, "finds": {ATTACKS[0].name: "another thing"}}
+    after = renewed(before, last)
+    assert after["models"][:-1] == before["models"][:-1]
+    assert after["models"][-1] == {**before["models"][-1], "rows": 7}
+    described = {one["name"]: one["finds"] for one in after["attacks"]}
+    assert described[ATTACKS[0].name] == "another thing"
 
 
 def still_hold(setting: Setting, scheme: str) -> None:
