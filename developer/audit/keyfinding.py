@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from triparty.developer.audit.claims import Matrix
-from triparty.developer.audit.pairing import Pairs, assigned, paired, unit
+from triparty.developer.audit.pairing import MAX_ASSIGNED, Pairs, assigned, paired, unit
 from triparty.developer.audit.reading import Neurons, Reading
 
 MAX_TURNS = 40
+CERTAIN = 0.9
+"""The likeness beyond which no second beginning is tried."""
+
 _QUANTILES = 128
 
 
@@ -45,7 +48,11 @@ def places_key(first: Reading, second: Reading) -> Found:
 
 def rotation_key(first: Reading, second: Reading) -> Found:
     """The key, if it is any matrix with orthonormal rows."""
-    return _alternated(first, second, _by_spectrum(first, second), _best_rotation)
+    found = _alternated(first, second, _by_spectrum(first, second), _best_rotation)
+    if found.likeness >= CERTAIN or not _angled(first, second):
+        return found
+    again = _alternated(first, second, _by_angles(first, second), _best_rotation)
+    return max(found, again, key=lambda one: one.likeness)
 
 
 def found_key(first: Reading, second: Reading) -> Found:
@@ -203,6 +210,35 @@ def _by_spectrum(first: Reading, second: Reading) -> Matrix:
     signs = np.sign(np.linalg.eigh(agreement / np.outer(scale, scale))[1][:, -1])
     key: Matrix = (axes[0] * np.where(signs < 0, -1.0, 1.0)) @ axes[1].T
     return _global_sign(first, second, key)
+
+
+def _by_angles(first: Reading, second: Reading) -> Matrix:
+    """Neurons told apart by their lengths and the angles between them, which rotations keep."""
+    left, right = [], []
+    for a, b in _angled(first, second):
+        places = assigned(_closeness(_angles(a), _angles(b)))
+        left.append(unit(a))
+        right.append(unit(b)[:, places])
+    return _best_rotation(np.hstack(left), np.hstack(right))
+
+
+def _angled(first: Reading, second: Reading) -> list[tuple[Matrix, Matrix]]:
+    """Matrices of both readings whose columns keep their length, and are not too many."""
+    return [
+        (a.matrix, b.matrix)
+        for name, group in _both(first, second)
+        for a, b in zip(group.sides, second.neurons[name].sides, strict=True)
+        if not a.scaled and group.count <= MAX_ASSIGNED
+    ]
+
+
+def _angles(matrix: Matrix) -> Matrix:
+    """(n, f) the length of each column and the sorted products with all columns."""
+    columns = matrix / np.sqrt((matrix**2).sum(axis=0).mean())
+    products = np.sort(columns.T @ columns, axis=1)
+    ends = np.linspace(0, len(products) - 1, min(_QUANTILES, len(products)))
+    lengths = np.linalg.norm(columns, axis=0)[:, None]
+    return np.hstack([_spread(products[:, ends.astype(np.int64)]), _spread(lengths)])
 
 
 def _global_sign(first: Reading, second: Reading, key: Matrix) -> Matrix:
