@@ -8,7 +8,7 @@ a better key, and so on in turn (Git Re-Basin, Ainsworth et al., does the same t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +48,10 @@ def places_key(first: Reading, second: Reading) -> Found:
 
 def rotation_key(first: Reading, second: Reading) -> Found:
     """The key, if it is any matrix with orthonormal rows."""
-    found = _alternated(first, second, _by_spectrum(first, second), _best_rotation)
+    found = _alternated(first, second, _by_spectrum(first, second), best_rotation)
     if found.likeness >= CERTAIN or not _angled(first, second):
         return found
-    again = _alternated(first, second, _by_angles(first, second), _best_rotation)
+    again = _alternated(first, second, by_angles(_angled(first, second)), best_rotation)
     return max(found, again, key=lambda one: one.likeness)
 
 
@@ -150,7 +150,7 @@ def _monomial(similarity: Matrix, signs: Matrix | None = None) -> Matrix:
     return key
 
 
-def _best_rotation(left: Matrix, right: Matrix) -> Matrix:
+def best_rotation(left: Matrix, right: Matrix) -> Matrix:
     """The matrix with orthonormal rows nearest to `right == key.T @ left` (Procrustes)."""
     u, _, v = np.linalg.svd(left @ right.T, full_matrices=False)
     made: Matrix = u @ v
@@ -212,14 +212,18 @@ def _by_spectrum(first: Reading, second: Reading) -> Matrix:
     return _global_sign(first, second, key)
 
 
-def _by_angles(first: Reading, second: Reading) -> Matrix:
-    """Neurons told apart by their lengths and the angles between them, which rotations keep."""
+def by_angles(matrices: Sequence[tuple[Matrix, Matrix]]) -> Matrix:
+    """A rotation from columns told apart by their lengths and the angles between them.
+
+    Args:
+        matrices: (d, n) and (D, n) of both readings, at most `MAX_ASSIGNED` columns each.
+    """
     left, right = [], []
-    for a, b in _angled(first, second):
+    for a, b in matrices:
         places = assigned(_closeness(_angles(a), _angles(b)))
         left.append(unit(a))
         right.append(unit(b)[:, places])
-    return _best_rotation(np.hstack(left), np.hstack(right))
+    return best_rotation(np.hstack(left), np.hstack(right))
 
 
 def _angled(first: Reading, second: Reading) -> list[tuple[Matrix, Matrix]]:

@@ -64,20 +64,29 @@ def paired(first: Neurons, second: Neurons, key: Matrix) -> Pairs:
 
 
 def nearest(rows: Matrix, candidates: Matrix) -> tuple[NDArray[np.int64], Matrix]:
-    """For each row the most similar candidate, and how much more similar than the next.
+    """For each row the candidate at the least distance, and by how much it is the nearest.
 
     Args:
         rows: (n, k).
-        candidates: (m, k), at least two.
+        candidates: (m, k), at least two. Memory is that of a block of rows by all of them.
     """
     best, lead = np.empty(len(rows), np.int64), np.empty(len(rows))
+    squares = 0.5 * np.einsum("mk,mk->m", candidates, candidates)
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        similar = rows[block] @ candidates.T
+        similar = rows[block] @ candidates.T - squares
         best[block] = similar.argmax(axis=1)
         highest = np.partition(similar, -2, axis=1)[:, -2:]
         lead[block] = highest[:, 1] - highest[:, 0]
     return best, lead
+
+
+def placed(rows: Matrix, candidates: Matrix) -> NDArray[np.int64]:
+    """(n,) for each row its place among the candidates: one to one, if they are not too many."""
+    if len(rows) != len(candidates) or len(rows) > MAX_ASSIGNED:
+        return nearest(rows, candidates)[0]
+    squares = np.einsum("mk,mk->m", candidates, candidates)
+    return assigned(2 * rows @ candidates.T - squares)
 
 
 def _mutual(

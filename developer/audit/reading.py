@@ -145,6 +145,35 @@ def folded(view: ModelView) -> Iterator[Weighing]:
             yield _with_norm(view, head)
 
 
+def headless(base: ModelView | None, hosted: ModelView | None) -> str | None:
+    """Why the rows of tokens of two models cannot be compared; None if they can."""
+    if hosted is None or base is None:
+        return "there is no public base"
+    heads = [_head(base), _head(hosted)]
+    if heads[0] is None or heads[1] is None:
+        return "the model has no head over the vocabulary that reads the residual"
+    if heads[0].matrix.shape[1] != heads[1].matrix.shape[1]:
+        return "the two have vocabularies of different size"
+    return None
+
+
+def folded_head(view: ModelView) -> Matrix:
+    """(D, V) what makes logits of the residual, the last norm folded in.
+
+    Raises:
+        TypeError: `headless` says why there is none.
+    """
+    head = _head(view)
+    if head is None:
+        raise TypeError(f"{view.folder} has no head that reads the residual")
+    return head.matrix
+
+
+def _head(view: ModelView) -> Weighing | None:
+    heads = (one for one in folded(view) if one.reads and one.other == VOCABULARY)
+    return next(heads, None)
+
+
 def trades_places(view: ModelView, space: str) -> Monomial | None:
     """How coordinates of a space trade places under some key, whatever the scheme is.
 

@@ -3,6 +3,8 @@
 from triparty.developer.audit.attack import Attack
 from triparty.developer.audit.attacks.alignment import Alignment
 from triparty.developer.audit.attacks.linking import Linking
+from triparty.developer.audit.attacks.products import Products
+from triparty.developer.audit.attacks.public_head import PublicHead
 from triparty.developer.audit.attacks.rotation import Rotation
 from triparty.developer.audit.attacks.sorted_rows import SortedRows
 
@@ -10,6 +12,8 @@ ATTACKS: tuple[Attack, ...] = (
     SortedRows(),
     Alignment(),
     Rotation(),
+    PublicHead(),
+    Products(),
     Linking(),
 )
 
@@ -17,6 +21,8 @@ __all__ = [
     "ATTACKS",
     "Alignment",
     "Linking",
+    "Products",
+    "PublicHead",
     "Rotation",
     "SortedRows",
 ]
