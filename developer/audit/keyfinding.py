@@ -17,11 +17,15 @@ from triparty.developer.audit.claims import Matrix
 from triparty.developer.audit.pairing import MAX_ASSIGNED, Pairs, assigned, paired, unit
 from triparty.developer.audit.reading import Neurons, Reading
 
-MAX_TURNS = 40
+PLAUSIBLE = 0.6
+"""The likeness from which on places are taken to have been traded: rotated ones reach 0.3."""
+
+MAX_TURNS = 20
 CERTAIN = 0.9
 """The likeness beyond which no second beginning is tried."""
 
 _QUANTILES = 128
+_LEAST_GAIN = 1e-3  # of a turn that is worth another one
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +60,16 @@ def rotation_key(first: Reading, second: Reading) -> Found:
 
 
 def found_key(first: Reading, second: Reading) -> Found:
-    """The key of whichever kind explains more."""
-    found = rotation_key(first, second)
+    """The key of the narrower kind, if it explains enough; else a rotation.
+
+    A rotation always explains a little more than the trade of places that it should be,
+    because it also fits what training or noise changed.
+    """
     if first_width(first) == first_width(second):
-        found = max(places_key(first, second), found, key=lambda one: one.likeness)
-    return found
+        found = places_key(first, second)
+        if found.likeness >= PLAUSIBLE:
+            return found
+    return rotation_key(first, second)
 
 
 def first_width(reading: Reading) -> int:
@@ -76,7 +85,7 @@ def _alternated(
     for _ in range(MAX_TURNS):
         key = better(*_evidence(first, second, best.pairs))
         found = _explained(first, second, key)
-        if found.likeness <= best.likeness + 1e-9:
+        if found.likeness <= best.likeness + _LEAST_GAIN:
             return found if found.likeness > best.likeness else best
         best = found
     return best

@@ -82,7 +82,7 @@ def nearest(rows: Matrix, candidates: Matrix) -> tuple[NDArray[np.int64], Matrix
 
 
 def placed(rows: Matrix, candidates: Matrix) -> NDArray[np.int64]:
-    """(n,) for each row its place among the candidates: one to one, if they are not too many."""
+    """(n,) for each row its place among candidates: one to one, unless too many."""
     if len(rows) != len(candidates) or len(rows) > MAX_ASSIGNED:
         return nearest(rows, candidates)[0]
     squares = np.einsum("mk,mk->m", candidates, candidates)

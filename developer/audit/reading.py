@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -143,6 +143,41 @@ def folded(view: ModelView) -> Iterator[Weighing]:
         if rule.axes[1].space == view.residual:
             head = Weighing(name, view.tensor(source).T, reads=True, other=rule.axes[0].space)
             yield _with_norm(view, head)
+
+
+class FoldedWeights(Mapping[str, Matrix]):
+    """The matrices of layers whose neurons trade places, read when they are asked for.
+
+    Their residual is the first axis, norm weights are folded in, and the experts of a layer
+    are side by side under the name of the first one: what an attack on weights is after. The
+    head is not among them; its tokens are what others are after.
+    """
+
+    def __init__(self, view: ModelView) -> None:
+        """Reads nothing yet."""
+        self._view = view
+
+    def __getitem__(self, name: str) -> Matrix:
+        """(d, n) the matrix of a name."""
+        return self._matrices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """All names."""
+        return iter(self._matrices)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._matrices)
+
+    @cached_property
+    def _matrices(self) -> Mapping[str, Matrix]:
+        rules = self._view.plan.tensors
+        return {
+            side.name: side.matrix
+            for group in _neurons(self._view).values()
+            for side in group.sides
+            if VOCABULARY not in [axis.space for axis in rules[side.name].axes]
+        }
 
 
 def headless(base: ModelView | None, hosted: ModelView | None) -> str | None:

@@ -3,6 +3,7 @@
 from triparty.developer.audit.attack import Attack
 from triparty.developer.audit.attacks.alignment import Alignment
 from triparty.developer.audit.attacks.linking import Linking
+from triparty.developer.audit.attacks.private_weights import PrivateWeights
 from triparty.developer.audit.attacks.products import Products
 from triparty.developer.audit.attacks.public_head import PublicHead
 from triparty.developer.audit.attacks.rotation import Rotation
@@ -13,6 +14,7 @@ ATTACKS: tuple[Attack, ...] = (
     Alignment(),
     Rotation(),
     PublicHead(),
+    PrivateWeights(),
     Products(),
     Linking(),
 )
@@ -21,6 +23,7 @@ __all__ = [
     "ATTACKS",
     "Alignment",
     "Linking",
+    "PrivateWeights",
     "Products",
     "PublicHead",
     "Rotation",

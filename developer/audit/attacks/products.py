@@ -70,7 +70,7 @@ def _readers(base: Reading, hosted: Reading) -> Iterator[tuple[Matrix, Matrix]]:
 
 
 def _matched(base: Matrix, hosted: Matrix) -> NDArray[np.int64]:
-    """(V,) the place of each row of one table among those of the other, columns in any order."""
+    """(V,) the place of each row of one table in the other, columns in any order."""
     left, right = _sorted_rows(base), _sorted_rows(hosted)
     places = placed(left, right)
     anchors = _surest(left, right)
@@ -99,7 +99,8 @@ def _sorted_rows(products: Matrix) -> Matrix:
     """(V, f) what no order of the columns changes."""
     ends = np.linspace(0, products.shape[1] - 1, min(_QUANTILES, products.shape[1]))
     made: Matrix = np.sort(products, axis=1)[:, ends.astype(np.int64)]
-    return (made - made.mean(axis=0)) / np.sqrt(made.var(axis=0).mean())
+    spread: Matrix = (made - made.mean(axis=0)) / np.sqrt(made.var(axis=0).mean())
+    return spread
 
 
 def _voted(ballots: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from triparty.developer.audit import Level, set_scene
 from triparty.developer.audit.attacks import Linking
-from triparty.developer.audit.knowledge import Table
+from triparty.developer.audit.knowledge import Knowledge, Table
 from triparty.developer.audit.matching import as_is, match
 from triparty.developer.protect import Choices, protect
 
@@ -46,6 +47,23 @@ def test_two_epochs_are_linked_and_the_old_bundle_reads_the_new_traffic(
     assert match(new.knowledge.traffic, moved, as_is).score(new.truth) == 1.0
     unmoved = Table(held, None)
     assert match(new.knowledge.traffic, unmoved, as_is).score(new.truth) <= 0.1
+
+
+@SCHEMES
+@pytest.mark.parametrize("noise", [0.1, 0.3])
+def test_noise_of_its_own_does_not_hide_an_instance(
+    noise: float, scheme: str, capp_model: Path, drifted: Any, tmp_path: Path
+) -> None:
+    """Noise that spoils the answers of a model leaves its instances linked."""
+    views, keys = [], []
+    for seed in (1, 2):
+        out, source = tmp_path / str(seed), drifted(capp_model, noise, seed=seed)
+        protect(str(source), out, choices=Choices.of(scheme=scheme))
+        scene = set_scene(str(source), out)
+        views.append(scene.knowledge.hosted)
+        keys.append(scene.truth.key)
+    claim = Linking().mount(Knowledge((), hosted=views[0], other=views[1]))
+    assert claim.score(replace(scene.truth, key=keys[0], other_key=keys[1])) == 1.0
 
 
 @pytest.mark.slow
