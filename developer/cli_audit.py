@@ -183,7 +183,5 @@ def _exposure(scene: Scene, source: str, bases: Sequence[Path]) -> Exposure:
     """What is public of the model, compared with the bases that were named."""
     from triparty.developer.audit.exposure import exposure_of
     from triparty.developer.audit.knowledge import given
-    from triparty.developer.audit.views import ModelView
 
-    candidates = {str(folder): ModelView.open(folder) for folder in bases}
-    return exposure_of(source, given(scene.knowledge.hosted), candidates)
+    return exposure_of(source, given(scene.knowledge.hosted), bases)

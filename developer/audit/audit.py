@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from triparty.developer.audit.attack import Attack, Findings, Unmounted
 from triparty.developer.audit.attacks import ATTACKS
-from triparty.developer.audit.claims import Seen, Truth
+from triparty.developer.audit.claims import Claim, Seen, Truth, Weights
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.scene import Scene
@@ -80,5 +80,11 @@ def mounted(
         means=attack.means,
         remedy=attack.remedy,
         claim=type(claim).__name__,
-        figures=claim.figures if isinstance(claim, Seen) else {},
+        figures=_figures(claim, truth),
     )
+
+
+def _figures(claim: Claim, truth: Truth) -> Mapping[str, float]:
+    if isinstance(claim, Weights):
+        return claim.figures(truth)
+    return claim.figures if isinstance(claim, Seen) else {}

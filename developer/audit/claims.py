@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -138,9 +138,11 @@ class Weights:
 
     Attributes:
         tensors: (n, m) each, by name.
+        base: the public ones that they are compared with, by the same names.
     """
 
     tensors: Mapping[str, Matrix]
+    base: Mapping[str, Matrix] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -156,6 +158,30 @@ class Weights:
             if name in self.tensors and _near(self.tensors[name], plain)
         )
         return right / total if total else 0.0
+
+    def figures(self, truth: Truth) -> Mapping[str, float]:
+        """How near the claim is, and its difference to the base to the true difference.
+
+        Relative errors, and the cosine between both differences; none without a base, or
+        where the private model is the base.
+        """
+        apart, size, inner, mine, its = 0.0, 0.0, 0.0, 0.0, 0.0
+        for name, base in self.base.items():
+            plain, found = truth.weights.get(name), self.tensors.get(name)
+            if plain is None or found is None or plain.shape != found.shape:
+                continue
+            apart += float(np.square(found - plain).sum())
+            size += float(np.square(plain).sum())
+            inner += float(((found - base) * (plain - base)).sum())
+            mine += float(np.square(found - base).sum())
+            its += float(np.square(plain - base).sum())
+        if not mine or not its:
+            return {}
+        return {
+            "relative error": (apart / size) ** 0.5,
+            "relative error of the difference to the base": (apart / its) ** 0.5,
+            "cosine of the difference to the base": inner / (mine * its) ** 0.5,
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
-from triparty.developer.audit.claims import Rows
+from triparty.developer.audit.claims import Matrix, Rows
+from triparty.developer.audit.views import ModelView
 
 _WIDTH = 512
 
@@ -19,7 +22,7 @@ def rotated(requests: Sequence[Rows]) -> tuple[Rows, ...]:
     return tuple(np.hstack([rows[:, :width] @ turn, rows[:, width:]]) for rows in requests)
 
 
-def unrelated(requests: Sequence[Rows]) -> tuple[Rows, ...]:
+def unrelated_rows(requests: Sequence[Rows]) -> tuple[Rows, ...]:
     """Random rows of the same lengths; equal rows stay equal, and nothing else is left."""
     rng = np.random.default_rng(0)
     made: dict[bytes, Rows] = {}
@@ -31,3 +34,18 @@ def unrelated(requests: Sequence[Rows]) -> tuple[Rows, ...]:
         return made[row.tobytes()]
 
     return tuple(np.stack([instead(row) for row in rows]) for rows in requests)
+
+
+class _Unrelated(ModelView):
+    """A checkpoint with the shapes of another and weights of its own."""
+
+    def tensor(self, name: str) -> Matrix:
+        """Normal draws of the same mean square."""
+        values = super().tensor(name)
+        drawn = np.random.default_rng(zlib.crc32(name.encode())).normal(size=values.shape)
+        return np.asarray(drawn * np.sqrt((values**2).mean()))
+
+
+def unrelated_model(view: ModelView) -> ModelView:
+    """A model of the same shape that has nothing to do with this one."""
+    return _Unrelated(**{field.name: getattr(view, field.name) for field in fields(view)})

@@ -7,7 +7,7 @@ those levels are everybody.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,13 @@ from typing import Any
 import numpy as np
 
 from triparty.developer.audit.claims import Rows
+from triparty.developer.audit.recognise import (
+    RECOGNISED,
+    cached_candidates,
+    name_of,
+    recognised,
+    shape_hint,
+)
 from triparty.developer.audit.views import ModelView
 from triparty.developer.protect.checkpoints import Checkpoint, fetch
 
@@ -34,12 +41,16 @@ class Exposure:
         public_table: the candidate that has the same embedding table.
         table_share: share of the table's rows that it has.
         declared_base: the base that the original names by itself, compared or not.
+        base_likeness: how surely the weights come from the likeliest candidate, 0 to 1.
+        shape_of: the well-known public model that has the original's shape, compared or not.
     """
 
     public_base: str | None = None
     public_table: str | None = None
     table_share: float = 0.0
     declared_base: str | None = None
+    base_likeness: float = 0.0
+    shape_of: str | None = None
 
 
 def table_share(table: Rows, other: Rows) -> float:
@@ -106,23 +117,33 @@ def _carded(card: Path) -> Any:
     return named[0] if isinstance(named, list) and named else named
 
 
-def exposure_of(
-    source: str, hosted: ModelView, candidates: Mapping[str, ModelView]
-) -> Exposure:
+def exposure_of(source: str, hosted: ModelView, bases: Sequence[Path]) -> Exposure:
     """What of a model is public.
+
+    Beside the bases that are named, those in the local cache of the hub are compared that
+    have the model's shape.
 
     Args:
         source: the original, as it was named.
         hosted: the protected model.
-        candidates: public models by name.
+        bases: folders of public models.
+
+    Raises:
+        CheckpointError: a base cannot be read.
     """
     checkpoint = Checkpoint.open(fetch(source))
     original = ModelView.open(checkpoint.folder)
+    own = checkpoint.folder.resolve()
+    cached = [f for f in cached_candidates(checkpoint.config) if f.resolve() != own]
+    candidates = {name_of(f): ModelView.open(f) for f in (*cached, *bases)}
+    likest = next(iter(recognised(hosted, [*bases, *cached])), (None, 0.0))
     table = original.tensor(original.tables["rows"].pattern).astype(np.float32)
     public_table, share = nearest_table(table, candidates)
     return Exposure(
-        public_base=None,
+        public_base=likest[0] if likest[1] >= RECOGNISED else None,
         public_table=public_table,
         table_share=share,
         declared_base=declared_base(source, checkpoint),
+        base_likeness=likest[1],
+        shape_of=shape_hint(checkpoint.config),
     )

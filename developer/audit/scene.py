@@ -14,6 +14,7 @@ from triparty.common.keying import EMBEDDING_FILE, Bundle
 from triparty.common.tensorfile import TensorFile
 from triparty.developer.audit.claims import UNKNOWN, Matrix, Rows, Truth
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table, given
+from triparty.developer.audit.reading import FoldedWeights
 from triparty.developer.audit.traffic import Traffic, recorded, sampled
 from triparty.developer.audit.views import ModelView
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
@@ -84,7 +85,7 @@ def set_scene(
         rows=table.rows.astype(np.float64),
         key=residual,
         vocabulary=key.weights.order_of(VOCABULARY).order(),
-        weights={},
+        weights=FoldedWeights(original),
     )
     knowledge = Knowledge(
         traffic=traffic.requests,

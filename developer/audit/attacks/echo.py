@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import UNKNOWN, Links
-from triparty.developer.audit.controls import unrelated
+from triparty.developer.audit.controls import unrelated_rows
 from triparty.developer.audit.decoding import sessions
 from triparty.developer.audit.knowledge import Knowledge, distinct, given
 from triparty.developer.audit.levels import Level
@@ -68,7 +68,7 @@ class Echo:
 
     def control(self, knowledge: Knowledge) -> Knowledge:
         """Rows that the model does not answer to."""
-        return replace(knowledge, traffic=unrelated(knowledge.traffic))
+        return replace(knowledge, traffic=unrelated_rows(knowledge.traffic))
 
 
 def _linked(answers: Values, following: NDArray[np.int64]) -> NDArray[np.int64]:

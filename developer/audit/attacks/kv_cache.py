@@ -18,7 +18,7 @@ import numpy as np
 
 from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import Tokens
-from triparty.developer.audit.controls import unrelated
+from triparty.developer.audit.controls import unrelated_rows
 from triparty.developer.audit.decoding import EXACT, decoded, unreadable
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
@@ -57,7 +57,7 @@ class KvCache:
 
     def control(self, knowledge: Knowledge) -> Knowledge:
         """Rows that no key leads to."""
-        return replace(knowledge, traffic=unrelated(knowledge.traffic))
+        return replace(knowledge, traffic=unrelated_rows(knowledge.traffic))
 
 
 class Caches:

