@@ -20,6 +20,7 @@ Read = Callable[[Rows, Ids | None], tuple[Ids, Deviations]]
 
 _BLOCK = 256
 _AHEAD = 64
+_PROBE = 4  # rows of a request that tell where it begins
 _BEGINNINGS = 16  # sessions that may be open at once
 
 
@@ -62,6 +63,7 @@ class _Sessions:
 
     def __init__(self, nearest: Read, positions: int, tolerance: float) -> None:
         self._nearest, self._positions, self._tolerance = nearest, positions, tolerance
+        self._seen: dict[tuple[int, bytes], tuple[int, float]] = {}
         self._ends: list[int] = []  # of sessions; the one that went on last is last
 
     def read(self, traffic: Sequence[Rows]) -> tuple[Ids, ...]:
@@ -87,9 +89,10 @@ class _Sessions:
     def _anywhere(self, rows: Rows) -> Ids:
         """One request, at the beginning where it fits best."""
         starts = [*reversed(self._ends[-_BEGINNINGS:]), 0]
-        readings = [self._at(rows, start + np.arange(len(rows))) for start in starts]
+        probe = rows[:_PROBE]
+        readings = [self._at(probe, start + np.arange(len(probe))) for start in starts]
         best = int(np.argmin([deviations.mean() for _, deviations in readings]))
-        tokens, deviations = readings[best]
+        tokens, deviations = self._at(rows, starts[best] + np.arange(len(rows)))
         if np.median(deviations) > self._tolerance:
             return np.full(len(rows), UNKNOWN, np.int64)
         if starts[best] in self._ends:
@@ -99,10 +102,21 @@ class _Sessions:
 
     def _at(self, rows: Rows, places: Ids) -> tuple[Ids, Deviations]:
         """What rows say at some places, those past the last one being wrong."""
-        inside = places < self._positions
+        inside = np.flatnonzero(places < self._positions)
+        keys = [(int(places[i]), rows[i].tobytes()) for i in inside]
+        new = {key: i for key, i in zip(keys, inside, strict=True) if key not in self._seen}
+        for start in range(0, len(new), _BLOCK):
+            part = dict(list(new.items())[start : start + _BLOCK])
+            which = list(part.values())
+            self._seen |= dict(
+                zip(
+                    part,
+                    zip(*self._nearest(rows[which], places[which]), strict=True),
+                    strict=True,
+                )
+            )
         tokens = np.full(len(rows), UNKNOWN, np.int64)
         deviations = np.full(len(rows), np.inf)
-        for start in range(0, int(inside.sum()), _BLOCK):
-            part = slice(start, min(start + _BLOCK, int(inside.sum())))
-            tokens[part], deviations[part] = self._nearest(rows[part], places[part])
+        for i, key in zip(inside, keys, strict=True):
+            tokens[i], deviations[i] = self._seen[key]
         return tokens, deviations
