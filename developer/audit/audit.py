@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from triparty.developer.audit.attack import Attack, Findings, Unmounted
 from triparty.developer.audit.attacks import ATTACKS
-from triparty.developer.audit.claims import Seen, Truth
+from triparty.developer.audit.claims import ResidualKey, Seen, Truth
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.scene import Scene
@@ -76,5 +76,5 @@ def mounted(
         cites=attack.cites,
         means=attack.means,
         remedy=attack.remedy,
-        figures=claim.figures if isinstance(claim, Seen) else {},
+        figures=claim.figures if isinstance(claim, Seen | ResidualKey) else {},
     )

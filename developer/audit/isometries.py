@@ -22,6 +22,9 @@ AMBIGUOUS = 0.5
 """A row is read surely if the second best is at least twice as far (squared) as the best."""
 LARGEST_DEVIATION = 0.5
 """Of a row's own length: a row further than that from what it should be is not read."""
+_LEAST_AGREED = 0.3
+_NOISIER = 2.5  # than assumed, at most
+_ROUNDING = 1e-3
 _ROUNDS = 24
 _PATIENCE = 3  # rounds in which no more rows agree than before
 _ENOUGH = 64  # dimensions in which rows are told apart without looking beside them
@@ -103,6 +106,10 @@ class Fit:
         """Share of rows that are read surely."""
         return float((self.tokens != UNKNOWN).mean())
 
+    def holds(self, noise: float) -> bool:
+        """Whether enough rows agree, and not much worse than such noise explains."""
+        return self.agreed >= _LEAST_AGREED and self.noise <= _NOISIER * noise + _ROUNDING
+
 
 def procrustes(plain: Matrix, keyed: Matrix, *, noise: float = 0.0) -> Isometry:
     """The isometry that brings plain rows nearest to keyed ones.
@@ -179,21 +186,19 @@ def _column(rows: Rows) -> Rows:
     return squares(rows).astype(np.float32)[:, None]
 
 
-def grown(puzzle: Puzzle, which: Ids, tokens: Ids, *, noise: float) -> Fit:
-    """Reads as many rows as agree, beginning with a few pairs.
+def grown(puzzle: Puzzle, start: Isometry, *, noise: float) -> Fit:
+    """Reads as many rows as agree, beginning with what a few pairs give.
 
     Args:
         puzzle: the rows.
-        which: (m,) the rows to begin with.
-        tokens: (m,) what is behind them.
+        start: fitted to a few pairs.
         noise: share of a row's length by which rows deviate, as far as is known.
     """
     paired = np.full(len(puzzle.rows), UNKNOWN, np.int64)
-    paired[which] = tokens
     lengths = squares(puzzle.rows)
-    fit, measured, counts = _fitted(puzzle, paired, noise), noise, [0]
+    isometry, measured, counts = start, noise, [0]
     for _ in range(_ROUNDS):
-        reading = Reader(puzzle.table, fit.isometry).read(puzzle.rows, puzzle.places)
+        reading = Reader(puzzle.table, isometry).read(puzzle.rows, puzzle.places)
         off = reading.best / lengths
         sure = (reading.best <= AMBIGUOUS * reading.second) & (off <= LARGEST_DEVIATION**2)
         counts.append(int(sure.sum()))
@@ -201,14 +206,13 @@ def grown(puzzle: Puzzle, which: Ids, tokens: Ids, *, noise: float) -> Fit:
         if not sure.any():
             break
         measured = float(np.sqrt(np.median(off[sure])))
-        fit = _fitted(puzzle, paired, min(noise, measured))
+        isometry = fitted(puzzle, np.flatnonzero(sure), paired[sure], min(noise, measured))
         if np.array_equal(before, paired) or max(counts) <= max(counts[:-_PATIENCE], default=0):
             break
-    return Fit(fit.isometry, paired, measured)
+    return Fit(isometry, paired, measured)
 
 
-def _fitted(puzzle: Puzzle, paired: Ids, noise: float) -> Fit:
-    which = np.flatnonzero(paired != UNKNOWN)
-    plain = puzzle.behind(which, paired[which])
-    isometry = procrustes(plain, puzzle.rows[which].astype(np.float64), noise=noise)
-    return Fit(isometry, paired, noise)
+def fitted(puzzle: Puzzle, which: Ids, tokens: Ids, noise: float) -> Isometry:
+    """The isometry that brings some tokens nearest to some rows."""
+    keyed = puzzle.rows[which].astype(np.float64)
+    return procrustes(puzzle.behind(which, tokens), keyed, noise=noise)

@@ -61,7 +61,10 @@ def planted(
         keyed = plain @ key
         spread = noise * np.linalg.norm(keyed, axis=1, keepdims=True) / np.sqrt(key.shape[1])
         keyed = (keyed + spread * rng.normal(size=keyed.shape)).astype(np.float32)
-        for part in (slice(0, length // 2), *(slice(i, i + 1) for i in range(length // 2, length))):
+        for part in (
+            slice(0, length // 2),
+            *(slice(i, i + 1) for i in range(length // 2, length)),
+        ):
             requests.append(keyed[part])
             truth.append(ids[part])
             plain_rows.append(plain[part])

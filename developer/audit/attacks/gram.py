@@ -15,7 +15,7 @@ from triparty.developer.audit.attack import Target
 from triparty.developer.audit.averages import MOST_COMPARED, averaged
 from triparty.developer.audit.claims import UNKNOWN, Rows, Tokens
 from triparty.developer.audit.controls import turned_apart
-from triparty.developer.audit.isometries import Fit, Puzzle, Reader, grown
+from triparty.developer.audit.isometries import Fit, Puzzle, Reader, fitted, grown
 from triparty.developer.audit.knowledge import Knowledge, given
 from triparty.developer.audit.lengths import Lengths, precision, squares
 from triparty.developer.audit.levels import Level
@@ -26,9 +26,6 @@ NOISES = (0.01, 0.03, 0.06, 0.12, 0.2, 0.3)
 """Shares of noise that are tried after what the rounding of the wire makes."""
 MOST_ROWS = 512
 _HYPOTHESES = 3
-_LEAST_AGREED = 0.3
-_NOISIER = 2.5  # than assumed, at most
-_ROUNDING = 1e-3
 _FRESH = 0.25  # deviation of a row to which the key was not fitted
 
 
@@ -82,8 +79,9 @@ def solved(puzzle: Puzzle) -> Fit | None:
         if guess is None:
             continue
         for tokens in guess.tokens[:_HYPOTHESES]:
-            fit = grown(puzzle, guess.which, tokens, noise=noise)
-            if fit.agreed >= _LEAST_AGREED and fit.noise <= _NOISIER * noise + _ROUNDING:
+            start = fitted(puzzle, guess.which, tokens, noise)
+            fit = grown(puzzle, start, noise=noise)
+            if fit.holds(noise):
                 return fit
     return None
 
