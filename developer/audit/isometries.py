@@ -1,8 +1,8 @@
 """Fits an isometry to pairs of rows, and finds what is behind a row under a fitted one.
 
-Few pairs give the isometry on the subspace that they span (orthogonal Procrustes by SVD); what
-is outside of it still has a length, which any isometry keeps. More rows are read with that, they
-give more pairs, and so on, as in the iterative closest point method of point clouds.
+Few pairs give the isometry on the subspace that they span (orthogonal Procrustes by SVD);
+what is outside of it still has a length, which any isometry keeps. More rows are read with
+that, they give more pairs, and so on, as in the iterative closest point method of point clouds.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class Reader:
     """Finds the nearest rows of a table under an isometry."""
 
     def __init__(self, table: Table, isometry: Isometry) -> None:
+        """Turns the table once for all rows."""
         self._table, self._isometry = table, isometry
         self._inside = isometry.plain.astype(np.float32)
         self._spanned = table.rows @ self._inside
@@ -136,7 +137,8 @@ class Reader:
         # What is outside of the span helps only while the span is small.
         rank, width = isometry.plain.shape[1], isometry.plain.shape[0]
         self._is_narrow = rank < min(_ENOUGH, width)
-        self._squares = squares(table.rows).astype(np.float32) if self._is_narrow else None
+        rows = table.rows if self._is_narrow else table.rows[:0]
+        self._squares: Rows = squares(rows).astype(np.float32)
 
     def read(self, rows: Rows, places: Ids | None) -> Reading:
         """The best and the second best token of each row."""
@@ -148,7 +150,7 @@ class Reader:
         distances = seen @ self._spanned.T
         distances *= -2
         distances += self._within
-        if self._squares is not None:
+        if self._is_narrow:
             distances += self._beside(rows, added)
         count = np.arange(len(rows))
         tokens = np.argmin(distances, axis=1)
@@ -167,7 +169,8 @@ class Reader:
             return inside
         whole, own = squares(plain) - squares(spanned), squares(keyed) - squares(seen)
         beside = np.sqrt(np.maximum(whole, 0)) - np.sqrt(np.maximum(own, 0))
-        return inside + beside**2
+        distances: Matrix = inside + beside**2
+        return distances
 
     def _beside(self, rows: Rows, added: Rows | None) -> Rows:
         """(n, V) squared differences of length outside of the span."""

@@ -1,8 +1,8 @@
 """Norm and Gram matching: the embedding table, lengths of rows and the angles between them.
 
-No isometry changes either, whether permutation, rotation or expansion. A few rows that only one
-combination of tokens explains begin a fit of the key; the fit reads more rows, which fit the key
-better. Averages over rows that are nearly equal take noise away before that.
+No isometry changes either, whether permutation, rotation or expansion. A few rows that only
+one combination of tokens explains begin a fit of the key; the fit reads more rows, which fit
+the key better. Averages over rows that are nearly equal take noise away before that.
 """
 
 from __future__ import annotations

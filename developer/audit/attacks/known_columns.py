@@ -1,7 +1,7 @@
 """Known plaintext against a permutation: which column of the wire is which of the plain.
 
-Each known row says of every column what value it has. One row tells nearly all columns of a wide
-model apart, two rows all of them, so that a chat template or the begin-of-text token is enough.
+Each known row says of every column what value it has. One row tells nearly all columns of a
+wide model apart, two rows all of them: a chat template or the begin-of-text token is enough.
 """
 
 from __future__ import annotations

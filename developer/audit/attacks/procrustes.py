@@ -1,4 +1,4 @@
-"""Known plaintext against a rotation: orthogonal Procrustes, by one singular value decomposition.
+"""Known plaintext against a rotation: orthogonal Procrustes, by one decomposition (SVD).
 
 m known rows give the key exactly on the subspace of m dimensions that they span, which tells
 tokens apart long before it is the whole. With the table, the rows that this reads are known

@@ -80,7 +80,7 @@ def test_audit_of_a_protected_model(
 ) -> None:
     source, out = make_model(family, dtype=dtype), tmp_path / "out"
     protect(str(source), out)
-    (found,) = audit(set_scene(str(source), out)).findings
+    (found,) = audit(set_scene(str(source), out), attacks=[SortedRows()]).findings
     assert (found.name, found.level, found.target) == ("sorted-rows", "K2", "tokens")
     assert found.recovered == 1.0
     assert found.control == 0.0
@@ -101,9 +101,11 @@ def test_a_trace_is_attacked_and_checked(family: str, make_model: Any, tmp_path:
     for name in ("out", "other"):
         protect(str(source), tmp_path / name)
     trace = trace_of(tmp_path / "out", tmp_path / "trace")
-    (found,) = audit(set_scene(str(source), tmp_path / "out", trace=trace)).findings
+    scene = set_scene(str(source), tmp_path / "out", trace=trace)
+    (found,) = audit(scene, attacks=[SortedRows()]).findings
     assert (found.recovered, found.matched, found.rows, found.checked) == (1.0, 1.0, 4, True)
-    (found,) = audit(set_scene(str(source), tmp_path / "other", trace=trace)).findings
+    scene = set_scene(str(source), tmp_path / "other", trace=trace)
+    (found,) = audit(scene, attacks=[SortedRows()]).findings
     assert (found.recovered, found.checked) == (1.0, False)
     assert "unchecked" in sentence([found])
 
