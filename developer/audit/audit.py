@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from triparty.developer.audit.attack import Attack, Findings, Unmounted
 from triparty.developer.audit.attacks import ATTACKS
-from triparty.developer.audit.claims import Claim, Seen, Truth, Weights
+from triparty.developer.audit.claims import Claim, ResidualKey, Seen, Truth, Weights
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.scene import Scene
@@ -87,4 +87,4 @@ def mounted(
 def _figures(claim: Claim, truth: Truth) -> Mapping[str, float]:
     if isinstance(claim, Weights):
         return claim.figures(truth)
-    return claim.figures if isinstance(claim, Seen) else {}
+    return claim.figures if isinstance(claim, Seen | ResidualKey) else {}

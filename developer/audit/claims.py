@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ class Truth:
         weights: plain tensors of the hosted model, by name, norm weights folded as the
             compiler folds them.
         other_key: (d, D) the residual's key of the second instance, if there is one.
+        answers: what the original answers to a sample of its task.
     """
 
     token_ids: tuple[NDArray[np.int64], ...]
@@ -37,6 +38,7 @@ class Truth:
     vocabulary: NDArray[np.int64]
     weights: Mapping[str, Matrix]
     other_key: Matrix | None = None
+    answers: Callable[[Any], NDArray[Any]] | None = None
 
     @property
     def checked(self) -> bool:
@@ -94,9 +96,11 @@ class ResidualKey:
     Attributes:
         key: (d, D) float64: `keyed == plain @ key`; a column of zeros where the attack does
             not know.
+        figures: further numbers, by what they count.
     """
 
     key: Matrix
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -205,6 +209,32 @@ class Relation:
             return 0.0
         mine = truth.rows @ truth.key
         return _opened(truth.rows, truth.rows @ truth.other_key, mine @ self.relation)
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """What the model answers, in the plain.
+
+    Attributes:
+        sample: inputs of the model's task.
+        found: (N, O) the answers to them; no rows where the attack has none.
+    """
+
+    sample: Any
+    found: NDArray[Any]
+
+    @property
+    def share(self) -> float:
+        """1 if there are answers."""
+        return float(bool(len(self.found)))
+
+    def score(self, truth: Truth) -> float:
+        """Share of inputs whose answers (as wholes) are right within 1 %."""
+        if truth.answers is None or not len(self.found):
+            return 0.0
+        plain = truth.answers(self.sample).astype(np.float64)
+        off = np.linalg.norm(self.found - plain, axis=-1)
+        return float((off <= 0.01 * np.linalg.norm(plain, axis=-1)).mean())
 
 
 @dataclass(frozen=True, eq=False)

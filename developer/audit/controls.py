@@ -49,3 +49,27 @@ class _Unrelated(ModelView):
 def unrelated_model(view: ModelView) -> ModelView:
     """A model of the same shape that has nothing to do with this one."""
     return _Unrelated(**{field.name: getattr(view, field.name) for field in fields(view)})
+
+
+def other_lengths(requests: Sequence[Rows]) -> tuple[Rows, ...]:
+    """The requests with every row as long as a random other one."""
+    rng = np.random.default_rng(1)
+    lengths = np.unique(np.linalg.norm(np.concatenate(requests), axis=1))
+    return tuple(
+        rows
+        * (rng.choice(lengths, (len(rows), 1)) / np.linalg.norm(rows, axis=1, keepdims=True))
+        for rows in requests
+    )
+
+
+def turned_apart(requests: Sequence[Rows]) -> tuple[Rows, ...]:
+    """The requests with every row as long as it was, in a direction of its own."""
+    rng = np.random.default_rng(2)
+
+    def turned(rows: Rows) -> Rows:
+        directions = rng.normal(size=rows.shape)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        directions *= lengths / np.linalg.norm(directions, axis=1, keepdims=True)
+        return directions.astype(np.float32)
+
+    return tuple(turned(rows) for rows in requests)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triparty.common.deviceinfo import EMBEDDINGS
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.keying import EMBEDDING_FILE, Bundle
 from triparty.common.tensorfile import TensorFile
+from triparty.developer.answers import task_of
 from triparty.developer.audit.claims import UNKNOWN, Matrix, Rows, Truth
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table, given
 from triparty.developer.audit.reading import FoldedWeights
@@ -86,6 +89,7 @@ def set_scene(
         key=residual,
         vocabulary=key.weights.order_of(VOCABULARY).order(),
         weights=FoldedWeights(original),
+        answers=lambda sample: _answers(original, bundle, sample),
     )
     knowledge = Knowledge(
         traffic=traffic.requests,
@@ -170,6 +174,12 @@ def _with_first_type(tables: Mapping[str, Rows]) -> Table:
 def _residual_key(key: ModelKey, hosted: ModelView) -> Matrix:
     """M (d, D): a keyed row is the plain one times M."""
     return key.weights.matrix_of(hosted.residual)
+
+
+def _answers(original: ModelView, bundle: Bundle, sample: Any) -> NDArray[Any]:
+    """What the original answers, loaded when it is asked."""
+    task = task_of(bundle.info.task)
+    return task.original(original.load(task.auto_class), sample)
 
 
 def _check_belongs(source: str, out: Path, plain: Table, keyed: Table, key: Matrix) -> None:
