@@ -14,6 +14,9 @@ from triparty.developer.audit.reading import Neurons
 MAX_ASSIGNED = 4096
 """Up to how many columns the best assignment is computed; beyond, mutual neighbours pair up."""
 
+MAX_PLACED = 512
+"""Up to how many tokens the same is done: their points are alike, which takes longer."""
+
 _BLOCK = 1024
 
 
@@ -83,7 +86,7 @@ def nearest(rows: Matrix, candidates: Matrix) -> tuple[NDArray[np.int64], Matrix
 
 def placed(rows: Matrix, candidates: Matrix) -> NDArray[np.int64]:
     """(n,) for each row its place among candidates: one to one, unless too many."""
-    if len(rows) != len(candidates) or len(rows) > MAX_ASSIGNED:
+    if len(rows) != len(candidates) or len(rows) > MAX_PLACED:
         return nearest(rows, candidates)[0]
     squares = np.einsum("mk,mk->m", candidates, candidates)
     return assigned(2 * rows @ candidates.T - squares)

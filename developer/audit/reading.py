@@ -39,7 +39,7 @@ class Side:
     Attributes:
         name: of the tensor (of the first expert's, if experts are side by side).
         matrix: (D, n) float64, a column a neuron.
-        scaled: whether a key may scale each column, by a negative number too.
+        scaled: whether a key may scale each column, if only by -1.
     """
 
     name: str
@@ -248,7 +248,7 @@ def _neurons(view: ModelView) -> Mapping[str, Neurons]:
 
 def _side(view: ModelView, name: str, parts: list[Weighing]) -> Side:
     drawn = trades_places(view, parts[0].other)
-    scaled = drawn is not None and not drawn.signed
+    scaled = drawn is not None and drawn.factor is not None
     return Side(name, np.hstack([part.matrix for part in parts]), scaled)
 
 

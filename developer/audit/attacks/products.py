@@ -25,7 +25,7 @@ from triparty.developer.audit.reading import Reading, folded_head, headless, inc
 LAYERS = 4
 """How many layers vote."""
 
-MAX_TURNS = 12
+MAX_TURNS = 6
 _QUANTILES = 64
 _NEURONS = 512
 _ANCHORS = 2048

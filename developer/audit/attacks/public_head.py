@@ -18,10 +18,10 @@ from triparty.developer.audit.controls import unrelated_model
 from triparty.developer.audit.keyfinding import best_rotation, by_angles
 from triparty.developer.audit.knowledge import Knowledge, given
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.pairing import MAX_ASSIGNED, placed
+from triparty.developer.audit.pairing import MAX_PLACED, placed
 from triparty.developer.audit.reading import folded_head, headless
 
-MAX_TURNS = 30
+MAX_TURNS = 15
 _ANCHORS = 4096
 _POWERS = (0.0, -1.0, -2.0, 1.0)
 
@@ -84,7 +84,7 @@ def _distance(base: Matrix, hosted: Matrix, key: Matrix) -> float:
 def _beginnings(base: Matrix, hosted: Matrix) -> list[Matrix]:
     """Rotations to begin with: by the axes of both clouds; by angles, if points are few."""
     keys = [_by_axes(base, hosted)]
-    if base.shape[1] <= MAX_ASSIGNED:
+    if base.shape[1] <= MAX_PLACED:
         keys.append(by_angles([(base, hosted)]))
     return keys
 

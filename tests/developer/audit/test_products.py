@@ -63,7 +63,7 @@ def test_products_find_what_drift_leaves_to_be_found(
 def test_a_rotated_and_reordered_head_is_registered(drift: float) -> None:
     """Points of a cloud that is long in some directions and lopsided, as trained heads are."""
     rng = np.random.default_rng(0)
-    width, tokens = 24, 800
+    width, tokens = 24, 700
     base = rng.gamma(2.0, size=(width, tokens)) * np.geomspace(3, 1, width)[:, None]
     order = rng.permutation(tokens)
     turn = np.linalg.qr(rng.normal(size=(width, width)))[0]
