@@ -67,14 +67,13 @@ class DecoyTexts:
         """
         if self.kind is DecoyKind.TEXT:
             return self._text(length, random)
-        places = self._places()
         text, at = self._beginning(random)
         drawn = [int(self.texts[text][at])]
         while len(drawn) < length:
             if self.kind is DecoyKind.UNIGRAM:
-                text, at = random.choice(places[None])
+                text, at = random.choice(self._places[None])
             else:
-                after = places.get(drawn[-1])
+                after = self._places.get(drawn[-1])
                 text, at = random.choice(after) if after else self._beginning(random)
             drawn.append(int(self.texts[text][at]))
         return drawn
@@ -100,6 +99,7 @@ class DecoyTexts:
     def _beginning(self, random: Random) -> tuple[int, int]:
         return random.choice([i for i, text in enumerate(self.texts) if len(text)]), 0
 
+    @cached_property
     def _places(self) -> dict[int | None, list[tuple[int, int]]]:
         """Where each token is followed by which; under None all but first tokens."""
         places: dict[int | None, list[tuple[int, int]]] = {None: []}

@@ -42,7 +42,8 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        rows: most rows of traffic that are attacked.
+        rows: of traffic that are attacked where a mitigation names no number.
+        most: rows that are attacked where it does.
         judged: texts on which accuracy is judged.
         length: tokens of a text.
         tuning: steps of training where a mitigation trains.
@@ -54,6 +55,7 @@ class Effort:
     """
 
     rows: int = 10_240
+    most: int = 102_400
     judged: int = 24
     length: int = 128
     tuning: int = 300
@@ -64,7 +66,7 @@ class Effort:
     seed: int = 0
 
 
-QUICK = Effort(rows=1024, judged=9, tuning=5, timed=3, requests=20, decoys=400)
+QUICK = Effort(rows=1024, most=1024, judged=9, tuning=5, timed=3, requests=20, decoys=600)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +154,7 @@ class Stage:
             known: distinct tokens whose rows they know; None: as many as the effort says.
         """
         known = self._effort.known if known is None else known
-        limit = min(self._effort.rows, self._mitigation.rows_per_key or self._effort.rows)
+        limit = min(self._effort.most, self._mitigation.rows_per_key or self._effort.rows)
         texts = self._texts.traffic[: -(-limit // self._effort.length)]
         over = texts.size - limit
         ids = [*texts[:-1], texts[-1][: len(texts[-1]) - max(0, over)]]
@@ -293,10 +295,11 @@ def texts_of(plain: PreTrainedModel, effort: Effort) -> Texts:
         return drawn_texts(plain, count, length, begin=begin, never=never, seed=seed)
 
     needed = -(-effort.rows // effort.length)
+    most = -(-effort.most // effort.length)
     return Texts(
         drawn(max(needed, 40), 0),
         drawn(effort.decoys, 1, min(effort.length, KEPT)),
-        drawn(max(needed, effort.requests), 2),
+        drawn(max(most, effort.requests), 2),
         drawn(effort.judged, 3),
     )
 

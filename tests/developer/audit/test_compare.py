@@ -106,7 +106,7 @@ def test_decoys_are_told_by_what_gives_them_away(stories_model: Path) -> None:
     assert shares(DecoyKind.BIGRAM)["likelihood"] > 0.8
     like = shares(DecoyKind.TEXT)
     assert max(like.values()) < 0.2 + 4 * np.sqrt(0.2 * 0.8 / 60)
-    assert like["repetition"] == pytest.approx(0.2), "nothing comes twice"
+    assert like["repetition"] == pytest.approx(0.2, abs=0.04), "hardly a beginning comes twice"
     again = shares(DecoyKind.TEXT, spent=False)
     assert again["repetition"] > 0.35, "texts that come again are decoys"
 
