@@ -104,6 +104,8 @@ def incomparable(first: ModelView, second: ModelView) -> str | None:
         return "no matrix has neurons that trade places beside the residual"
     if sizes != others:
         return "the two have different layers"
+    if first.width > second.width:
+        return "the first has a wider residual than the second"
     return None
 
 

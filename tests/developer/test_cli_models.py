@@ -77,6 +77,7 @@ def test_audit_writes_a_page_and_compares_bases(
     other = make_model("llama", hidden_size=32, head_dim=8)
     bases = ("--base", source, "--base", other, "--levels", "K2", "--html", file)
     said = run("audit", source, out, *bases).stdout
+    assert "PUBLIC BASE RECOGNISED" in said
     assert "TABLE IS PUBLIC: 100.0 %" in said
     assert f"Written: {file}" in said
     assert "sorted-rows recovered 100.0 %" in file.read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ class Norms:
     name = "norms"
     level = Level.K2
     target = Target.TOKENS
-    cites = "docs/privacy.md: a rotation keeps the lengths of rows"
+    cites = "docs/security.md: a rotation keeps the lengths of rows"
     means = "A row's length alone tells the token, under any rotation, without its key."
     remedy = "Send rows in bf16, which hides lengths though not angles, or with noise."
 

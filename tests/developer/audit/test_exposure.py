@@ -60,7 +60,9 @@ def test_a_public_table_is_named(make_model: Any, tmp_path: Path) -> None:
     assert found.public_base in (near.name, far.name)  # only their tables are not the same
     assert found.base_likeness > 0.9
     assert exposure_of(str(source), hosted, [far]).public_table is None
+    unlike = make_model("llama", hidden_size=32, head_dim=8)
     alone = exposure_of(str(source), hosted, [])
+    assert exposure_of(str(source), hosted, [unlike]) == alone
     assert (alone.public_table, alone.public_base, alone.base_likeness) == (None, None, 0.0)
     assert nearest_table(TABLE, {"near": ModelView.open(near)}) == (None, 0.0)
 

@@ -157,6 +157,7 @@ def test_a_public_base_is_loud() -> None:
         (Exposure(public_base="the base"), "PUBLIC BASE RECOGNISED"),
         (Exposure(public_table="the base", table_share=0.93), "TABLE IS PUBLIC: 93.0 %"),
         (Exposure(declared_base="the base"), "NAMES A BASE: the base"),
+        (Exposure(shape_of="the base"), "THE SHAPE OF A PUBLIC MODEL: the base"),
     ):
         loud = report(SORTED, exposure=exposure)
         assert words in " ".join(" ".join(alarm(loud)).split())
