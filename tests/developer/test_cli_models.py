@@ -126,7 +126,6 @@ def test_what_does_not_exist_is_named(source: Path, tmp_path: Path) -> None:
     for words, named in (
         (("protect", source, tmp_path / "out", "--scheme", "diagonal"), "orthogonal"),
         (("protect", source, tmp_path / "out", "--interface", "rows"), "embeddings, tokens"),
-        (("audit", source, tmp_path, "--levels", "K0"), "sorted-rows"),
         (("audit", source, tmp_path, "--levels", "K7"), "K0 to K4"),
     ):
         with pytest.raises(SettingsError, match=named):
