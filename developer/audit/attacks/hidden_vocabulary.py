@@ -7,7 +7,8 @@ rows; rows that were read already tell the key on all that their states span. Wh
 is the least distance that is left under any key of the kind. Of a permutation, sorted absolute
 values are left besides, which helps if the base has drifted.
 
-With a base that has drifted there is a second pass: what the first one reads tells the key. One block is enough; deeper states show the same tokens.
+With a base that has drifted there is a second pass: what the first one reads tells the key.
+One block is enough; deeper states show the same tokens.
 """
 
 from __future__ import annotations
