@@ -19,6 +19,8 @@ class Target(StrEnum):
     KEY = "key"
     WEIGHTS = "weights"
     FUNCTION = "function"
+    PATTERNS = "patterns"
+    LINKS = "links"
 
 
 class Attack(Protocol):

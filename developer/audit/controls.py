@@ -23,14 +23,15 @@ def rotated(requests: Sequence[Rows]) -> tuple[Rows, ...]:
 
 
 def unrelated_rows(requests: Sequence[Rows]) -> tuple[Rows, ...]:
-    """Random rows of the same lengths; equal rows stay equal, and nothing else is left."""
+    """Random rows of one length; equal rows stay equal, and nothing else is left."""
     rng = np.random.default_rng(0)
+    length = float(np.mean([np.linalg.norm(rows, axis=-1).mean() for rows in requests]))
     made: dict[bytes, Rows] = {}
 
     def instead(row: Rows) -> Rows:
         if row.tobytes() not in made:
             drawn = rng.normal(size=row.shape).astype(np.float32)
-            made[row.tobytes()] = drawn * np.linalg.norm(row) / np.linalg.norm(drawn)
+            made[row.tobytes()] = drawn * np.float32(length / np.linalg.norm(drawn))
         return made[row.tobytes()]
 
     return tuple(np.stack([instead(row) for row in rows]) for rows in requests)

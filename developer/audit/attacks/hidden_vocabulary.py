@@ -7,8 +7,8 @@ rows; rows that were read already tell the key on all that their states span. Wh
 is the least distance that is left under any key of the kind. Of a permutation, sorted absolute
 values are left besides, which helps if the base has drifted.
 
-A base that has drifted is used in several passes: what one pass reads tells the key for the
-next one. One block is enough; deeper states show the same tokens.
+With a base that has drifted there is a second pass: what the first one reads tells the key.
+One block is enough; deeper states show the same tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from triparty.developer.audit.levels import Level
 from triparty.developer.audit.procrustes import Fit, least_distances
 from triparty.developer.audit.running import Inside, Values
 
-_PASSES = 3
 _GROWTH = 1.05  # the key is fitted again when there are so many times more pairs
 
 
@@ -55,20 +54,21 @@ class HiddenVocabulary:
 
     def mount(self, knowledge: Knowledge) -> Tokens:
         """The token behind each row, under the kind of key that fits better."""
-        tokens, distance, misfit = self._pass(knowledge, States(self._blocks))
+        states = States(self._blocks)
+        tokens, distance, misfit = self._pass(knowledge, states)
         if distance <= EXACT:
             return tokens
-        found = [self._passes(knowledge, permuted) for permuted in (False, True)]
-        return min([(tokens, misfit), *found], key=lambda one: one[1])[0]
+        found = [(tokens, misfit), self._again(knowledge, states)]
+        states = States(self._blocks, permuted=True)
+        tokens, _, misfit = self._pass(knowledge, states)
+        found += [(tokens, misfit), self._again(knowledge, states)]
+        return min(found, key=lambda one: one[1])[0]
 
-    def _passes(self, knowledge: Knowledge, permuted: bool) -> tuple[Tokens, float]:
-        """The best of several passes."""
-        states, found = States(self._blocks, permuted), []
-        for _ in range(_PASSES):
-            tokens, _, misfit = self._pass(knowledge, states)
-            found.append((tokens, misfit))
-            states = States(self._blocks, permuted, states.fit(), learns=False)
-        return min(found, key=lambda one: one[1])
+    def _again(self, knowledge: Knowledge, before: States) -> tuple[Tokens, float]:
+        """A second pass, with the key that the first one found."""
+        states = States(self._blocks, before.permuted, before.fit(), learns=False)
+        tokens, _, misfit = self._pass(knowledge, states)
+        return tokens, misfit
 
     def _pass(self, knowledge: Knowledge, states: States) -> tuple[Tokens, float, float]:
         tokens, distance = decoded(knowledge, states, depth=max(1, *self._blocks))

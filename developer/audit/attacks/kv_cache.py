@@ -7,7 +7,8 @@ them. Of the cached numbers themselves, a permutation (also one that turns rotar
 quarters, whatever the order of heads) leaves sorted absolute values, of keys and of values.
 
 The first row attends to itself alone, so its map says nothing. It is found with the second
-one, whose attention to it depends on both; a begin-of-text token is tried first.
+one, whose attention to it depends on both; a begin-of-text token is tried first, then
+those whose rows are as long as the first.
 """
 
 from __future__ import annotations
