@@ -48,6 +48,8 @@ class Knowledge:
 
     Attributes:
         traffic: the rows (T, D) of each request that reached the cloud, in order; K0.
+        language: texts (T,) of the language, in tokens of the model, whose tokenizer is
+            public; not the texts behind the traffic; K0.
         hosted: the protected model, as the cloud holds it; K0.
         other: a second instance of the same model under another key, if there is one; K0.
         known: rows with their plaintext; K1.
@@ -63,6 +65,7 @@ class Knowledge:
     table: Table | None = None
     base: ModelView | None = None
     bundle: Bundle | None = None
+    language: tuple[NDArray[np.int64], ...] = ()
 
     def at(self, level: Level) -> Knowledge:
         """What an attacker of that level knows of it."""

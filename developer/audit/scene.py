@@ -17,7 +17,7 @@ from triparty.common.tensorfile import TensorFile
 from triparty.developer.answers import task_of
 from triparty.developer.audit.claims import UNKNOWN, Matrix, Rows, Truth
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table, given
-from triparty.developer.audit.traffic import Traffic, recorded, sampled
+from triparty.developer.audit.traffic import Traffic, language, recorded, sampled
 from triparty.developer.audit.views import ModelView
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.protect.modelkey import ModelKey
@@ -97,6 +97,7 @@ def set_scene(
         table=table,
         base=original if base is None else ModelView.open(base),
         bundle=bundle,
+        language=language(bundle),
     )
     return Scene(knowledge, truth, key.secret.choices.scheme)
 

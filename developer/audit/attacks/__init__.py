@@ -2,6 +2,7 @@
 
 from triparty.developer.audit.attack import Attack
 from triparty.developer.audit.attacks.collusion import Collusion, CollusionFunction
+from triparty.developer.audit.attacks.frequency import Frequency
 from triparty.developer.audit.attacks.gram import Gram
 from triparty.developer.audit.attacks.known_columns import KnownColumns
 from triparty.developer.audit.attacks.norms import Norms
@@ -19,12 +20,14 @@ ATTACKS: tuple[Attack, ...] = (
     Collusion(),
     CollusionFunction(),
     TrafficShape(),
+    Frequency(),
 )
 
 __all__ = [
     "ATTACKS",
     "Collusion",
     "CollusionFunction",
+    "Frequency",
     "Gram",
     "KnownColumns",
     "Norms",
