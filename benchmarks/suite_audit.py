@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
-from benchmarks import correlations
+from benchmarks import correlations, frequencies
 from benchmarks.checkpoints import real_model
 from benchmarks.claims import SETTINGS, Setting, measured
 from benchmarks.harness import Case, Effort, case
@@ -71,6 +71,7 @@ recovered = tuple(
 )
 
 correlated = correlations.correlations
+counted = frequencies.counted
 
 
 @case(

@@ -52,6 +52,8 @@ class Knowledge:
         traffic: the rows (T, D) of each request that reached the cloud, in order; K0.
         starts: for each request, the position of its first row in its session; empty where
             it was not recorded; K0.
+        language: texts (T,) of the language, in tokens of the model, whose tokenizer is
+            public; not the texts behind the traffic; K0.
         hosted: the protected model, as the cloud holds it; K0.
         other: a second instance of the same model under another key, if there is one; K0.
         known: rows with their plaintext; K1.
@@ -74,6 +76,7 @@ class Knowledge:
     starts: tuple[int, ...] = ()
     noise: float = 0.0
     unigrams: NDArray[np.float64] | None = None
+    language: tuple[NDArray[np.int64], ...] = ()
 
     def at(self, level: Level) -> Knowledge:
         """What an attacker of that level knows of it."""

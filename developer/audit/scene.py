@@ -18,7 +18,7 @@ from triparty.developer.answers import task_of
 from triparty.developer.audit.claims import UNKNOWN, Matrix, Rows, Truth
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table, given
 from triparty.developer.audit.reading import FoldedWeights
-from triparty.developer.audit.traffic import Traffic, recorded, sampled
+from triparty.developer.audit.traffic import Traffic, language, recorded, sampled
 from triparty.developer.audit.views import ModelView
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.protect.modelkey import ModelKey
@@ -99,6 +99,7 @@ def set_scene(
         base=original if base is None else ModelView.open(base),
         bundle=bundle,
         starts=traffic.starts,
+        language=language(bundle),
     )
     scene = Scene(knowledge, truth, key.secret.choices.scheme)
     return scene if other is None else with_other(scene, source, other)

@@ -5,6 +5,7 @@ from triparty.developer.audit.attacks.alignment import Alignment
 from triparty.developer.audit.attacks.attention import AttentionMaps
 from triparty.developer.audit.attacks.collusion import Collusion, CollusionFunction
 from triparty.developer.audit.attacks.echo import Echo
+from triparty.developer.audit.attacks.frequency import Frequency
 from triparty.developer.audit.attacks.gram import Gram
 from triparty.developer.audit.attacks.hidden_vocabulary import HiddenVocabulary
 from triparty.developer.audit.attacks.inversion import Inversion
@@ -41,6 +42,7 @@ ATTACKS: tuple[Attack, ...] = (
     Collusion(),
     CollusionFunction(),
     TrafficShape(),
+    Frequency(),
 )
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Collusion",
     "CollusionFunction",
     "Echo",
+    "Frequency",
     "Gram",
     "HiddenVocabulary",
     "Inversion",
