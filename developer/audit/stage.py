@@ -178,12 +178,11 @@ class Stage:
         """Share of requests whose real text each way of telling names; empty if none."""
         if not self._mitigation.decoys:
             return {}
-        kept = [text[:QUESTION] for text in self._texts.kept]
         questions = self._texts.traffic[: self._effort.requests, :QUESTION]
         requests, places = requests_among_decoys(
             questions,
             self._mitigation.decoys,
-            DecoyTexts(kept, self._mitigation.decoy_kind),
+            DecoyTexts(list(self._texts.kept), self._mitigation.decoy_kind),
             Random(5),  # noqa: S311 - a measurement that can be repeated
         )
         counted = unigrams(self._texts.counted, self._bundle.info.vocabulary)

@@ -56,6 +56,24 @@ def test_the_key_is_found_through_the_noise(scheme: str, noise: float, known: in
     assert NoisyRows().mount(knowledge).score(truth) > (0.98 if known else 0.9)
 
 
+def test_few_known_rows_give_a_permutation_that_is_no_rotation_yet() -> None:
+    """Each known row says something about all coordinates, and about few directions."""
+    shares = {
+        scheme: NoisyRows().mount(knowledge).score(truth)
+        for scheme in ("permutation", "orthogonal")
+        for knowledge, truth in [planted(scheme=scheme, noise=0.3, rows=60, known=8)]
+    }
+    assert shares["permutation"] > 0.95
+    assert shares["orthogonal"] < 0.8
+
+
+def test_of_two_tokens_with_one_row_the_frequent_one_is_likelier() -> None:
+    table = np.random.default_rng(0).normal(size=(4, 8))
+    table[3] = table[1]
+    mixture = Mixture(table, np.array([0.1, 0.2, 0.2, 0.5]), 0.1)
+    assert mixture.tokens(table, np.eye(8)).tolist() == [0, 3, 2, 3]
+
+
 def test_as_much_noise_as_signal_hides_no_row_from_a_known_key() -> None:
     knowledge, truth = planted(noise=1.0, rows=2000, known=150)
     assert NoisyRows().mount(knowledge).score(truth) > 0.9
