@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from triparty.common.access import Access
-from triparty.common.attestation import Attestation
 from triparty.common.connection import Connection
 from triparty.common.deviceinfo import TOKENS
 from triparty.common.errors import CloudError, RequestError, SettingsError
@@ -26,6 +25,7 @@ from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home, SpentDecoys
+from triparty.device.inference.attestation import Attestation
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import (

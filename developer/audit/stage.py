@@ -167,6 +167,7 @@ class Stage:
         knowledge = replace(
             found.knowledge,
             traffic=tuple(requests),
+            starts=(0,) * len(requests),
             table=table,
             known=_known(requests, ids, table.rows, counted, known),
             noise=self._mitigation.noise,

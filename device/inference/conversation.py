@@ -17,7 +17,6 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from triparty.common.attestation import Attestation
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
@@ -31,6 +30,7 @@ from triparty.common.keying import Bundle, KeyedReply, KeyedRows, PlainLogits
 from triparty.common.replies import SessionRecord, StepReply
 from triparty.common.shielding import Shield, request_sizes
 from triparty.common.wire import Frame
+from triparty.device.inference.attestation import Attestation
 
 SESSIONS = 3
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them

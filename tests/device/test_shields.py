@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from small_cloud import POSITIONS, SmallCloud, small_bundle
 
-from triparty.common.attestation import Attestation, SoftwareExecution
 from triparty.common.decoys import DecoyKind
 from triparty.common.errors import AttestationError, SettingsError
 from triparty.common.keying import Bundle
@@ -19,6 +18,7 @@ from triparty.common.replies import StepReply
 from triparty.common.sampling import SamplingOptions
 from triparty.common.wire import Frame
 from triparty.device.home import SpentDecoys
+from triparty.device.inference.attestation import Attestation, SoftwareExecution
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import Generation, collect, read_tokenizer
 from triparty.device.inference.shields import Shields, shielded_pieces

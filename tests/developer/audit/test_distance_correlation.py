@@ -64,7 +64,10 @@ def test_samples_that_do_not_fit_are_refused() -> None:
         of_points(points, points, corrected=True)
 
 
-@pytest.mark.parametrize(("width", "reported"), [(128, 0.14), (2048, 0.035), (8192, 0.017)])
+@pytest.mark.parametrize(
+    ("width", "reported"),
+    [(128, 0.14), (2048, 0.035), pytest.param(8192, 0.017, marks=pytest.mark.slow)],
+)
 def test_coordinates_that_trade_places_have_the_correlation_of_the_thesis(
     width: int, reported: float
 ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from triparty.common.attestation import Attestation, SoftwareExecution
 from triparty.common.errors import AttestationError
+from triparty.device.inference.attestation import Attestation, SoftwareExecution
 
 GOOD = SoftwareExecution(b"m" * 32, b"k" * 32)
 
