@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 from triparty.developer.audit.claims import UNKNOWN, Matrix
 
@@ -104,7 +104,8 @@ def _beginning(mine: Matrix, theirs: Matrix) -> Matrix:
     for _ in range(100):
         near /= near.sum(axis=1, keepdims=True)
         near /= near.sum(axis=0, keepdims=True)
-    return near
+    result: Matrix = near
+    return result
 
 
 def _refined(order: Ids, seen: Counts, language: Counts) -> Ids:
@@ -140,11 +141,13 @@ def _log_likelihoods(language: Counts, size: int) -> Matrix:
 
 
 def _roots(pairs: Matrix, size: int) -> Matrix:
-    return np.sqrt(_padded(pairs, size) / pairs.sum())
+    roots: Matrix = np.sqrt(_padded(pairs, size) / pairs.sum())
+    return roots
 
 
 def _padded(values: Matrix, size: int) -> Matrix:
-    return np.pad(values, [(0, size - length) for length in values.shape])
+    padded: Matrix = np.pad(values, [(0, size - length) for length in values.shape])
+    return padded
 
 
 def _assigned(gain: Matrix) -> Ids:
