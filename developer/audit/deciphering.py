@@ -104,8 +104,8 @@ def _beginning(mine: Matrix, theirs: Matrix) -> Matrix:
     for _ in range(100):
         near /= near.sum(axis=1, keepdims=True)
         near /= near.sum(axis=0, keepdims=True)
-    made: Matrix = near
-    return made
+    result: Matrix = near
+    return result
 
 
 def _refined(order: Ids, seen: Counts, language: Counts) -> Ids:
@@ -146,7 +146,8 @@ def _roots(pairs: Matrix, size: int) -> Matrix:
 
 
 def _padded(values: Matrix, size: int) -> Matrix:
-    return np.pad(values, [(0, size - length) for length in values.shape])
+    padded: Matrix = np.pad(values, [(0, size - length) for length in values.shape])
+    return padded
 
 
 def _assigned(gain: Matrix) -> Ids:

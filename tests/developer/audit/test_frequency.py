@@ -48,6 +48,23 @@ def test_pairs_tell_more_than_ranks_and_long_text_more_than_short() -> None:
     assert read(written(100, seed=2), language)[1] < 0.6
 
 
+def successions(tokens: int, *, seed: int) -> NDArray[np.int64]:
+    """Text in which most tokens are followed by one and the same other one."""
+    language = np.random.default_rng(0)
+    after, share = language.permutation(SYMBOLS), language.dirichlet(np.ones(SYMBOLS))
+    rng = np.random.default_rng(seed)
+    ids = rng.choice(SYMBOLS, tokens, p=share)
+    for i in np.flatnonzero(rng.random(tokens) < 0.6):
+        ids[i] = after[ids[i - 1]] if i else ids[i]
+    return ids
+
+
+def test_what_comes_first_counts() -> None:
+    language = successions(20_000, seed=1)
+    assert read(successions(10_000, seed=2), language)[1] > 0.7
+    assert read(successions(10_000, seed=2), language[::-1])[1] < 0.3
+
+
 def test_another_language_tells_little() -> None:
     language = written(40_000, seed=1, language=4)
     assert read(written(40_000, seed=2), language)[1] < 0.3

@@ -43,6 +43,13 @@ def test_a_template_shows() -> None:
     assert figures["questions_that_begin_alike"] == 1
 
 
+def test_a_template_ends_where_questions_first_differ() -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 16)).astype(np.float32)
+    traffic = (rows[[0, 1, 2, 3, 4]], rows[[0, 1, 7, 3, 4]])
+    figures = TrafficShape().mount(Knowledge(traffic)).figures
+    assert figures["rows_that_questions_begin_alike_with"] == 2
+
+
 def test_keys_of_one_use_hide_it() -> None:
     traffic = (np.ones((4, 16), np.float32), np.ones((1, 16), np.float32))
     knowledge = Knowledge(traffic)
