@@ -20,13 +20,15 @@ from pathlib import Path
 from benchmarks.checkpoints import real_model
 from triparty.common.decoys import DecoyKind
 from triparty.developer.audit.compare import compare, leakage_of, table
-from triparty.developer.audit.mitigations import Mitigation
+from triparty.developer.audit.mitigations import ORTHOGONAL, Mitigation
 from triparty.developer.audit.stage import QUICK, Effort, Stage, plain_logits, texts_of
 from triparty.developer.stock import load_model
 
 BOUND = 0.10
 KNOWN = (1, 16, 64, 256)
 ROWS = (128, 256, 1024, 10_240)
+
+HEADLESS = {**ORTHOGONAL, "head": "device"}
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,17 @@ def grid(rows: Sequence[int]) -> Iterator[Mitigation]:
                 training = ", tuned" if tuned_under else ""
                 yield Mitigation(
                     f"noise {noise:.0%}{training}, {count:,} rows a key",
+                    HEADLESS,
                     noise=noise,
                     tuned_under=tuned_under,
                     rows_per_key=count,
-                    head_on_device=True,
                 )
     for count in rows:
         yield Mitigation(
             f"private table, {count:,} rows a key",
+            HEADLESS,
             private_table=True,
             rows_per_key=count,
-            head_on_device=True,
         )
     for decoys in (9, 14, 19):
         yield Mitigation(f"{decoys} decoys ({DecoyKind.TEXT})", decoys=decoys)

@@ -22,8 +22,6 @@ class Mitigation:
         to_bfloat16: whether devices round rows to bfloat16.
         decoys: texts that devices ask beside each real one.
         decoy_kind: how they are drawn.
-        head_on_device: whether the cloud answers with the last hidden state, and holds no
-            head and sees no logits.
         tuned_under: noise under which the developer trained the model on for a while.
         private_table: whether the developer moved the embedding table away from the public
             one; an attacker of K2 has the public one then.
@@ -36,7 +34,6 @@ class Mitigation:
     to_bfloat16: bool = False
     decoys: int = 0
     decoy_kind: DecoyKind = DecoyKind.TEXT
-    head_on_device: bool = False
     tuned_under: float = 0.0
     private_table: bool = False
     rows_per_key: int | None = None
@@ -55,7 +52,7 @@ MITIGATIONS: tuple[Mitigation, ...] = (
     Mitigation("permutation, noise 30%", {"scheme": "permutation"}, noise=0.3),
     Mitigation("expanded to twice the width", {**ORTHOGONAL, "expand": 0}),
     Mitigation("head scales", {**ORTHOGONAL, "head_scales": True}),
-    Mitigation("head on the device", head_on_device=True),
+    Mitigation("head on the device", {**ORTHOGONAL, "head": "device"}),
     Mitigation("private table", private_table=True),
     Mitigation("noise 50%, tuned for it", noise=0.5, tuned_under=0.5),
     Mitigation("noise 100%, tuned for it", noise=1.0, tuned_under=1.0),

@@ -136,7 +136,11 @@ class Running:
         import torch
 
         before, count = self.length, next(iter(inputs.values())).shape[1]
-        found = self._run(position_ids=torch.arange(before, before + count)[None], **inputs)
+        found = self._run(
+            position_ids=torch.arange(before, before + count)[None],
+            attention_mask=torch.ones(1, before + count, dtype=torch.long),
+            **inputs,
+        )
         return self._inside(found, count, _as_they_are)
 
     def _run(self, **inputs: torch.Tensor) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,9 +199,8 @@ class Stage:
         judged = self._texts.judged
         rows = np.stack([self._sent(text).as_float32() for text in judged])
         with torch.inference_mode():
-            dtype = self._hosted.dtype
-            said = self._hosted(inputs_embeds=torch.from_numpy(rows).to(dtype)).logits
-        keyed = KeyedReply(said.float().numpy())
+            said = self._answering(inputs_embeds=torch.from_numpy(rows).to(self._hosted.dtype))
+        keyed = KeyedReply(said[0].float().numpy())
         logits = np.asarray(self._bundle.plain_logits(keyed))
         agreement = float((logits.argmax(axis=-1) == plain.argmax(axis=-1)).mean())
         return agreement, float(np.exp(_nats(logits, judged) - _nats(plain, judged)))
@@ -231,9 +229,8 @@ class Stage:
         """Processor seconds of one row after `start` others, and the reply (1, O) to it."""
         import torch
 
-        hosted = self._hosted
-        model = hosted.base_model if self._mitigation.head_on_device else hosted
-        rows = torch.from_numpy(self._sent(text[: start + 1]).as_float32()).to(hosted.dtype)
+        model, dtype = self._answering, self._hosted.dtype
+        rows = torch.from_numpy(self._sent(text[: start + 1]).as_float32()).to(dtype)
         with torch.inference_mode():
             cache = model(inputs_embeds=rows[None, :-1], use_cache=True).past_key_values
             began = time.process_time()
@@ -242,18 +239,14 @@ class Stage:
         reply: NDArray[np.float32] = said[0][0].float().numpy()
         return seconds, reply
 
+    @property
+    def _answering(self) -> Any:
+        """The part of the hosted model that makes what the cloud replies."""
+        return self._hosted if self._bundle.head is None else self._hosted.base_model
+
     def _read(self, reply: NDArray[np.float32]) -> None:
         """What the device does with a reply."""
-        if self._mitigation.head_on_device:
-            reply = reply @ self._device_head
         self._bundle.plain_logits(KeyedReply(reply))
-
-    @cached_property
-    def _device_head(self) -> NDArray[np.float32]:
-        """(D, V) the head as a device would hold it."""
-        weight = self._hosted.get_output_embeddings().weight  # type: ignore[no-untyped-call]
-        head: NDArray[np.float32] = weight.detach().float().numpy().T
-        return head
 
 
 def _known(
