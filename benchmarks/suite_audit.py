@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.checkpoints import real_model
-from benchmarks.harness import Effort, case
+from benchmarks.harness import Case, Effort, case
 from benchmarks.sampled_texts import sampled_texts
 from triparty.developer.audit import Knowledge, audit, set_scene
 from triparty.developer.audit.attacks import Frequency
@@ -36,7 +36,7 @@ def sorted_rows(effort: Effort) -> Iterator[float]:
                     yield found.recovered
 
 
-_LONG = 1_000_000
+_SHORT = 20_000  # rows of a quick run
 _MINE, _THEIRS = 1, 2  # seeds of the traffic and of the attacker's own text
 
 
@@ -61,7 +61,7 @@ def _read_by_frequency(rows: int, *, same: bool, by_type: bool) -> float:
     return float((tokens == right).mean())
 
 
-def _frequency_case(rows: int, *, same: bool, by_type: bool) -> None:
+def _frequency_case(rows: int, *, same: bool, by_type: bool) -> Case:
     what = "different tokens" if by_type else "rows"
     text = "text of the same distribution" if same else "Python's documentation"
 
@@ -73,12 +73,15 @@ def _frequency_case(rows: int, *, same: bool, by_type: bool) -> None:
         + ("3.2 % / 16.5 %" if same else "0.14 % / 1.0 %"),
     )
     def frequency(effort: Effort) -> Iterator[float]:
-        yield _read_by_frequency(min(rows, 20_000) if effort.quick else rows, **ways)
+        asked = min(rows, _SHORT) if effort.quick else rows
+        yield _read_by_frequency(asked, same=same, by_type=by_type)
 
-    ways = {"same": same, "by_type": by_type}
+    return frequency
 
 
-for _rows in (10_000, 100_000, _LONG):
-    for _same in (True, False):
-        for _by_type in (True, False):
-            _frequency_case(_rows, same=_same, by_type=_by_type)
+FREQUENCY = tuple(
+    _frequency_case(rows, same=same, by_type=by_type)
+    for rows in (10_000, 100_000, 1_000_000)
+    for same in (True, False)
+    for by_type in (True, False)
+)
