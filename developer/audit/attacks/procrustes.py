@@ -18,8 +18,10 @@ from triparty.developer.audit.claims import ResidualKey
 from triparty.developer.audit.controls import turned_apart
 from triparty.developer.audit.isometries import Isometry, grown, procrustes
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, given
-from triparty.developer.audit.lengths import precision
+from triparty.developer.audit.lengths import precision, squares
 from triparty.developer.audit.levels import Level
+
+_ENOUGH = 4  # known rows to measure noise by
 
 
 class Procrustes:
@@ -68,8 +70,9 @@ class ProcrustesTable:
     def mount(self, knowledge: Knowledge) -> ResidualKey:
         """The key by the fewest known rows that lead to one; zeros if none do."""
         known, puzzle = given(knowledge.known), puzzle_of(knowledge)
+        noises = _noises(known)
         for count in _counts(len(known.plain)):
-            for noise in (precision(puzzle.rows), *NOISES):
+            for noise in noises:
                 fit = grown(puzzle, fitted_to(known, count), noise=noise)
                 if fit.holds(noise):
                     return ResidualKey(fit.isometry.key, {"known_rows": count})
@@ -87,6 +90,15 @@ def fitted_to(known: KnownRows, count: int) -> Isometry:
     return procrustes(
         plain.astype(np.float64), keyed.astype(np.float64), noise=precision(keyed)
     )
+
+
+def _noises(known: KnownRows) -> tuple[float, ...]:
+    """The share of noise, as lengths of known rows show it; several where they are few."""
+    rounding = precision(known.keyed)
+    if len(known.plain) < _ENOUGH:
+        return (rounding, *NOISES)
+    ratios = squares(known.keyed) / squares(known.plain)
+    return (max(rounding, float(ratios.std() * np.sqrt(known.keyed.shape[1]) / 2)),)
 
 
 def _counts(most: int) -> Iterator[int]:
