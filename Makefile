@@ -1,7 +1,7 @@
 # One command each; a clean clone needs nothing else than Python 3.11+, make and git.
 #   make demo    all three roles on this machine        make check   ruff, mypy, import contracts
 #   make test    the test suite (minutes)               make bench   SUITE=name, or quick
-#   make test-all  with the slow runs
+#   make test-all  with the slow runs                   make claims  renew the documents' figures
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all check bench format clean
+.PHONY: demo test test-all check bench claims format clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "triparty needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -53,6 +53,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(SUITE) $(ARGS)
+
+claims: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.claims $(ARGS)
 
 clean:
 	rm -rf build $(VENV)

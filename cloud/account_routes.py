@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from triparty.cloud import accounts
 from triparty.cloud.accounts import Principal
-from triparty.cloud.auth import Bearer, authenticated, require
+from triparty.cloud.auth import Bearer, Tokens, authenticated, require
 from triparty.cloud.bodies import (
     CleanReply,
     DeveloperReply,
@@ -134,6 +134,7 @@ def rotate(
     settings: Settings,
     store: Store,
     clock: Clock,
+    tokens: Tokens,
 ) -> TokenReply:
     """A new token; the one that asked stops at once."""
     if credentials is None:
@@ -143,6 +144,7 @@ def rotate(
         new = accounts.rotate_token(
             session, principal, credentials.credentials, life=life, now=clock()
         )
+    tokens.introduce(accounts.hash_token(new.token), is_used=True)
     return TokenReply(token=new.token, expires=format_time(new.expires))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,6 +40,8 @@ SCOPES = {
 INVITES = {"operator": "developer", "developer": "device"}
 """Which role may invite which."""
 KEEP_DEAD_TOKENS = timedelta(days=30)
+REPEAT = timedelta(minutes=10)
+"""How long an enrolment whose answer was lost can be repeated."""
 _TOKEN = re.compile(r"tpt_[A-Za-z0-9_-]{43}")
 
 
@@ -147,6 +150,13 @@ def authenticate(session: Session, token: str, *, now: datetime) -> KnownToken:
     return KnownToken(Principal(row.id, row.role, row.developer or "", scopes), row.expires)
 
 
+def live_tokens(session: Session, *, now: datetime, most: int) -> list[str]:
+    """Hashes of the newest `most` tokens that are good now, the oldest of them first."""
+    live = TokenRow.revoked.is_(None) & (TokenRow.expires > now)
+    newest = select(TokenRow.hash).where(live).order_by(TokenRow.created.desc()).limit(most)
+    return list(session.scalars(newest))[::-1]
+
+
 def rotate_token(
     session: Session, principal: Principal, token: str, *, life: timedelta, now: datetime
 ) -> NewToken:
@@ -231,33 +241,83 @@ def add_invite(
     session.execute(insert(InviteRow).from_select(list(values), unless_there))
 
 
-def use_invite(session: Session, login: bytes, *, role: str, now: datetime) -> InviteRow:
-    """The invite of a login half, used up by this call.
+@dataclass(frozen=True)
+class Repeat:
+    """Whose enrolment may be one that was done before, and what it said then.
+
+    Attributes:
+        principal: key id of the identity key.
+        sealing: its sealing key as text; None for a developer.
+        confirmation: the HMAC that its developer checks, as text, if it sent one.
+    """
+
+    principal: str
+    sealing: str | None
+    confirmation: str | None
+
+    @property
+    def is_done(self) -> ColumnElement[bool]:
+        """Whether the joined principal is this one, as it enrolled with the joined invite."""
+        enrolled = aliased(PrincipalRow)
+        return exists().where(
+            enrolled.id == self.principal,
+            enrolled.invite == InviteRow.login_hash,
+            enrolled.sealing.is_not_distinct_from(self.sealing),
+            enrolled.confirmation.is_not_distinct_from(self.confirmation),
+        )
+
+
+def use_invite(
+    session: Session,
+    login: bytes,
+    *,
+    role: str,
+    repeated_by: Repeat,
+    was_used: Callable[[str], bool],
+    now: datetime,
+) -> InviteRow:
+    """The invite of a login half, used up by this call, or by the one that it repeats.
+
+    Args:
+        session: of the caller's transaction.
+        login: the half.
+        role: device or developer.
+        repeated_by: who may have used it up a moment ago.
+        was_used: whether a token, by its hash, came with a request already.
+        now: the time.
 
     Raises:
         InviteError: unknown, for another role, used, expired, or its inviter was revoked; one
             answer for all of them, so that whoever found a code learns nothing by trying it.
     """
+    live = (TokenRow.principal == repeated_by.principal) & TokenRow.revoked.is_(None)
+    is_repeat = (InviteRow.used > now - REPEAT) & repeated_by.is_done
     alive = (
         (InviteRow.login_hash == hashlib.sha256(login).hexdigest())
         & (InviteRow.role == role)
-        & InviteRow.used.is_(None)
+        & (InviteRow.used.is_(None) | is_repeat)
         & (InviteRow.expires > now)
         & PrincipalRow.revoked.is_(None)
     )
     use = (
-        select(InviteRow)
+        select(InviteRow, TokenRow.hash)
         .join(PrincipalRow, PrincipalRow.id == InviteRow.inviter)
+        .outerjoin(TokenRow, live)
         .where(alive)
         .with_for_update(of=InviteRow)
     )
-    invite = session.scalars(use).one_or_none()
-    if invite is None:
+    found = session.execute(use).all()
+    tokens = [token for _, token in found if token]
+    if not found or (
+        found[0][0].used is not None and (not tokens or any(map(was_used, tokens)))
+    ):
         raise InviteError(
             f"the cloud knows no such {role} invite: it was used before, expired, or never "
             "made; ask whoever invited you for a new one"
         )
-    invite.used = now
+    invite: InviteRow = found[0][0]
+    if invite.used is None:
+        invite.used = now
     return invite
 
 

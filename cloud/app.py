@@ -1,7 +1,8 @@
 """The cloud as an ASGI application: what it is made of, in one place.
 
-A request passes `Observed` (id, log, metrics, last catch) -> `Drainable` -> `Bounded` (limits)
--> the route, whose dependencies say who asks (`auth.require`). Every error ends in `problems`.
+A request passes `Observed` (id, log, metrics, last catch) -> `Drainable` -> `Guarded` (failures
+of an address) -> `Bounded` (limits) -> the route, whose dependencies say who asks
+(`auth.require`). Every error ends in `problems`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from datetime import datetime
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from triparty.cloud import account_routes, artifacts, blob_routes, enroll, health, scrape
-from triparty.cloud.accounts import check_alive
-from triparty.cloud.auth import TokenCache
+from triparty.cloud.accounts import check_alive, live_tokens
+from triparty.cloud.attempts import Attempts, Guarded
+from triparty.cloud.auth import MOST_FAMILIAR, TokenCache
 from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
 from triparty.cloud.drain import Drain, Drainable
-from triparty.cloud.enroll import Attempts
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
@@ -73,12 +75,14 @@ def create_app(
     )
     app.state.catalog.drop_unfinished()
     app.state.tokens = TokenCache()
+    with app.state.database.reading() as session:
+        for token in live_tokens(session, now=clock(), most=MOST_FAMILIAR):
+            app.state.tokens.introduce(token, is_used=False)
     app.state.database.after_writing(app.state.tokens.forget_all)
     app.state.rates = RequestRates(
         per_principal=settings.requests_per_s_per_principal,
         per_developer=settings.requests_per_s_per_developer,
     )
-    app.state.attempts = Attempts(settings.enrolments_per_minute)
     app.state.serving = serving or Serving(settings)
     app.state.metrics = Metrics()
     app.state.drain = Drain()
@@ -98,6 +102,16 @@ def create_app(
         app.include_router(module.router)
     add_handlers(app)
     app.add_middleware(Bounded, settings=settings)
+    app.add_middleware(
+        Guarded,
+        requests=Attempts(settings.failures_per_minute, clock_s=lambda: clock().timestamp()),
+        enrolments=Attempts(
+            settings.enrolments_per_minute, clock_s=lambda: clock().timestamp()
+        ),
+        tokens=app.state.tokens,
+    )
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     app.add_middleware(Drainable, drain=app.state.drain)
     app.add_middleware(Observed, metrics=app.state.metrics)  # added last: outermost
     return app

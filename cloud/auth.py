@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, cast
@@ -16,10 +17,11 @@ from triparty.cloud.accounts import KnownToken, Principal, authenticate, hash_to
 from triparty.cloud.database import Database
 from triparty.cloud.rates import RequestRates
 from triparty.cloud.state import Clock, Now, Store
-from triparty.common.errors import ForbiddenError, UnauthenticatedError
+from triparty.common.errors import AuthError, ForbiddenError, UnauthenticatedError
 
 CACHE_S = 1.0
 _MOST_CACHED = 10_000
+MOST_FAMILIAR = 100_000
 
 _bearer = HTTPBearer(auto_error=False, description="A token of this cloud (`tpt_...`).")
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -38,6 +40,7 @@ class TokenCache:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, KnownToken]] = {}
+        self._familiar: OrderedDict[str, bool] = OrderedDict()
         self._generation = 0
 
     def known(self, token: str, *, now: datetime) -> Principal | None:
@@ -50,14 +53,38 @@ class TokenCache:
     def look_up(self, token: str, store: Database, clock: Now) -> Principal:
         """The principal of a token, from the database; see `authenticate`."""
         generation = self._generation
-        with store.reading() as session:
-            found = authenticate(session, token, now=clock())
+        try:
+            with store.reading() as session:
+                found = authenticate(session, token, now=clock())
+        except AuthError:
+            with self._lock:
+                self._familiar.pop(hash_token(token), None)
+            raise
+        self.introduce(hash_token(token), is_used=True)
         with self._lock:
             if generation == self._generation:  # else it may have been revoked meanwhile
                 if len(self._known) >= _MOST_CACHED:
                     self._known.clear()
                 self._known[hash_token(token)] = self._clock_s() + CACHE_S, found
         return found.principal
+
+    def was_good(self, token: str) -> bool:
+        """Whether a token was good when it was last heard of; it need not be good now."""
+        with self._lock:
+            return hash_token(token) in self._familiar
+
+    def was_used(self, token_hash: str) -> bool:
+        """Whether a token came with a request to this process, and was good."""
+        with self._lock:
+            return self._familiar.get(token_hash, False)
+
+    def introduce(self, token_hash: str, *, is_used: bool) -> None:
+        """Remembers a token as good; of too many, the least recently looked up goes."""
+        with self._lock:
+            self._familiar[token_hash] = is_used or self._familiar.get(token_hash, False)
+            self._familiar.move_to_end(token_hash)
+            while len(self._familiar) > MOST_FAMILIAR:
+                self._familiar.popitem(last=False)
 
     def forget_all(self) -> None:
         """Makes every token be looked up again."""

@@ -12,6 +12,7 @@ name there at once, so whatever has a name is whole, whenever the process dies.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -23,11 +24,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
+from triparty.cloud.blob_room import BlobQuota, BlobRoom, Usage
 from triparty.cloud.full_storage import is_storage_full
 from triparty.common.errors import (
     ConflictError,
     DigestError,
-    LimitError,
     NotFoundError,
     RequestError,
     TooLargeError,
@@ -35,8 +36,6 @@ from triparty.common.errors import (
 )
 from triparty.common.files import PRIVATE_MODE, make_private_folder, sha256_file, sync_folder
 
-PROMISE_S = 3600.0
-"""How long an upload that nobody sends to keeps room for the bytes that it announced."""
 TAKEN_OVER = "a newer upload of this blob took over"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DEVELOPER = re.compile(r"ed25519:([0-9a-f]{64})")
@@ -145,24 +144,18 @@ def key_of(folder: str, sha256: str) -> BlobKey | None:
     return BlobKey(f"ed25519:{folder}", sha256)
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What all blobs take.
-
-    Attributes:
-        bytes: of verified blobs.
-        uploads: that have not ended.
-    """
-
-    bytes: int
-    uploads: int
-
-
 class Upload:
     """The writing end of one blob; a newer upload of the same blob stops it."""
 
-    def __init__(self, store: BlobStore, key: BlobKey, stream: FileIO, total: int) -> None:
-        """Made by `BlobStore.begin`."""
+    def __init__(
+        self,
+        store: BlobStore,
+        key: BlobKey,
+        stream: FileIO,
+        total: int,
+        digest: hashlib._Hash | None,
+    ) -> None:
+        """Made by `BlobStore.begin`; `digest` is of what is held, None if nobody knows it."""
         self._store = store
         self._key = key
         self._stream = stream
@@ -171,6 +164,7 @@ class Upload:
         self._is_finishing = False
         self.total = total
         self.held = stream.tell()
+        self.digest = digest
 
     def write(self, data: bytes) -> None:
         """Appends bytes.
@@ -189,6 +183,8 @@ class Upload:
             try:
                 while rest:
                     written = self._stream.write(rest)
+                    if self.digest:
+                        self.digest.update(rest[:written])
                     self.held += written
                     rest = rest[written:]
             except OSError as error:
@@ -205,12 +201,15 @@ class Upload:
             UnavailableError: the store takes nothing now; what was sent is kept.
             OSError: the disk fails; what it would not sync is dropped.
         """
-        self._sync()
-        if self.held < self.total:
+        is_whole = self.held == self.total
+        if os.fstat(self._stream.fileno()).st_size != self.held:
+            self.digest = None  # somebody else wrote to the file: the hash shall tell
+        self._sync(is_whole=is_whole)
+        if not is_whole:
             return Held(self.held, is_complete=False)
         partial = self._store.partial(self._key)
         try:
-            actual = sha256_file(partial)
+            actual = self.digest.hexdigest() if self.digest else sha256_file(partial)
         except FileNotFoundError as error:
             raise ConflictError(TAKEN_OVER) from error
         with self._lock:
@@ -219,27 +218,30 @@ class Upload:
         try:
             if actual != self._key.sha256:
                 partial.unlink()
-                self._store.settle(self._key, stored=0)
+                self._store.settle(self._key, self)
                 raise DigestError(
                     f"expected a blob with SHA-256 {self._key.sha256}, got {actual}: "
                     "upload it again"
                 )
             self._store.verified.put(self._key, partial)
             partial.unlink(missing_ok=True)
-            self._store.settle(self._key, stored=self.total)
+            self._store.settle(self._key, self, stored=self.total)
         finally:
             self._is_finishing = False
         return Held(self.total, is_complete=True)
 
-    def _sync(self) -> None:
+    def _sync(self, *, is_whole: bool) -> None:
+        """Makes the bytes durable, and the name of those that wait for more."""
         try:
             os.fsync(self._stream.fileno())
+            if not is_whole:
+                self._store.sync_names(self._key)
         except OSError:
             # Nobody knows now what the disk holds, and the next sync would not tell.
             with self._lock:
                 self._check_mine()
                 self._store.partial(self._key).unlink(missing_ok=True)
-            self._store.settle(self._key, stored=0)
+            self._store.settle(self._key, self)
             raise
         finally:
             self._stream.close()
@@ -265,14 +267,6 @@ class Upload:
             raise ConflictError(TAKEN_OVER)
 
 
-@dataclass
-class _Promise:
-    """The room of an upload that has not ended: what it announced, for a while."""
-
-    total: int
-    since_s: float
-
-
 class BlobStore:
     """All blobs of a cloud: uploads under way, and the verified ones."""
 
@@ -282,7 +276,7 @@ class BlobStore:
         verified: VerifiedBlobs,
         *,
         max_blob_bytes: int,
-        max_store_bytes: int,
+        quota: BlobQuota,
         clock_s: Callable[[], float] = time.time,
     ) -> None:
         """Opens the store.
@@ -291,7 +285,7 @@ class BlobStore:
             folder: of unfinished uploads; made if absent, mode 0700.
             verified: where whole blobs go.
             max_blob_bytes: largest blob.
-            max_store_bytes: most bytes of one developer, unfinished uploads included.
+            quota: of one developer.
             clock_s: the time, in seconds since 1970.
         """
         make_private_folder(folder)
@@ -299,35 +293,76 @@ class BlobStore:
         sync_folder(folder.parent)
         self._folder = folder
         self._max_blob = max_blob_bytes
-        self._max_store = max_store_bytes
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._uploads: dict[BlobKey, Upload] = {}  # under way
-        self._stored: dict[str, int] = {}  # bytes of verified blobs, by developer
-        self._promised: dict[BlobKey, _Promise] = {}  # of uploads that have not ended
+        self._digests: dict[BlobKey, tuple[int, hashlib._Hash]] = {}  # of so many bytes held
         self._settled = 0  # uploads that ended
         self._going: set[BlobKey] = set()  # blobs that are being removed
         self._vouched_s: dict[BlobKey, float] = {}  # when an uploader was told "it is here"
+        self._room = BlobRoom(
+            quota,
+            sent=lambda key: _size(self.partial(key)),
+            is_under_way=self._uploads.__contains__,
+            clock_s=clock_s,
+        )
 
     def partial(self, key: BlobKey) -> Path:
         """Where an unfinished blob is."""
         return self._folder / key.folder / "partial" / key.sha256
 
     def held(self, developer: str, sha256: str) -> Held | None:
-        """How much of a blob is here; None: nothing."""
+        """How much of a blob is here, durably; None: nothing.
+
+        Raises:
+            OSError: the disk fails.
+        """
         key = BlobKey(developer, sha256)
+        return self._held_whole(key) or self._held_partly(key)
+
+    def _held_whole(self, key: BlobKey) -> Held | None:
+        now_s = self._clock_s()
         with self._lock:
             is_going = key in self._going
+            before_s = self._vouched_s.get(key)
             if not is_going:
-                self._vouched_s[key] = self._clock_s()  # from here on it is not removed
+                self._vouched_s[key] = now_s  # from here on it is not removed
         size = None if is_going else self.verified.size(key)
         if size is not None:
             return Held(size, is_complete=True)
-        self._vouched_s.pop(key, None)
+        with self._lock:  # it was no promise, unless its upload ended meanwhile
+            if before_s is None and self._vouched_s.get(key) == now_s:
+                del self._vouched_s[key]
+        return None
+
+    def _held_partly(self, key: BlobKey) -> Held | None:
         try:
-            return Held(self.partial(key).stat().st_size, is_complete=False)
+            with self.partial(key).open("rb") as stream:
+                held = os.fstat(stream.fileno()).st_size
+                os.fsync(stream.fileno())
         except FileNotFoundError:
             return None
+        except OSError:
+            self._drop_unsynced(key)
+            raise
+        self.sync_names(key)
+        return Held(held, is_complete=False)
+
+    def _drop_unsynced(self, key: BlobKey) -> None:
+        """Nobody knows what the disk holds of an upload, and its next sync would not tell."""
+        with self._lock:
+            if key not in self._uploads:  # else whoever writes meets the error too
+                self._drop(key)
+
+    def _drop(self, key: BlobKey) -> None:
+        self.partial(key).unlink(missing_ok=True)
+        self._room.end(key)
+        self._digests.pop(key, None)
+
+    def sync_names(self, key: BlobKey) -> None:
+        """Makes the name of an unfinished blob durable."""
+        for folder in list(self.partial(key).parents)[:3]:  # up to the store's own
+            sync_folder(folder)
 
     def size(self, developer: str, sha256: str) -> int:
         """Bytes of a verified blob.
@@ -378,49 +413,65 @@ class BlobStore:
             raise TooLargeError(f"a blob has at most {self._max_blob} bytes, got {total}")
         self._measure(developer)
         settled = self._settled
-        before = self.held(developer, sha256)
-        if before and before.is_complete:
+        if self._held_whole(key):
             return None
         with self._lock:
             if key in self._going:
                 raise UnavailableError("the blob is being removed: ask again", retry_after_s=2)
             if settled != self._settled and self.verified.size(key) is not None:
                 return None  # an older upload ended since we looked
-            self._check_room(key, total)
+            self._room.check(key, total)
             if older := self._uploads.get(key):
                 older.stop()  # from here on the partial file is ours
                 del self._uploads[key]
+                self._keep_digest(key, older)
             partial = self.partial(key)
-            held = _size(partial)
-            if held > total:  # of a blob of another size, so of no use for this one
+            if _size(partial) > total:  # of a blob of another size, so of no use for this one
                 partial.unlink(missing_ok=True)
-                held = 0
-            if start is not None and start != held:
-                raise ConflictError(
-                    f"{held} bytes of the blob are held, not {start}", held=held
-                )
-            upload = Upload(self, key, self._open(key, restart=start is None), total)
-            self._uploads[key] = upload
-            self._promised[key] = _Promise(total, self._clock_s())
-            return upload
+            held = _size(partial)
+            if start is None or start == held:
+                return self._go_on(key, total, restart=start is None)
+        self._held_partly(key)
+        raise ConflictError(f"{held} bytes of the blob are held, not {start}", held=held)
 
-    def settle(self, key: BlobKey, *, stored: int) -> None:
+    def _go_on(self, key: BlobKey, total: int, *, restart: bool) -> Upload:
+        stream = self._open(key, restart=restart)
+        held = stream.tell()
+        hashed, digest = self._digests.pop(key, (0, hashlib.sha256()))
+        is_known = hashed == held and bool(held)
+        upload = Upload(
+            self,
+            key,
+            stream,
+            total,
+            digest if is_known else None if held else hashlib.sha256(),
+        )
+        self._uploads[key] = upload
+        self._room.promise(key, total)
+        return upload
+
+    def settle(self, key: BlobKey, upload: Upload, *, stored: int | None = None) -> None:
         """Ends an upload's claim on its developer's room; `stored` bytes became a blob."""
         with self._lock:
-            self._promised.pop(key, None)
             self._settled += 1
-            if stored:
+            if self._uploads.get(key) is upload:  # a newer one has a claim of its own
+                self._room.end(key)
+            if stored is not None:
                 self._vouched_s[key] = self._clock_s()
-            if key.developer in self._stored:
-                self._stored[key.developer] += stored
+                self._room.add(key, stored)
 
     def let_go(self, key: BlobKey, upload: Upload) -> None:
         """Nobody sends to the upload now; its promise of room runs out from here on."""
         with self._lock:
             if self._uploads.get(key) is upload:
                 del self._uploads[key]
-                if promise := self._promised.get(key):
-                    promise.since_s = self._clock_s()
+                self._room.pause(key)
+                self._keep_digest(key, upload)
+
+    def _keep_digest(self, key: BlobKey, upload: Upload) -> None:
+        """For whoever goes on with an upload."""
+        if upload.digest and 0 < upload.held < upload.total:
+            self._digests[key] = upload.held, upload.digest
 
     def usage(self, developers: Iterable[str]) -> Usage:
         """What the blobs of some developers take; each is measured when first asked for."""
@@ -428,8 +479,7 @@ class BlobStore:
         for developer in chosen:
             self._measure(developer)
         with self._lock:
-            stored = sum(self._stored[developer] for developer in chosen)
-            return Usage(stored, sum(key.developer in chosen for key in self._promised))
+            return self._room.usage(chosen)
 
     def drop_stale(self, *, before_s: float) -> int:
         """Removes uploads that nobody went on with since a time; returns how many."""
@@ -439,10 +489,11 @@ class BlobStore:
             with self._lock:
                 is_under_way = key in self._uploads
                 if not is_under_way and _modified_s(partial) <= before_s:
-                    partial.unlink(missing_ok=True)
                     dropped += 1
-                    if key is not None:
-                        self._promised.pop(key, None)
+                    if key is None:
+                        partial.unlink(missing_ok=True)
+                    else:
+                        self._drop(key)
         return dropped
 
     def remove_unwanted(self, blob: StoredBlob, *, before_s: float) -> bool:
@@ -453,6 +504,7 @@ class BlobStore:
             before_s: it stays if it was stored, or somebody was told that it is here, at this
                 time or later; in seconds since 1970.
         """
+        self._measure(blob.key.developer)
         with self._lock:
             wanted_s = max(blob.modified_s, self._vouched_s.get(blob.key, 0.0))
             if wanted_s >= before_s or blob.key in self._uploads:
@@ -468,6 +520,7 @@ class BlobStore:
 
     def set_aside(self, key: BlobKey) -> None:
         """Takes a damaged blob out of the way, so that it can be uploaded again."""
+        self._measure(key.developer)
         size = self.verified.size(key)
         if size is not None:
             self.verified.set_aside(key)
@@ -476,8 +529,7 @@ class BlobStore:
     def _forget(self, key: BlobKey, size: int) -> None:
         with self._lock:
             self._vouched_s.pop(key, None)
-            if key.developer in self._stored:
-                self._stored[key.developer] -= size
+            self._room.remove(key, size)
 
     def _open(self, key: BlobKey, *, restart: bool) -> FileIO:
         path = self.partial(key)
@@ -490,37 +542,15 @@ class BlobStore:
         stream.seek(0, os.SEEK_END)
         return stream
 
-    def _check_room(self, key: BlobKey, total: int) -> None:
-        others = sum(
-            self._room_of(other)
-            for other in list(self._promised)
-            if other.developer == key.developer and other != key
-        )
-        if self._stored[key.developer] + others + total > self._max_store:
-            raise LimitError(
-                f"this blob would take you over your {self._max_store} bytes on this cloud; "
-                "ask its operator for more room",
-                retry_after_s=3600,
-            )
-
-    def _room_of(self, key: BlobKey) -> int:
-        """What an unfinished upload takes: what it announced, later only what it sent."""
-        promise = self._promised[key]
-        if key in self._uploads or self._clock_s() < promise.since_s + PROMISE_S:
-            return promise.total
-        return _size(self.partial(key))
-
     def _measure(self, developer: str) -> None:
         """Counts what a developer has, once a start; the lock is not held while that takes."""
-        if developer in self._stored:
+        if self._room.is_measured(developer):
             return
-        total = sum(blob.size for blob in self.verified.listed(developer))
+        sizes = [blob.size for blob in self.verified.listed(developer)]
         with self._lock:
-            self._stored.setdefault(developer, total)
-            for partial in (self._folder / developer_folder(developer)).glob("partial/*"):
-                if key := key_of(partial.parent.parent.name, partial.name):
-                    promise = _Promise(_size(partial), self._clock_s())
-                    self._promised.setdefault(key, promise)
+            partials = (self._folder / developer_folder(developer)).glob("partial/*")
+            keys = (key_of(partial.parent.parent.name, partial.name) for partial in partials)
+            self._room.measured(developer, sizes, (key for key in keys if key))
 
 
 def _size(file: Path) -> int:

@@ -137,7 +137,7 @@ class Catalog:
         """Says which blobs are missing or altered; altered ones make room for an upload."""
         for file in manifest.files:
             key = BlobKey(manifest.developer, file.sha256)
-            state = check_blob(self._blobs, key, file.size)
+            state = check_blob(self._blobs.verified, key, file.size)
             if state is BlobState.WHOLE:
                 continue
             if state is BlobState.ALTERED:

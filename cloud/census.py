@@ -8,7 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import distinct, func, select
 
-from triparty.cloud.blobs import BlobStore, Usage
+from triparty.cloud.blob_room import Usage
+from triparty.cloud.blobs import BlobStore
 from triparty.cloud.database import Database
 from triparty.cloud.tables import ArtifactRow, InviteRow, PrincipalRow
 from triparty.common.artifacts import Kind

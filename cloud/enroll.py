@@ -4,6 +4,10 @@ Everybody proves possession of the identity key, so nobody enrols with a key tha
 and who is known already gets a new token for the same account: the way back after a token
 expired or was lost.
 
+An answer may be lost on its way. The same enrolment sent again within `REPEAT` gets another
+token in place of the one that nobody has: of the same invite, by the same keys, and only while
+that token was never used. Anything else finds the invite used up.
+
 The cloud is not trusted with it: it passes the device's confirmation (an HMAC under the half
 of the secret that the cloud never gets) on to the developer, who checks it before anything is
 sealed to the keys.
@@ -12,8 +16,6 @@ sealed to the keys.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict, deque
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -24,11 +26,14 @@ from sqlalchemy.orm import Session
 
 from triparty.cloud.accounts import (
     NewToken,
+    Repeat,
+    hash_token,
     issue_token,
     lock_principal,
     revoke_tokens,
     use_invite,
 )
+from triparty.cloud.auth import TokenCache, Tokens
 from triparty.cloud.bodies import EnrolReply, EnrolRequest
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import Clock, Sessions, Settings, Store
@@ -40,37 +45,6 @@ from triparty.common.signing import PublicKey, to_base64url
 from triparty.common.trust import Delegation, SignedDocument, verify_delegation
 
 router = APIRouter(tags=["accounts"])
-WINDOW_S = 60.0
-_MOST_ADDRESSES = 10_000
-
-
-class Attempts:
-    """How often each address tried within the last minute."""
-
-    def __init__(self, limit: int) -> None:
-        """Allows `limit` attempts a minute."""
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._times: OrderedDict[str, deque[datetime]] = OrderedDict()
-
-    def check(self, address: str, *, now: datetime) -> None:
-        """Counts an attempt.
-
-        Raises:
-            LimitError: there were too many; `retry_after_s` says how long to wait.
-        """
-        window = timedelta(seconds=WINDOW_S)
-        with self._lock:
-            times = self._times.setdefault(address, deque())
-            self._times.move_to_end(address)
-            while len(self._times) > _MOST_ADDRESSES:
-                self._times.popitem(last=False)
-            while times and times[0] <= now - window:
-                times.popleft()
-            if len(times) >= self._limit:
-                wait_s = int((times[0] + window - now).total_seconds()) + 1
-                raise LimitError("too many enrolment attempts", retry_after_s=wait_s)
-            times.append(now)
 
 
 @router.post("/v1/enroll", status_code=201)
@@ -81,20 +55,20 @@ def enroll(
     store: Store,
     clock: Clock,
     sessions: Sessions,
+    tokens: Tokens,
 ) -> EnrolReply:
     """Uses an invite up for an account's token; a refused attempt leaves the invite usable."""
     now = clock()
-    attempts: Attempts = request.app.state.attempts
-    attempts.check(request.client.host if request.client else "", now=now)
     delegation = _checked_delegation(body, now=now)
     _check_proof(body, settings)  # everything is valid from here on
     try:
         with store.writing() as session:
             principal, token, is_known = _admit(
-                session, body, delegation, settings=settings, now=now
+                session, body, delegation, tokens=tokens, settings=settings, now=now
             )
     except IntegrityError as error:
         raise _taken() from error
+    tokens.introduce(hash_token(token.token), is_used=False)
     if is_known:
         sessions.close_sessions_of(principal.id)  # whoever had its earlier token
     return EnrolReply(
@@ -145,6 +119,7 @@ def _admit(
     body: EnrolRequest,
     delegation: Delegation | None,
     *,
+    tokens: TokenCache,
     settings: CloudSettings,
     now: datetime,
 ) -> tuple[PrincipalRow, NewToken, bool]:
@@ -153,8 +128,15 @@ def _admit(
     Returns:
         The account, its new token, and whether the account was there before.
     """
-    invite = use_invite(session, body.login, role=body.role, now=now)
     principal_id = PublicKey(body.identity).key_id
+    invite = use_invite(
+        session,
+        body.login,
+        role=body.role,
+        repeated_by=Repeat(principal_id, _text(body.sealing), _text(body.confirmation)),
+        was_used=tokens.was_used,
+        now=now,
+    )
     developer = principal_id if delegation else invite.inviter
     principal = session.get(PrincipalRow, principal_id, with_for_update=True)
     is_known = principal is not None

@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from triparty.cloud.blobs import BlobKey, BlobStore
+from triparty.cloud.blobs import BlobKey, BlobStore, VerifiedBlobs
 from triparty.cloud.database import Database
 from triparty.cloud.tables import ArtifactRow, Table
 from triparty.common.artifacts import Manifest
@@ -116,7 +116,7 @@ def find_damage(
             key = BlobKey(artifact.developer, file.sha256)
             if key not in seen:
                 seen[key] = (
-                    check_blob(blobs, key, file.size)
+                    check_blob(blobs.verified, key, file.size)
                     if sizes is None
                     else _state(sizes.get(key), file.size)
                 )
@@ -124,7 +124,7 @@ def find_damage(
                 yield Damage(artifact, seen[key], file.sha256, file.path)
 
 
-def check_blob(blobs: BlobStore, key: BlobKey, size: int) -> BlobState:
+def check_blob(blobs: VerifiedBlobs, key: BlobKey, size: int) -> BlobState:
     """What became of a blob; reads all of it.
 
     Args:
@@ -132,11 +132,11 @@ def check_blob(blobs: BlobStore, key: BlobKey, size: int) -> BlobState:
         key: the blob.
         size: in bytes, as its manifest says.
     """
-    state = _state(blobs.verified.size(key), size)
+    state = _state(blobs.size(key), size)
     if state is not BlobState.WHOLE:
         return state
     digest = hashlib.sha256()
-    for piece in blobs.verified.read(key, 0, size):
+    for piece in blobs.read(key, 0, size):
         digest.update(piece)
     return BlobState.WHOLE if digest.hexdigest() == key.sha256 else BlobState.ALTERED
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from triparty.cloud.blobs import BlobKey, StoredBlob, developer_folder, key_of
 from triparty.cloud.disk_blobs import DAMAGED
+from triparty.cloud.full_storage import is_storage_full, storage_full
 from triparty.common.errors import (
     NotFoundError,
     SettingsError,
@@ -163,11 +164,14 @@ def _modified_s(entry: dict[str, Any]) -> float:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Turns a store's failure into 503; what drivers raise has no class in common."""
+    """Turns a store's failure into 503, or 507; what drivers raise has no class in common."""
     try:
         yield
     except TripartyError:
         raise
     except Exception as error:
+        if is_storage_full(error):
+            _log.exception("no room for a blob")
+            raise storage_full() from error
         _log.exception("the blob store does not answer")
         raise UnavailableError("the blob store does not answer") from error

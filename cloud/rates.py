@@ -10,46 +10,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from triparty.cloud.accounts import Principal
+from triparty.cloud.buckets import Buckets
 from triparty.common.errors import LimitError
 
 BURST_S = 10.0
-_MOST_BUCKETS = 100_000
-
-
-@dataclass
-class _Bucket:
-    """Requests left, as of a time."""
-
-    left: float
-    at_s: float
-
-
-class _Buckets:
-    """The buckets of one kind; a forgotten one was full or is the least recently used."""
-
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
-
-    def filled(self, name: str, now_s: float) -> _Bucket:
-        """A bucket, filled up to now."""
-        most = max(1.0, self._per_s * BURST_S)
-        bucket = self._buckets.setdefault(name, _Bucket(most, now_s))
-        self._buckets.move_to_end(name)
-        bucket.left = min(most, bucket.left + self._per_s * (now_s - bucket.at_s))
-        bucket.at_s = now_s
-        while len(self._buckets) > _MOST_BUCKETS:
-            self._buckets.popitem(last=False)
-        return bucket
-
-    def wait_s(self, bucket: _Bucket) -> float:
-        """Seconds until the bucket has a whole request; 0 if it has one now."""
-        return max(0.0, 1.0 - bucket.left) / self._per_s
 
 
 class RequestRates:
@@ -69,8 +36,8 @@ class RequestRates:
             per_developer: requests a second of a developer and its devices together.
             clock_s: seconds that never go back.
         """
-        self._principals = _Buckets(per_principal)
-        self._developers = _Buckets(per_developer)
+        self._principals = _buckets(per_principal)
+        self._developers = _buckets(per_developer)
         self._clock_s = clock_s
         self._lock = threading.Lock()
 
@@ -94,3 +61,7 @@ class RequestRates:
                 "more than this cloud takes a second",
                 retry_after_s=math.ceil(wait_s),
             )
+
+
+def _buckets(per_s: float) -> Buckets:
+    return Buckets(per_s=per_s, most=max(1.0, per_s * BURST_S))

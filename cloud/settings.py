@@ -5,11 +5,12 @@ The defaults are safe and small: loopback only, bounded bodies, bounded sessions
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from triparty.common.config import RoleSettings, settings_config
 from triparty.common.errors import SettingsError, StateError
@@ -54,6 +55,12 @@ class CloudSettings(RoleSettings):
     max_store_bytes: int = Field(
         512 * GiB, ge=1, description="Most blob bytes of one developer, unfinished ones too."
     )
+    max_blobs: int = Field(
+        100_000, ge=1, description="Most blobs of one developer, unfinished ones too."
+    )
+    max_uploads: int = Field(
+        1_000, ge=1, description="Most unfinished uploads of one developer."
+    )
     keep_uploads_days: float = Field(
         7.0, gt=0, description="What was uploaded and belongs to no artifact is removed then."
     )
@@ -61,7 +68,13 @@ class CloudSettings(RoleSettings):
     max_devices: int = Field(10_000, ge=1, description="Most devices of one developer.")
     max_invites: int = Field(1_000, ge=1, description="Most open invites of one principal.")
     enrolments_per_minute: int = Field(
-        60, ge=1, description="Enrolment attempts from one address."
+        60, ge=1, description="Failed enrolments from one address; see `trusted_proxies`."
+    )
+    failures_per_minute: int = Field(
+        120, ge=1, description="Requests without a good token from one address."
+    )
+    trusted_proxies: list[str] = Field(
+        [], description="Addresses or networks whose X-Forwarded-For is believed."
     )
     requests_per_s_per_principal: float = Field(
         200.0, gt=0, description="Requests a second of one principal; bursts of ten seconds."
@@ -108,6 +121,14 @@ class CloudSettings(RoleSettings):
     )
     max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: list[str]) -> list[str]:
+        for each in given:
+            if ip_network(each).prefixlen == 0:
+                raise ValueError(f"{each} is everybody: name the proxy's own address")
+        return given
 
     @property
     def database_url(self) -> str:

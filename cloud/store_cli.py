@@ -83,7 +83,7 @@ def backup(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a snapshot to a backup, while the cloud runs or not; SQLite only."""
+    """Add a snapshot to a backup, while the cloud runs or not; PostgreSQL needs pg_dump."""
     from triparty.cloud.backup import back_up
     from triparty.cloud.blob_stores import open_blob_store
     from triparty.cloud.state import utc_now
@@ -120,12 +120,19 @@ def restore(
     snapshot: Annotated[
         str | None, typer.Option(help="Name of one; default: the newest.")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="SQLAlchemy URL of an empty PostgreSQL database, for a dump of one."),
+    ] = None,
+    blobs: Annotated[
+        str | None, typer.Option(help="Where blobs go; default: the data folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a new data folder from a backup; database and blobs are in it."""
+    """Make a new data folder from a backup; database and blobs are in it by default."""
     from triparty.cloud.backup import restore as restore_folder
 
-    chosen = restore_folder(source, data, snapshot=snapshot)
+    chosen = restore_folder(source, data, snapshot=snapshot, database_url=database, blobs=blobs)
     console = Console(as_json=as_json)
     console.say(f"restored {chosen.name} into {data}")
     console.say(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -176,7 +176,7 @@ class Connection:
         *,
         accept: Collection[int] = (200,),
         body: Mapping[str, Any] | None = None,
-        content: bytes | None = None,
+        content: bytes | Sequence[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
@@ -189,7 +189,7 @@ class Connection:
             path: below the base URL.
             accept: statuses to return; any other is raised as a typed error.
             body: a JSON body.
-            content: a binary body.
+            content: a binary body, or its parts, with their Content-Length in `headers`.
             headers: further headers.
             params: query parameters.
             repeatable: whether sending it twice is harmless; None: as the method says.

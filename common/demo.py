@@ -140,7 +140,8 @@ def _play(stage: Stage, source: str, prompt: str, max_tokens: int) -> dict[str, 
     with Background(stage, "developer", *verifying) as reference:
         stage.run("cloud", "init", "--data", data, "--url", url, "--self-signed")
         answer = _converse(stage, url, protected, prompt, max_tokens, trace)
-        attack = stage.run("developer", "audit", source, protected, "--traffic", trace)
+        attacking = ("audit", source, protected, "--attacks", "sorted-rows", "--traffic", trace)
+        attack = stage.run("developer", *attacking)
         original = reference.document()
     outcome = {
         "identical": answer["token_ids"] == original["reference_token_ids"],

@@ -13,10 +13,13 @@ from typing import Any
 from triparty.common.errors import CheckpointError, FormatVersionError
 
 TYPE = "triparty-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+WITHOUT_HEAD = 2
+"""The format version of a bundle without a head: what versions before 3 read as well."""
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 TRANSPORTS = ("float32", "float16", "bfloat16")
-REPLIES = ("hidden", "logits", "topk", "id")
+HIDDEN, LOGITS = "hidden", "logits"
+REPLIES = (HIDDEN, LOGITS, "topk", "id")
 EMBEDDINGS = "embeddings"
 TOKENS = "tokens"
 INTERFACES = (EMBEDDINGS, TOKENS)
@@ -67,6 +70,25 @@ class ImageInfo:
 
 
 @dataclass(frozen=True)
+class HeadInfo:
+    """The head of a model whose devices have it; its cloud has none.
+
+    Attributes:
+        softcap: c of logits c tanh(x / c); None if the model does not bound its logits.
+    """
+
+    softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a bound that is none."""
+        cap = self.softcap
+        if cap is not None and not (type(cap) in (int, float) and 0 < cap < float("inf")):
+            raise CheckpointError(
+                f"device.json: 'softcap' bounds logits by a positive number, got {cap!r}"
+            )
+
+
+@dataclass(frozen=True)
 class DeviceInfo:
     """What `device.json` says.
 
@@ -92,6 +114,7 @@ class DeviceInfo:
         replies: kinds of reply about rows that the model's owner lets a device ask for; none
             for `tokens`, which sends no rows.
         epoch: generation of the key; rows of one epoch mean nothing to another's model.
+        head: the head, if the device makes logits of hidden states; None if the cloud does.
     """
 
     family: str
@@ -112,6 +135,7 @@ class DeviceInfo:
     chat_template: str | None
     replies: tuple[str, ...]
     epoch: int
+    head: HeadInfo | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that no bundle can have."""
@@ -146,6 +170,8 @@ class DeviceInfo:
             raise CheckpointError(
                 f"device.json: replies must be among {', '.join(REPLIES)}, got {self.replies}"
             )
+        if self.head is not None:
+            self._check_head()
         image_id = None if self.image is None else self.image.token_id
         given = (self.bos_id, self.pad_id, image_id, *self.eos_ids)
         ids = [n for n in given if n is not None]
@@ -161,9 +187,32 @@ class DeviceInfo:
                 f"positions, got {self.replies} and {self.positions}"
             )
 
+    def _check_head(self) -> None:
+        if self.replies != (HIDDEN,) or self.outputs != self.vocabulary:
+            raise CheckpointError(
+                f"device.json: a device that has the head makes logits of its vocabulary, from "
+                f"the reply {HIDDEN!r} alone; got the replies {', '.join(self.replies)} and "
+                f"{self.outputs} outputs of {self.vocabulary} tokens"
+            )
+
+    @property
+    def reply(self) -> str:
+        """The kind of reply from which a device makes all logits."""
+        return LOGITS if self.head is None else HIDDEN
+
+    @property
+    def reply_width(self) -> int:
+        """Elements of that reply: O logits, or D of a hidden state."""
+        return self.outputs if self.head is None else self.width
+
     def to_json(self) -> bytes:
         """The bytes of `device.json`; `from_json(to_json(info)) == info`."""
-        document = {"type": TYPE, "format_version": FORMAT_VERSION, **asdict(self)}
+        members = asdict(self)
+        version = FORMAT_VERSION
+        if self.head is None:
+            version = WITHOUT_HEAD
+            del members["head"]
+        document = {"type": TYPE, "format_version": version, **members}
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -191,6 +240,13 @@ class DeviceInfo:
         if version == 1:  # language models alone
             document |= {"task": "causal-lm", "segments": 0, "image": None}
             document["outputs"] = document.get("vocabulary")
+        if version <= WITHOUT_HEAD and "head" not in document:
+            document["head"] = None
+        elif version <= WITHOUT_HEAD or document.get("head") is None:
+            raise CheckpointError(
+                f"device.json: a head is in format version {FORMAT_VERSION} and no other, "
+                f"this is {version}"
+            )
         return cls(**_members(document))
 
 
@@ -213,6 +269,7 @@ _MEMBERS: dict[str, tuple[type, ...]] = {
     "chat_template": (str, type(None)),
     "replies": (list,),
     "epoch": (int,),
+    "head": (dict, type(None)),
 }
 _ELEMENTS: dict[str, type] = {"eos_ids": int, "replies": str}
 
@@ -231,6 +288,8 @@ def _members(document: dict[str, Any]) -> dict[str, Any]:
             value = tuple(value)
         if name == "image" and value is not None:
             value = _image(value)
+        if name == "head" and value is not None:
+            value = _head(value)
         read[name] = value
     return read
 
@@ -240,3 +299,10 @@ def _image(document: dict[str, Any]) -> ImageInfo:
     if set(document) != members:
         raise CheckpointError(f"device.json: an image has {', '.join(sorted(members))}")
     return ImageInfo(**document)
+
+
+def _head(document: dict[str, Any]) -> HeadInfo:
+    members = {field.name for field in fields(HeadInfo)}
+    if set(document) != members:
+        raise CheckpointError(f"device.json: a head has {', '.join(sorted(members))}")
+    return HeadInfo(**document)

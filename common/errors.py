@@ -17,6 +17,7 @@ TripartyError
 │   ├── PathError            a path that leaves the folder
 │   ├── SizeError            larger than the limit
 │   └── FileTypeError        a kind of file that artifacts never hold
+├── AttestationError         no proof that the cloud runs what it should
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
 ├── CheckpointError          a checkpoint that cannot be compiled or loaded
@@ -170,6 +171,13 @@ class FileTypeError(ArtifactError):
     """A kind of file that artifacts never hold."""
 
     slug = "file-type"
+
+
+class AttestationError(TripartyError):
+    """No proof that the cloud runs what it should."""
+
+    slug = "attestation"
+    status = 422
 
 
 class SealError(TripartyError):

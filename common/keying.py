@@ -12,6 +12,8 @@ cloud may not import this module.
 - `order` (O,) int32: `plain[..., i] == reply[..., order[i]]`; with `scales` (O,) float32, by
   keyed place, each reply is divided by its scale first;
 - `weight` (O, O) float64: `plain == reply @ weight.T`;
+- the head itself, where `device.json` names one: the reply is the hidden state (..., D) then,
+  and `device_head.py` makes logits of it;
 
 and, for `tokens` where the answer is not about the vocabulary, `vocabulary_order` (V,) int32.
 
@@ -37,6 +39,7 @@ from typing import Any, NewType
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.device_head import DeviceHead
 from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo, ImageInfo
 from triparty.common.errors import CheckpointError, RequestError
 from triparty.common.tensorfile import TensorFile, as_float32, as_float64
@@ -72,7 +75,7 @@ class Bundle:
     folder: Path
     info: DeviceInfo
     _tables: Mapping[str, NDArray[Any]]
-    _answers: _Answers
+    _answers: _Answers | DeviceHead
     _order: NDArray[np.int64]
     _plain: NDArray[np.int64]
     _mix: NDArray[np.float64] | None = None
@@ -93,16 +96,25 @@ class Bundle:
             for name, rows in _table_rows(info).items():
                 tables[name] = _tensor(embedding, name, info.dtype, (rows, info.width))
         head = TensorFile.open(_file(folder, HEAD_FILE))
-        answers = _Answers.read(head, info.outputs)
+        answers = _read_answers(head, info, tables)
         order = np.arange(info.vocabulary)
         if VOCABULARY_ORDER in head.entries:
             order = _order(head, VOCABULARY_ORDER, info.vocabulary)
-        elif answers.order is not None and info.outputs == info.vocabulary:
+        elif (
+            isinstance(answers, _Answers)
+            and answers.order is not None
+            and info.outputs == info.vocabulary
+        ):
             order = answers.order
         elif info.interface == TOKENS:
             raise CheckpointError(f"{head.path}: expected {VOCABULARY_ORDER!r}, it is missing")
         mix = None if info.image is None else _mix(folder, info.image)
         return cls(folder, info, tables, answers, order, np.argsort(order), mix)
+
+    @property
+    def head(self) -> DeviceHead | None:
+        """The head, if the device has it."""
+        return self._answers if isinstance(self._answers, DeviceHead) else None
 
     @property
     def tokenizer_file(self) -> Path:
@@ -250,13 +262,17 @@ class Bundle:
         """The answer in the plain order: logits of the tokenizer's ids, of labels.
 
         Args:
-            reply: (..., O) as the cloud sent it.
+            reply: (..., O) as the cloud sent it; (..., D) hidden states after the final
+                norm where the device has the head.
 
         Raises:
             RequestError: the last axis has another length.
         """
-        if not reply.ndim or reply.shape[-1] != self.info.outputs:
-            raise RequestError(f"expected logits (..., {self.info.outputs}), got {reply.shape}")
+        info = self.info
+        if not reply.ndim or reply.shape[-1] != info.reply_width:
+            raise RequestError(
+                f"expected {info.reply} (..., {info.reply_width}), got {reply.shape}"
+            )
         return PlainLogits(self._answers.plain(reply))
 
     def plain_ids(self, ids: NDArray[Any]) -> NDArray[np.int64]:
@@ -351,6 +367,21 @@ class _Answers:
             return mixed
         undone: NDArray[Any] = reply if self.scales is None else reply / self.scales
         return undone if self.order is None else undone[..., self.order]
+
+
+def _read_answers(
+    file: TensorFile, info: DeviceInfo, tables: Mapping[str, NDArray[Any]]
+) -> _Answers | DeviceHead:
+    """How the answers of a bundle are read; checks `head.safetensors`."""
+    if info.head is None:
+        return _Answers.read(file, info.outputs)
+    return DeviceHead.read(
+        file,
+        shape=(info.vocabulary, info.width),
+        softcap=info.head.softcap,
+        rows=tables["rows"],
+        rows_dtype=_FORMAT_NAMES[info.dtype],
+    )
 
 
 def _table_rows(info: DeviceInfo) -> dict[str, int]:

@@ -62,8 +62,13 @@ class CloudClient:
     # Accounts
 
     def enroll(self, body: Mapping[str, Any]) -> Enrolled:
-        """Uses an invite up; the body is that of `POST /v1/enroll`."""
-        answer = self.connection.request("POST", "/v1/enroll", body=body, accept=(201,))
+        """Uses an invite up; the body is that of `POST /v1/enroll`.
+
+        If the answer is lost on its way, the same is sent again: the cloud answers it.
+        """
+        answer = self.connection.request(
+            "POST", "/v1/enroll", body=body, accept=(201,), repeatable=True
+        )
         return Enrolled.of(answer.document())
 
     def create_invite(

@@ -1,6 +1,6 @@
 """The developer's commands on models.
 
-protect, audit and example-model here; verify and protect-adapter in files of their own.
+protect and example-model here; verify, audit and protect-adapter in files of their own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.common.errors import SettingsError
 from triparty.developer.cli_adapters import protect_adapter
-from triparty.developer.cli_arguments import OutArgument, SourceArgument
+from triparty.developer.cli_arguments import SourceArgument
+from triparty.developer.cli_audit import audit
 from triparty.developer.cli_verify import verify
 
 
@@ -46,6 +46,9 @@ def protect(
     head_scales: Annotated[
         bool, typer.Option("--head-scales", help="Scale logits; only devices can undo it.")
     ] = False,
+    head: Annotated[
+        str, typer.Option(help="Who makes logits: cloud, or device (the cloud has none then).")
+    ] = "cloud",
     seed: Annotated[
         int | None, typer.Option(help="Guessable keys, for reproducible tests only.")
     ] = None,
@@ -73,7 +76,12 @@ def protect(
 
     console = Console(as_json=as_json)
     choices = Choices.of(
-        scheme=scheme, interface=interface, norms=norms, expand=expand, head_scales=head_scales
+        scheme=scheme,
+        interface=interface,
+        norms=norms,
+        expand=expand,
+        head_scales=head_scales,
+        head=head,
     )
     if dry_run:
         found = survey(source, choices)
@@ -117,42 +125,6 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def audit(
-    source: SourceArgument,
-    out: OutArgument,
-    traffic: Annotated[
-        Path | None,
-        typer.Option(help="Frames that a cloud recorded; default: made from sample texts."),
-    ] = None,
-    levels: Annotated[str, typer.Option(help="Attackers to play: K2, K0,K2 or K0..K4.")] = (
-        "K0..K4"
-    ),
-    as_json: JsonOption = False,
-) -> None:
-    """Mount the attacks on a protected model's traffic and say what each recovered.
-
-    Attackers: K0 the cloud alone, K1 with known plaintext,
-
-    K2 with the embedding table, K3 with public base weights, K4 with a user's bundle.
-    """
-    from triparty.developer.audit import ATTACKS, Level, set_scene
-    from triparty.developer.audit import audit as mount
-    from triparty.developer.audit.report import document, sentence, table
-
-    console = Console(as_json=as_json)
-    chosen = Level.parse(levels)
-    if not any(attack.level in chosen for attack in ATTACKS):
-        known = ", ".join(f"{attack.name} ({attack.level})" for attack in ATTACKS)
-        raise SettingsError(f"no attack of level {levels} exists yet; there is: {known}")
-    found = mount(set_scene(source, out, trace=traffic), levels=chosen)
-    console.say(table(found.findings))
-    for attack in found.unmounted:
-        console.say(f"not mounted: {attack.name} ({attack.level}): {attack.reason}")
-    if found.findings:
-        console.say(sentence(found.findings))
-    console.report(document(found))
 
 
 def example_model(

@@ -20,6 +20,7 @@ from triparty.common.deviceinfo import TOKENS
 from triparty.common.errors import RequestError, StateError, UnsupportedModelError
 from triparty.common.keying import Bundle, KeyedReply
 from triparty.developer.answers import Answers, TextTask, task_of
+from triparty.developer.answers.causal import replied
 from triparty.developer.inspection.tolerances import largest_size, share
 from triparty.developer.protect.checkpoints import fetch
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
@@ -303,6 +304,6 @@ def _likeliest(model: PreTrainedModel, bundle: Bundle, **inputs: Any) -> int:
     import torch
 
     with torch.inference_mode():
-        reply = model(**inputs, use_cache=True)
-    logits = bundle.plain_logits(KeyedReply(reply.logits[0, -1].float().numpy()))
+        reply = replied(model, bundle.info.reply, **inputs, use_cache=True)
+    logits = bundle.plain_logits(KeyedReply(reply[0, -1].float().numpy()))
     return int(logits.argmax())

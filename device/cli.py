@@ -133,6 +133,27 @@ def generate(
     engine_model: Annotated[
         str | None, typer.Option(help="What that engine calls the model.")
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Noise on rows, as a share of their size; costs accuracy."),
+    ] = None,
+    bfloat16_rows: Annotated[
+        bool | None, typer.Option("--bfloat16-rows", help="Round rows to bfloat16.")
+    ] = None,
+    length_block: Annotated[
+        int | None,
+        typer.Option(help="Hide lengths below this many rows, with rows that nobody reads."),
+    ] = None,
+    decoys: Annotated[
+        int | None,
+        typer.Option(help="Texts to ask beside the real one; each costs as much as it."),
+    ] = None,
+    decoy_texts: Annotated[
+        Path | None, typer.Option(help="Texts to draw decoys from, one a line.")
+    ] = None,
+    decoy_kind: Annotated[
+        str | None, typer.Option(help="text, bigram or unigram: how they are drawn.")
+    ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -143,7 +164,15 @@ def generate(
 
     console = Console(as_json=as_json)
     options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    device = _device(home, config)
+    shields = {
+        "noise": noise,
+        "bfloat16_rows": bfloat16_rows,
+        "length_block": length_block,
+        "decoys": decoys,
+        "decoy_texts": decoy_texts,
+        "decoy_kind": decoy_kind,
+    }
+    device = _device(home, config, **shields)
     engine = _engine(engine_url, engine_model, config)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\n")
@@ -163,12 +192,12 @@ def generate(
             console.write(part.text)
 
 
-def _device(home: Path | None, config: Path | None) -> Device:
+def _device(home: Path | None, config: Path | None, **shields: object) -> Device:
     from triparty.device.client import Device
     from triparty.device.settings import DeviceSettings
 
-    settings = DeviceSettings.load(config, home=home)
-    return Device(settings.home, passphrase=settings.passphrase)
+    settings = DeviceSettings.load(config, home=home, **shields)
+    return Device(settings.home, passphrase=settings.passphrase, shields=settings.shields())
 
 
 def _engine(url: str | None, model: str | None, config: Path | None) -> StockEngine | None:

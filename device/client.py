@@ -24,7 +24,8 @@ from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
-from triparty.device.home import HeldModel, Home
+from triparty.device.home import HeldModel, Home, SpentDecoys
+from triparty.device.inference.attestation import Attestation
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import (
@@ -32,9 +33,9 @@ from triparty.device.inference.generation import (
     Piece,
     Pieces,
     collect,
-    pieces,
     read_tokenizer,
 )
+from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.pull import Pulled, pull
 
 MAX_TOKENS = 128
@@ -56,11 +57,22 @@ class Device:
     Args:
         home: the device's folder.
         passphrase: of its private keys, if they have one.
+        shields: what its requests are shielded with, beside the keys; None: nothing.
+        attestation: what the cloud has to prove before rows are sent to it; None: nothing.
     """
 
-    def __init__(self, home: Path | str, *, passphrase: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path | str,
+        *,
+        passphrase: str | None = None,
+        shields: Shields | None = None,
+        attestation: Attestation | None = None,
+    ) -> None:
         """Touches nothing yet."""
         self._home = Home(Path(home), passphrase=passphrase)
+        self._shields = shields or Shields()
+        self._attestation = attestation
 
     def enroll(
         self,
@@ -146,7 +158,8 @@ class Device:
         Raises:
             StateError: no bundle of this model.
             RequestError: a model of another kind: a classifier, an encoder.
-            SettingsError: an engine for a model whose rows only a triparty cloud takes.
+            SettingsError: an engine for a model whose rows only a triparty cloud takes, or
+                shields for a model of the interface `tokens`, which sends no rows.
             RollbackError: the cloud hosts another version: pull.
             TransportError: the cloud was not reached.
         """
@@ -159,6 +172,7 @@ class Device:
             )
         wanted = _Wanted(prompt, options or SamplingOptions(), max_tokens, ignore_eos)
         if bundle.info.interface == TOKENS:
+            self._shields.refuse_without_rows(model)
             yield from collect(self._from_words(held, bundle, wanted, engine))
         elif engine is None:
             yield from collect(self._from_rows(held, bundle, wanted))
@@ -169,25 +183,38 @@ class Device:
             )
 
     def _from_rows(self, held: HeldModel, bundle: Bundle, wanted: _Wanted) -> Pieces:
-        with (
-            self._home.access().client() as client,
-            Conversation(client, bundle, held.name, version=held.version) as conversation,
-        ):
+        with self._home.access().client() as client:
+
+            def conversation() -> Conversation:
+                return Conversation(
+                    client,
+                    bundle,
+                    held.name,
+                    version=held.version,
+                    shield=self._shields.shield(),
+                    block=self._shields.block,
+                    attestation=self._attestation,
+                )
+
             return (
-                yield from pieces(
+                yield from shielded_pieces(
                     wanted.prompt,
+                    shields=self._shields,
                     bundle=bundle,
                     tokenizer=read_tokenizer(bundle),
                     conversation=conversation,
                     options=wanted.options,
                     max_tokens=wanted.max_tokens,
                     ignore_eos=wanted.ignore_eos,
+                    spent=SpentDecoys(self._home.folder),
                 )
             )
 
     def _from_words(
         self, held: HeldModel, bundle: Bundle, wanted: _Wanted, engine: StockEngine | None
     ) -> Pieces:
+        if self._attestation is not None:
+            self._attestation.require()
         with self._connection(engine) as connection:
             completions = (
                 Completions(connection, engine.model)

@@ -5,6 +5,7 @@ HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
 HOME/held/NAME.json              its version and epoch
+HOME/spent-decoys                digests of texts that served as decoys: none serves again
 """
 
 from __future__ import annotations
@@ -137,3 +138,23 @@ def _read_held(file: Path) -> HeldModel:
         raise StateError(
             f"{file} is damaged: remove it, then run 'triparty device pull'"
         ) from error
+
+
+@dataclass(frozen=True)
+class SpentDecoys:
+    """The texts that served as decoys, by their digests.
+
+    Attributes:
+        folder: the home.
+    """
+
+    folder: Path
+
+    def read(self) -> set[str]:
+        """Digests of the texts that served."""
+        path = self.folder / "spent-decoys"
+        return set(path.read_text(encoding="ascii").split()) if path.exists() else set()
+
+    def write(self, spent: set[str]) -> None:
+        """Remembers them."""
+        write_private(self.folder / "spent-decoys", "\n".join(sorted(spent)).encode())

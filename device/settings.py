@@ -8,6 +8,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from triparty.common.config import HomePath, RoleSettings, settings_config
+from triparty.common.decoys import DecoyKind
+from triparty.common.shielding import MAX_NOISE
+from triparty.device.inference.shields import Shields
 
 
 class DeviceSettings(RoleSettings):
@@ -17,6 +20,13 @@ class DeviceSettings(RoleSettings):
         home: keys, access and bundles of this device.
         passphrase: of the private keys; better in the environment than in a file.
         engine_key: API key of the stock engine that `generate --engine-url` names.
+        noise: Gaussian noise on each element of a row, as a share of the row's root mean
+            square; costs accuracy.
+        bfloat16_rows: whether rows are rounded to bfloat16 on the wire.
+        length_block: rows that requests and sessions are multiples of; 1 shows all lengths.
+        decoys: texts that are asked beside each real one; each costs what the real one does.
+        decoy_texts: file of texts to draw them from, one a line.
+        decoy_kind: `text`, `bigram` or `unigram`: whole lines, pairs or single tokens of it.
     """
 
     role: ClassVar[str] = "device"
@@ -25,3 +35,20 @@ class DeviceSettings(RoleSettings):
     home: HomePath = Field(default_factory=lambda: Path.home() / ".local/share/triparty/device")
     passphrase: str | None = Field(default=None, repr=False)
     engine_key: str | None = Field(default=None, repr=False)
+    noise: float = Field(default=0.0, ge=0, le=MAX_NOISE)
+    bfloat16_rows: bool = False
+    length_block: int = Field(default=1, ge=1, le=4096)
+    decoys: int = Field(default=0, ge=0, le=64)
+    decoy_texts: Path | None = None
+    decoy_kind: DecoyKind = DecoyKind.TEXT
+
+    def shields(self) -> Shields:
+        """What requests are shielded with."""
+        return Shields(
+            noise=self.noise,
+            to_bfloat16=self.bfloat16_rows,
+            block=self.length_block,
+            decoys=self.decoys,
+            decoy_texts=self.decoy_texts,
+            decoy_kind=self.decoy_kind,
+        )

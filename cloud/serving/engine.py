@@ -90,6 +90,7 @@ class ModelInfo:
         positions: most rows that a sequence may have.
         cache_row_bytes: memory that one row of a session's cache takes.
         text: how it generates from ids; None for a model that takes rows alone.
+        replies: what a device may ask for: `hidden` alone of a model without a head.
     """
 
     family: str
@@ -98,6 +99,7 @@ class ModelInfo:
     positions: int
     text: TextRules | None = None
     cache_row_bytes: int = 0
+    replies: tuple[ReplyKind, ...] = tuple(ReplyKind)
 
 
 @dataclass(frozen=True, eq=False)

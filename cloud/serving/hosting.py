@@ -110,6 +110,7 @@ class Models:
             chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
         )
         self._tasks: dict[ModelKey, asyncio.Task[Hosted]] = {}
+        self._unloading: set[Hosted] = set()
         self._unloaded = WorkerCounts()
 
     async def host(self, model: ServableModel, *, in_use: Callable[[Hosted], bool]) -> Hosted:
@@ -143,7 +144,8 @@ class Models:
 
     def counts(self) -> WorkerCounts:
         """What all models have done, those that were unloaded included."""
-        return sum((hosted.worker.counts for hosted in self._ready()), self._unloaded)
+        hosts = [*self._ready(), *self._unloading]
+        return sum((hosted.worker.counts for hosted in hosts), self._unloaded)
 
     async def _make_room(self, developer: str, in_use: Callable[[Hosted], bool]) -> None:
         most = self._settings.max_models_per_developer
@@ -164,7 +166,9 @@ class Models:
 
     async def _unload(self, hosted: Hosted) -> None:
         del self._tasks[hosted.key]
+        self._unloading.add(hosted)
         await asyncio.to_thread(hosted.worker.stop)
+        self._unloading.remove(hosted)
         self._unloaded += hosted.worker.counts
         _log.info(
             "model unloaded",

@@ -18,7 +18,7 @@ from triparty.cloud.serving.cache import SessionCache
 from triparty.cloud.serving.engine import Arrays, Inputs, ModelInfo, Reply, ReplyKind, Work
 from triparty.cloud.serving.loading import load_model, load_text_rules
 from triparty.cloud.serving.text import TextRules
-from triparty.common.errors import LimitError, UnsupportedModelError
+from triparty.common.errors import CheckpointError, LimitError, UnsupportedModelError
 
 OUT_OF_MEMORY_RETRY_S = 5
 
@@ -32,6 +32,10 @@ class LocalEngine:
         Args:
             model: the stock model.
             text: how it generates from ids, if its embedding is real.
+
+        Raises:
+            UnsupportedModelError: a model whose head is no linear layer.
+            CheckpointError: a model that takes words, without a head.
         """
         config = model.config
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -44,12 +48,19 @@ class LocalEngine:
         self._embedding = model.get_input_embeddings()
         self._layers: int = config.num_hidden_layers
         self._caches: dict[str, SessionCache] = {}
+        replies = _allowed(head)
+        if text is not None and ReplyKind.ID not in replies:
+            raise CheckpointError(
+                "the model takes words, and its head is zeros, so that it has none to say: "
+                "publish it with its head"
+            )
         self._info = ModelInfo(
             family=config.model_type,
             width=config.hidden_size,
             vocabulary=config.vocab_size,
             positions=config.max_position_embeddings,
             text=text,
+            replies=replies,
         )
         self._info = replace(self._info, cache_row_bytes=self._measured_row_bytes())
 
@@ -161,6 +172,11 @@ class LocalEngine:
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return logits.float()
+
+
+def _allowed(head: torch.nn.Linear) -> tuple[ReplyKind, ...]:
+    """What devices may ask of a model: a head of zeros stands for one that they have."""
+    return tuple(ReplyKind) if bool(head.weight.any()) else (ReplyKind.HIDDEN,)
 
 
 def _reply(reply: Reply | None, hidden: torch.Tensor, logits: torch.Tensor) -> Arrays:

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
-from triparty.cloud.serving.engine import Reply, ReplyKind, Rows
+from triparty.cloud.serving.engine import Reply, Rows
 from triparty.cloud.serving.serving import Serving, SessionInfo, StepRequest
 from triparty.common.errors import RequestError, TooLargeError
 from triparty.common.wire import MEDIA_TYPE, decode_frames
@@ -27,7 +27,6 @@ router = APIRouter(prefix="/v1", tags=["sessions"])
 may_infer = require("infer")
 Inferrer = Annotated[Principal, Depends(may_infer)]
 
-REPLIES = [kind.value for kind in ReplyKind]
 HEADER_BYTES = 64  # more than the header of a frame with four dims
 JSON_LIMIT_BYTES = 4096
 CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for any more
@@ -117,7 +116,7 @@ def _session_body(info: SessionInfo, serving: Serving) -> dict[str, Any]:
         "version": info.version,
         "epoch": info.epoch,
         "position": info.position,
-        "replies": REPLIES,
+        "replies": [kind.value for kind in info.replies],
         "limits": {
             "rows_per_step": serving.rows_per_step,
             "positions": info.positions,

@@ -65,6 +65,7 @@ class SessionInfo:
         epoch: key generation of the model.
         position: rows that the session has.
         positions: most rows that it may have.
+        replies: what a step may ask for.
     """
 
     session: str
@@ -73,6 +74,7 @@ class SessionInfo:
     epoch: int
     position: int
     positions: int
+    replies: tuple[ReplyKind, ...]
 
     @classmethod
     def of(cls, session: Session[Hosted]) -> SessionInfo:
@@ -80,7 +82,13 @@ class SessionInfo:
         hosted = session.hosted
         key = hosted.key
         return cls(
-            session.id, key.name, key.version, key.epoch, session.position, hosted.positions
+            session=session.id,
+            model=key.name,
+            version=key.version,
+            epoch=key.epoch,
+            position=session.position,
+            positions=hosted.positions,
+            replies=hosted.engine.info.replies,
         )
 
 
@@ -419,6 +427,11 @@ class Serving:
             raise TooLargeError(
                 f"a session of this model has at most {session.hosted.positions} positions, "
                 f"the step would end at {end}"
+            )
+        if request.reply.kind not in info.replies:
+            raise RequestError(
+                f"this model replies {', '.join(info.replies)}, got {request.reply.kind}: its "
+                f"head is not on the cloud but in the bundles of its devices"
             )
         if request.reply.kind is ReplyKind.TOPK and request.reply.k > info.vocabulary:
             raise RequestError(

@@ -2,7 +2,9 @@
 
 The registry decides and remembers; it runs nothing. A session that is unknown and one that
 belongs to somebody else are the same answer, so that nobody can tell that another's exists.
-Everything here runs in the event loop's thread.
+When all are taken, they are shared fairly: a developer with fewer gets the place of a session
+on the models of the developer with the most, whose client opens another and replays it, or
+waits. Everything here runs in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -125,6 +128,8 @@ class Sessions(Generic[HostedT]):
                 may be dropped for idleness.
         """
         self.check_room(principal, developer=developer)
+        if len(self._sessions) >= self._limits.in_all:
+            self._close(self._in_excess(developer)[0])
         session = Session(
             id=secrets.token_urlsafe(SESSION_ID_BYTES),
             principal=principal,
@@ -153,7 +158,7 @@ class Sessions(Generic[HostedT]):
                 "limit: wait",
                 retry_after_s=self._next_idle_s(shared),
             )
-        if len(everybody) >= self._limits.in_all:
+        if len(everybody) >= self._limits.in_all and not self._in_excess(developer):
             raise LimitError(
                 f"the cloud's {self._limits.in_all} sessions are all taken: wait",
                 retry_after_s=self._next_idle_s(everybody),
@@ -208,6 +213,19 @@ class Sessions(Generic[HostedT]):
     def has_any_on(self, hosted: HostedT) -> bool:
         """Whether any session runs on a loaded model."""
         return any(session.hosted is hosted for session in self._sessions.values())
+
+    def _in_excess(self, developer: str) -> list[Session[HostedT]]:
+        """What may be closed for one more of a developer's, best first; often nothing.
+
+        All on the models of whoever has most, if that leaves it no fewer than the developer
+        has then. Those at rest come first, and of them the one that was used longest ago.
+        """
+        held = Counter(session.developer for session in self._sessions.values())
+        (largest, most), *_ = held.most_common(1)
+        if most <= held[developer] + 1:
+            return []
+        theirs = [each for each in self._sessions.values() if each.developer == largest]
+        return sorted(theirs, key=lambda each: (each.pending > 0, each.last_used))
 
     def _close_all(self, wanted: Callable[[Session[HostedT]], bool]) -> int:
         chosen = [session for session in self._sessions.values() if wanted(session)]

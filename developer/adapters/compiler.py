@@ -190,6 +190,13 @@ class _Compilation:
     def _check(self, module: str, pair: Pair) -> None:
         """Refuses what is no linear layer, and shapes of another model."""
         rule = self._rule(module)
+        head = self._key.decided.plan.device_head
+        if head is not None and rule.pattern == head.weight:
+            raise UnsupportedModelError(
+                f"the adapter changes {module!r}, which devices have and not the cloud, where "
+                f"adapters are loaded: merge the adapter into the model (merge_and_unload) and "
+                f"protect that, or protect the model with the head on the cloud"
+            )
         if rule.fate is not Fate.HOSTED or Role.READS not in {a.role for a in rule.axes}:
             what = "a norm" if isinstance(rule, NormRule) else "no linear layer of the cloud's"
             raise UnsupportedModelError(

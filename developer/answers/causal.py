@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.deviceinfo import TOKENS, DeviceInfo
+from triparty.common.deviceinfo import HIDDEN, LOGITS, TOKENS, DeviceInfo
 from triparty.common.keying import Bundle
 from triparty.developer.answers.task import Answers, as_array
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 TEXT_TOKENS = 64
@@ -64,7 +65,7 @@ class CausalTask:
 
     def protected(self, model: PreTrainedModel, bundle: Bundle, sample: Texts) -> Answers:
         """The same of the protected model, undone."""
-        keyed = text_logits(model, sample, keyed_inputs(bundle, sample))
+        keyed = text_replies(model, sample, keyed_inputs(bundle, sample), bundle.info.reply)
         return bundle.plain_logits(keyed)  # type: ignore[arg-type]  # float64 in tests
 
 
@@ -84,12 +85,20 @@ def keyed_inputs(bundle: Bundle, texts: Texts) -> dict[str, NDArray[Any]]:
 def text_logits(
     model: PreTrainedModel, texts: Texts, inputs: dict[str, NDArray[Any]]
 ) -> Answers:
-    """Logits (N, V) of the N tokens of some texts.
+    """Logits (N, V) of the N tokens of some texts; see `text_replies`."""
+    return text_replies(model, texts, inputs, LOGITS)
+
+
+def text_replies(
+    model: PreTrainedModel, texts: Texts, inputs: dict[str, NDArray[Any]], kind: str
+) -> Answers:
+    """What a cloud replies about the N tokens of some texts.
 
     Args:
         model: in stock classes.
         texts: of which the places matter.
         inputs: what goes in for them, by the names of the model's arguments.
+        kind: `logits` (N, V), or `hidden` (N, D), the states after the final norm.
     """
     import torch
 
@@ -97,10 +106,22 @@ def text_logits(
     if "inputs_embeds" in tensors:
         tensors["inputs_embeds"] = tensors["inputs_embeds"].to(model.dtype)
     with torch.inference_mode():
-        output = model(
+        replies = replied(
+            model,
+            kind,
             **tensors,
             attention_mask=torch.from_numpy(texts.mask).long(),
             position_ids=torch.from_numpy(texts.positions()),
             use_cache=False,
         )
-    return as_array(output.logits)[texts.mask]
+    return as_array(replies)[texts.mask]
+
+
+def replied(model: PreTrainedModel, kind: str, **inputs: Any) -> torch.Tensor:
+    """What a cloud replies: `logits` (B, T, V), or `hidden` (B, T, D) after the final norm."""
+    answer: torch.Tensor
+    if kind == HIDDEN:
+        answer = model.base_model(**inputs).last_hidden_state
+    else:
+        answer = model(**inputs).logits
+    return answer

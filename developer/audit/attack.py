@@ -19,6 +19,8 @@ class Target(StrEnum):
     KEY = "key"
     WEIGHTS = "weights"
     FUNCTION = "function"
+    PATTERNS = "patterns"
+    LINKS = "links"
 
 
 class Attack(Protocol):
@@ -68,6 +70,7 @@ class Findings:
         cites: whose idea it is.
         means: what it means.
         remedy: what would change it.
+        claim: the kind of claim, by the name of its class.
         figures: further numbers, by what they count.
     """
 
@@ -83,6 +86,7 @@ class Findings:
     cites: str = ""
     means: str = ""
     remedy: str = ""
+    claim: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
 

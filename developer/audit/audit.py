@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from triparty.developer.audit.attack import Attack, Findings, Unmounted
 from triparty.developer.audit.attacks import ATTACKS
-from triparty.developer.audit.claims import Seen, Truth
+from triparty.developer.audit.claims import Claim, ResidualKey, Seen, Truth, Weights
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.scene import Scene
@@ -33,6 +33,7 @@ def audit(
     levels: frozenset[Level] = frozenset(Level),
     attacks: Sequence[Attack] = ATTACKS,
     clock: Callable[[], float] = time.perf_counter,
+    begins: Callable[[Attack], None] = lambda attack: None,
 ) -> Audit:
     """Attacks a protected model and its traffic.
 
@@ -41,12 +42,14 @@ def audit(
         levels: attackers to play.
         attacks: to be mounted.
         clock: seconds, for the duration of each attack.
+        begins: is told of each attack before it is tried.
     """
     findings: list[Findings] = []
     unmounted: list[Unmounted] = []
     for attack in attacks:
         if attack.level not in levels:
             continue
+        begins(attack)
         knowledge = scene.knowledge.at(attack.level)
         lacking = attack.lacks(knowledge)
         if lacking is None:
@@ -76,5 +79,12 @@ def mounted(
         cites=attack.cites,
         means=attack.means,
         remedy=attack.remedy,
-        figures=claim.figures if isinstance(claim, Seen) else {},
+        claim=type(claim).__name__,
+        figures=_figures(claim, truth),
     )
+
+
+def _figures(claim: Claim, truth: Truth) -> Mapping[str, float]:
+    if isinstance(claim, Weights):
+        return claim.figures(truth)
+    return claim.figures if isinstance(claim, Seen | ResidualKey) else {}

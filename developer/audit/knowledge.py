@@ -36,10 +36,12 @@ class KnownRows:
     Attributes:
         keyed: (m, D) float32, as they went over the wire, no two of one token and position.
         plain: (m, d) float32, the same before they were keyed.
+        token_ids: (m,) the tokens, where no positions are added; None where nobody noted them.
     """
 
     keyed: Rows
     plain: Rows
+    token_ids: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +50,20 @@ class Knowledge:
 
     Attributes:
         traffic: the rows (T, D) of each request that reached the cloud, in order; K0.
+        starts: for each request, the position of its first row in its session; empty where
+            it was not recorded; K0.
+        language: texts (T,) of the language, in tokens of the model, whose tokenizer is
+            public; not the texts behind the traffic; K0.
         hosted: the protected model, as the cloud holds it; K0.
         other: a second instance of the same model under another key, if there is one; K0.
         known: rows with their plaintext; K1.
         table: the plain embedding table; K2.
         base: the public weights that the private model began as; K3.
         bundle: a bundle of this very cohort; K4.
+        noise: how much noise the devices add, as a share of a row's root mean square; K0, as
+            everybody may know it.
+        unigrams: (V,) how often each token occurs in text like the traffic, adding up to 1;
+            None if nobody counted; K0.
     """
 
     traffic: tuple[Rows, ...]
@@ -63,6 +73,10 @@ class Knowledge:
     table: Table | None = None
     base: ModelView | None = None
     bundle: Bundle | None = None
+    starts: tuple[int, ...] = ()
+    noise: float = 0.0
+    unigrams: NDArray[np.float64] | None = None
+    language: tuple[NDArray[np.int64], ...] = ()
 
     def at(self, level: Level) -> Knowledge:
         """What an attacker of that level knows of it."""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triparty.common.deviceinfo import EMBEDDINGS
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.keying import EMBEDDING_FILE, Bundle
 from triparty.common.tensorfile import TensorFile
+from triparty.developer.answers import task_of
 from triparty.developer.audit.claims import UNKNOWN, Matrix, Rows, Truth
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table, given
-from triparty.developer.audit.traffic import Traffic, recorded, sampled
+from triparty.developer.audit.reading import FoldedWeights
+from triparty.developer.audit.traffic import Traffic, language, recorded, sampled
 from triparty.developer.audit.views import ModelView
 from triparty.developer.protect.compiler import DEVICE_FOLDER, MODEL_FOLDER
 from triparty.developer.protect.modelkey import ModelKey
-from triparty.developer.protect.plans import VOCABULARY
+from triparty.developer.protect.plans import VOCABULARY, Plan
+from triparty.developer.protect.rules import Rule
 from triparty.developer.protect.spaces import Scheme
+from triparty.developer.protect.weights import factor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ def set_scene(
         other: what `protect` wrote for another cohort or epoch; None if there is none.
 
     Raises:
-        StateError: `out` holds no bundle or no secrets.
+        StateError: `out` or `other` holds no bundle or no secrets.
         SettingsError: `out` is not made from `source`, its devices have no table of tokens,
             or the trace is of another model.
     """
@@ -72,7 +78,7 @@ def set_scene(
     hosted = ModelView.open(out / MODEL_FOLDER)
     original = ModelView.open(key.decided.checkpoint.folder)
     by_rows = bundle.info.interface == EMBEDDINGS
-    table = plain_table(original, positions=by_rows)
+    table = plain_table(original, key.decided.plan, positions=by_rows)
     residual = _residual_key(key, hosted)
     keyed = keyed_table(bundle, hosted)
     _check_belongs(source, out, table, keyed, residual)
@@ -82,47 +88,77 @@ def set_scene(
         rows=table.rows.astype(np.float64),
         key=residual,
         vocabulary=key.weights.order_of(VOCABULARY).order(),
-        weights={},
-        other_key=None if other is None else _residual_key_of(other, source, hosted),
+        weights=FoldedWeights(original),
+        answers=lambda sample: _answers(original, bundle, sample),
     )
     knowledge = Knowledge(
         traffic=traffic.requests,
         hosted=hosted,
-        other=None if other is None else ModelView.open(other / MODEL_FOLDER),
         known=_known(traffic, table),
         table=table,
         base=original if base is None else ModelView.open(base),
         bundle=bundle,
+        starts=traffic.starts,
+        language=language(bundle),
     )
-    return Scene(knowledge, truth, key.secret.choices.scheme)
+    scene = Scene(knowledge, truth, key.secret.choices.scheme)
+    return scene if other is None else with_other(scene, source, other)
 
 
-def plain_table(model: ModelView, *, positions: bool) -> Table:
-    """The embedding table of an original checkpoint.
+def with_other(scene: Scene, source: str, other: Path) -> Scene:
+    """The scene with a second instance of the same original, of another cohort or epoch.
+
+    Raises:
+        StateError: `other` holds no secrets, or is made from another original.
+        SettingsError: its rows are of another width, or it is the same instance.
+    """
+    hosted = given(scene.knowledge.hosted)
+    key = _residual_key(ModelKey.open(other, source), hosted)
+    if key.shape != scene.truth.key.shape:
+        raise SettingsError(
+            f"{other} has rows of width {key.shape[1]}, the model under attack has "
+            f"{scene.truth.key.shape[1]}: name another instance of the same model"
+        )
+    if np.array_equal(key, scene.truth.key):
+        raise SettingsError(f"{other} has the same key: name another instance of the model")
+    return Scene(
+        replace(scene.knowledge, other=ModelView.open(other / MODEL_FOLDER)),
+        replace(scene.truth, other_key=key),
+        scene.scheme,
+    )
+
+
+def plain_table(model: ModelView, plan: Plan, *, positions: bool) -> Table:
+    """The embedding table of an original checkpoint, before it is keyed.
 
     Args:
         model: the original.
+        plan: by which it was protected: whose rows carry the factor of a lookup depends on
+            what travels.
         positions: whether positions are part of what travels, if the family has them.
     """
     tables = {
-        name: _looked_up(model.tensor(rule.pattern), rule.device_rows)
-        for name, rule in model.plan.device_tables().items()
+        name: _looked_up(model, plan.tensors[rule.pattern], rule.device_rows)
+        for name, rule in model.tables.items()
         if positions or name == "rows"
     }
     return _with_first_type(tables)
 
 
-def _looked_up(table: Matrix, rows: range | None) -> Rows:
+def _looked_up(model: ModelView, rule: Rule, rows: range | None) -> Rows:
     """The rows of a table that a token can take."""
+    table = model.tensor(rule.pattern)
     taken = table if rows is None else table[rows.start : rows.stop]
-    return taken.astype(np.float32)
+    return (taken * factor_of(rule, model.dtype(rule.pattern))).astype(np.float32)
 
 
 def keyed_table(bundle: Bundle, hosted: ModelView) -> Table:
     """The keyed rows of all tokens: every device of this epoch has them, or the cloud."""
     if bundle.info.interface != EMBEDDINGS:
-        rows = given(hosted.embedding())
-        order = bundle.keyed_ids(np.arange(bundle.info.vocabulary))
+        rows, info = given(hosted.embedding()), bundle.info
+        every = range(0, info.vocabulary, info.max_positions)
+        texts = [np.arange(i, min(i + info.max_positions, info.vocabulary)) for i in every]
+        order = np.concatenate([bundle.keyed_ids(ids) for ids in texts])
         return Table(rows[order].astype(np.float32), None)
     file = TensorFile.open(bundle.folder / EMBEDDING_FILE)
     return _with_first_type({name: file.floats(name) for name in file.entries})
@@ -141,8 +177,10 @@ def _residual_key(key: ModelKey, hosted: ModelView) -> Matrix:
     return key.weights.matrix_of(hosted.residual)
 
 
-def _residual_key_of(out: Path, source: str, hosted: ModelView) -> Matrix:
-    return _residual_key(ModelKey.open(out, source), hosted)
+def _answers(original: ModelView, bundle: Bundle, sample: Any) -> NDArray[Any]:
+    """What the original answers, loaded when it is asked."""
+    task = task_of(bundle.info.task)
+    return task.original(original.load(task.auto_class), sample)
 
 
 def _check_belongs(source: str, out: Path, plain: Table, keyed: Table, key: Matrix) -> None:

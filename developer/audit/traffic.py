@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,17 @@ def sampled(bundle: Bundle, keyed: Table) -> Traffic:
     return Traffic(tuple(requests), tuple(truth), tuple(starts))
 
 
+def language(bundle: Bundle) -> tuple[NDArray[np.int64], ...]:
+    """Text that anybody has, in the model's tokens: Python's own documentation.
+
+    The paragraphs that `sampled` takes are left out.
+
+    Raises:
+        CheckpointError: the tokenizer does not load.
+    """
+    return tuple(_encoded(bundle, paragraphs()[SAMPLED_PARAGRAPHS:]))
+
+
 def _as_sent(rows: Rows, bundle: Bundle) -> Rows:
     """The rows after the rounding of the wire."""
     if bundle.info.transport == "bfloat16":
@@ -105,27 +117,38 @@ def _as_sent(rows: Rows, bundle: Bundle) -> Rows:
     return rows
 
 
-def _sample_ids(bundle: Bundle) -> list[NDArray[np.int64]]:
+def _encoded(bundle: Bundle, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """The tokens of texts, as many of each as the model has positions."""
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(bundle.tokenizer_file))
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{bundle.tokenizer_file} does not load: {error}") from error
+    limit = min(bundle.info.max_positions, MAX_TEXT_ROWS)
+    encoded = (tokenizer.encode(text).ids[:limit] for text in texts)
+    return [np.array(ids, np.int64) for ids in encoded if ids]
+
+
+def _sample_ids(bundle: Bundle) -> list[NDArray[np.int64]]:
     info = bundle.info
     limit = min(info.max_positions, MAX_TEXT_ROWS)
-    texts = [np.array(tokenizer.encode(text).ids[:limit], np.int64) for text in sample_texts()]
+    texts = _encoded(bundle, sample_texts())
     # A tokenizer of another language than English may have one unknown token for all of it.
     if len(set(np.concatenate(texts).tolist())) > 8:
-        return [ids for ids in texts if len(ids)]
+        return texts
     rng = np.random.default_rng(0)
     return [rng.integers(0, info.vocabulary, min(32, limit)) for _ in texts]
 
 
 def sample_texts() -> list[str]:
     """Questions as people ask them, and some text of Python's own documentation."""
-    paragraphs = [line for topic in reference_texts() for line in topic.splitlines()]
-    return [*QUESTIONS, *paragraphs[:SAMPLED_PARAGRAPHS]]
+    return [*QUESTIONS, *paragraphs()[:SAMPLED_PARAGRAPHS]]
+
+
+def paragraphs() -> list[str]:
+    """The paragraphs of Python's own documentation."""
+    return [line for topic in reference_texts() for line in topic.splitlines()]
 
 
 def _first_rows(requests: list[Rows]) -> list[Rows]:

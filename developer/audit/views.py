@@ -6,7 +6,7 @@ Which axis of which tensor is the residual is no secret: it follows from the arc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.developer.protect import Choices
+from triparty.common.errors import UnsupportedModelError
+from triparty.developer.protect import Choices, Interface
 from triparty.developer.protect.checkpoints import Checkpoint
-from triparty.developer.protect.families import family_of
+from triparty.developer.protect.families import Family, family_of
 from triparty.developer.protect.options import Options
-from triparty.developer.protect.plans import Plan
+from triparty.developer.protect.plans import VOCABULARY, Plan
 from triparty.developer.protect.rekeying import to_floats
-from triparty.developer.protect.rules import Fate, Role, Rule
+from triparty.developer.protect.rules import Fate, LookupRule, Role, Rule
 from triparty.developer.stock import load_model
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ class ModelView:
         checkpoint = Checkpoint.open(folder)
         family, architecture = family_of(checkpoint.config)
         options = Options(checkpoint.config, family.known)
-        plan = family.plan(options, Choices(), architecture)
-        return cls(folder, checkpoint, architecture, plan)
+        return cls(folder, checkpoint, architecture, _plan(family, options, architecture))
 
     @property
     def width(self) -> int:
@@ -90,9 +90,24 @@ class ModelView:
     @cached_property
     def residual(self) -> str:
         """The space of the residual, by its name in the plan: what the device's rows are in."""
+        return self.tables["rows"].axes[1].space
+
+    @cached_property
+    def tables(self) -> Mapping[str, Rule]:
+        """The tables whose rows make up the residual, by the names that devices give them.
+
+        Raises:
+            UnsupportedModelError: the model takes no tokens.
+        """
         tables = self.plan.device_tables()
-        rows = tables.get("rows") or next(iter(self._lookups()))
-        return rows.axes[1].space
+        if "rows" in tables:
+            return tables
+        for rule in self.plan.tensors.values():
+            if isinstance(rule, LookupRule) and rule.axes[0].space == VOCABULARY:
+                return {"rows": rule}
+        raise UnsupportedModelError(
+            f"{self.folder} takes no tokens, so it has no table of them"
+        )
 
     def tensor(self, name: str) -> Matrix:
         """A tensor's values in float64, in the shape in which it is stored.
@@ -103,13 +118,20 @@ class ModelView:
         shard, stored = self._places[name]
         return to_floats(shard.bits(stored), shard.entries[stored].dtype).astype(np.float64)
 
+    def dtype(self, name: str) -> str:
+        """The format in which a tensor is stored, as safetensors names it.
+
+        Raises:
+            KeyError: there is no such tensor.
+        """
+        shard, stored = self._places[name]
+        return str(shard.entries[stored].dtype)
+
     def embedding(self) -> Matrix | None:
         """(V, D) the hosted rows of all token ids; None where the device looks them up."""
-        for rule in self._lookups():
-            if rule.pattern in self._places:
-                rows = self.tensor(rule.pattern)
-                return rows if rows.any() else None
-        return None
+        name = self.tables["rows"].pattern
+        rows = self.tensor(name) if name in self._places else np.zeros(0)
+        return rows if rows.any() else None
 
     def head(self) -> Matrix | None:
         """(D, O) the matrix that makes logits of the residual; None where there is none."""
@@ -143,10 +165,6 @@ class ModelView:
         """
         return load_model(self.folder, auto_class)
 
-    def _lookups(self) -> Iterator[Rule]:
-        """The rules of tables whose rows become the residual."""
-        return (rule for rule in self.plan.tensors.values() if rule.device_name == "rows")
-
     @cached_property
     def _places(self) -> dict[str, tuple[Any, str]]:
         return {
@@ -154,3 +172,11 @@ class ModelView:
             for shard in self.checkpoint.shards
             for name in shard.entries
         }
+
+
+def _plan(family: Family, options: Options, architecture: str) -> Plan:
+    """The plan of a family; of what takes token ids alone, that one."""
+    try:
+        return family.plan(options, Choices(), architecture)
+    except UnsupportedModelError:
+        return family.plan(options, Choices(interface=Interface.TOKENS), architecture)

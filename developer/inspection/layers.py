@@ -132,7 +132,7 @@ class SideBySide:
         before = {(call.module, call.number): call for call in plain}
         pairs = ((before.get((call.module, call.number)), call) for call in keyed)
         compared = [self._reading(old, new) for old, new in pairs if old is not None]
-        return [*self._tables(bundle.folder), *compared]
+        return [*self._tables(bundle.folder), *compared, *self._head(bundle)]
 
     def fits(self, space: str, read: Read) -> float | None:
         """The relative error of what was read, if this space's key is undone."""
@@ -208,6 +208,21 @@ class SideBySide:
                 found = _undone(transform, keyed)
                 error = None if found is None else _compared(plain[:_TABLE_ROWS], found)
             yield Reading(rule.pattern, spaces, None, error)
+
+    def _head(self, bundle: Bundle) -> Iterator[Reading]:
+        """The first rows of the device's head beside the original's, if the device has it."""
+        head = self._key.decided.plan.device_head
+        if head is None or bundle.head is None:
+            return
+        rule = self._key.decided.plan.rule(head.weight)
+        read = next(axis for axis in rule.axes if axis.role is Role.READS)
+        dtype, bits = self._key.weights.original(head.weight)
+        plain = to_floats(bits[:_TABLE_ROWS], dtype)
+        scale = self._key.weights.fold_scale(rule, read)
+        expected = plain if scale is None else plain * scale
+        found = _undone(self._key.weights.transform(read), bundle.head.rows(_TABLE_ROWS))
+        error = None if found is None else _compared(expected, found)
+        yield Reading(rule.pattern, Spaces.of(rule), None, error)
 
 
 def layer_errors(readings: Sequence[Reading]) -> list[LayerError]:

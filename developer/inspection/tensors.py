@@ -88,6 +88,13 @@ def _device(key: ModelKey, folder: Path) -> Iterator[Difference]:
         if what is not None:
             yield Difference(DEVICE_FOLDER, name, what)
     head = _opened(folder / HEAD_FILE)
+    on_device = key.decided.plan.device_head
+    if on_device is not None:
+        rule = key.decided.plan.rule(on_device.weight)
+        for name, made in key.weights.device_head().items():
+            what = _compared(key, rule, made, head, name)
+            if what is not None:
+                yield Difference(DEVICE_FOLDER, name, what)
     for name, array in _head(key).items():
         if head is None or name not in head.entries:
             yield Difference(DEVICE_FOLDER, name, "missing")
@@ -101,7 +108,9 @@ def _device(key: ModelKey, folder: Path) -> Iterator[Difference]:
 
 
 def _head(key: ModelKey) -> Mapping[str, NDArray[Any]]:
-    """What `head.safetensors` should hold."""
+    """What `head.safetensors` should hold of how answers are undone."""
+    if key.decided.plan.device_head is not None:
+        return {}
     sends_ids = key.secret.choices.interface is Interface.TOKENS
     other = key.decided.plan.output_space != VOCABULARY
     order = key.weights.order_of(VOCABULARY) if sends_ids and other else None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.deviceinfo import DeviceInfo
+from triparty.common.deviceinfo import HIDDEN, DeviceInfo, HeadInfo
 from triparty.common.errors import CheckpointError
 from triparty.common.files import write_atomic
 from triparty.common.keying import (
@@ -80,13 +80,14 @@ def device_info(
         chat_template=_chat_template(checkpoint),
         replies=_replies(plan, choices) if embeds else (),
         epoch=choices.epoch,
+        head=None if plan.device_head is None else HeadInfo(plan.device_head.softcap),
     )
 
 
 def write_bundle(
     folder: Path,
     info: DeviceInfo,
-    head: Mapping[str, NDArray[Any]],
+    head: Mapping[str, NDArray[Any]] | None,
     source: Path,
     *,
     mix: NDArray[np.float64] | None = None,
@@ -97,12 +98,14 @@ def write_bundle(
     Args:
         folder: where; exists.
         info: for `device.json`.
-        head: how answers are undone; see `answers`.
+        head: how answers are undone; see `answers`. None if the device has the head itself,
+            whose file is written already.
         source: the folder with the tokenizer.
         mix: (P, P) by which a device mixes the pixels of a patch, if the model takes images.
         labels: names of the answers, if they have some.
     """
-    write_arrays(folder / HEAD_FILE, head)
+    if head is not None:
+        write_arrays(folder / HEAD_FILE, head)
     if mix is not None:
         write_arrays(folder / PATCHES_FILE, {"mix": mix})
         write_json(folder / PREPROCESSOR_FILE, preprocessing(source))
@@ -138,6 +141,8 @@ def answers(output: Transform, tokens: Monomial | None) -> dict[str, NDArray[Any
 
 def _replies(plan: Plan, choices: Choices) -> tuple[str, ...]:
     """Scaled logits cannot be compared with each other before the scales are undone."""
+    if plan.device_head is not None:
+        return (HIDDEN,)
     writes_text = plan.task in ("causal-lm", "seq2seq-lm")
     return REPLIES if writes_text and not choices.head_scales else ("logits",)
 

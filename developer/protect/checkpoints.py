@@ -82,7 +82,10 @@ def fetch(source: str) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise CheckpointError(f"{source} is not a folder with a checkpoint")
+        raise CheckpointError(
+            f"{source} is not a folder with a checkpoint: name one, or a hub id (as "
+            "organisation/name)"
+        )
     from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -116,12 +119,13 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path.parent} is no checkpoint: it has no {path.name}"
+            f"{path.parent} is no checkpoint: it has no {path.name}; name the folder that has "
+            "it beside its safetensors files, or a hub id"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON") from error
+        raise CheckpointError(f"{path} is not JSON: download it again") from error
     if not isinstance(document, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
+        raise CheckpointError(f"{path} is not a JSON object: download it again")
     return document
 
 
@@ -153,7 +157,11 @@ def _shards(folder: Path, config: Mapping[str, Any]) -> list[Path]:
             f"{folder} has its weights in {pickled[0]}, a pickle, which can run code when it "
             f"is read; convert it where you trust it: {_to_safetensors(config)}"
         )
-    raise CheckpointError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}")
+    parts = sum(path.suffix == ".safetensors" for path in folder.iterdir())
+    raise CheckpointError(
+        f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}, which names the tensors of "
+        f"several files (there are {parts}): download the checkpoint again, all of its files"
+    )
 
 
 def _to_safetensors(config: Mapping[str, Any]) -> str:
@@ -169,7 +177,7 @@ def _to_safetensors(config: Mapping[str, Any]) -> str:
 
 def _indexed(folder: Path, weight_map: object) -> list[Path]:
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{folder / INDEX_FILE} has no 'weight_map'")
+        raise CheckpointError(f"{folder / INDEX_FILE} has no 'weight_map': download it again")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         try:
@@ -177,7 +185,9 @@ def _indexed(folder: Path, weight_map: object) -> list[Path]:
         except PathError as error:
             raise CheckpointError(f"{folder / INDEX_FILE}: {error.message}") from error
         if "/" in name or not name.endswith(".safetensors") or not (folder / name).is_file():
-            raise CheckpointError(f"{folder / INDEX_FILE} names {name!r}, which is not there")
+            raise CheckpointError(
+                f"{folder / INDEX_FILE} names {name!r}, which is not there: download it"
+            )
     held = {tensor: name for name in names for tensor in TensorFile.open(folder / name).entries}
     if held != weight_map:
         odd = sorted(set(held.items()) ^ set(weight_map.items()))[0][0]

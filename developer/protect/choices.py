@@ -27,6 +27,13 @@ class Norms(StrEnum):
     KEEP = "keep"
 
 
+class Head(StrEnum):
+    """Who makes logits of the last hidden state."""
+
+    CLOUD = "cloud"
+    DEVICE = "device"
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the developer chose.
@@ -40,6 +47,7 @@ class Choices:
             permuted.
         expand: D of an isometric expansion of the residual, or None.
         head_scales: whether each logit has a secret scale that only devices can undo.
+        head: who has the head of a decoder. Where devices have it, the cloud has no logits.
     """
 
     scheme: Scheme = Scheme.PERMUTATION
@@ -48,6 +56,7 @@ class Choices:
     norms: Norms = Norms.FOLD
     expand: int | None = None
     head_scales: bool = False
+    head: Head = Head.CLOUD
 
     def __post_init__(self) -> None:
         """Refuses what does not exist or go together."""
@@ -65,6 +74,20 @@ class Choices:
                 "with the interface 'tokens' the cloud picks the tokens, so it must be able "
                 "to compare their logits: head scales need the interface 'embeddings'"
             )
+        if self.head is Head.DEVICE:
+            self._check_device_head()
+
+    def _check_device_head(self) -> None:
+        if self.interface is Interface.TOKENS:
+            raise SettingsError(
+                "with the interface 'tokens' the cloud picks the tokens, so it must have the "
+                "head: a head on the device needs the interface 'embeddings'"
+            )
+        if self.head_scales:
+            raise SettingsError(
+                "with the head on the device the cloud has no logits to scale: choose either a "
+                "head on the device or head scales"
+            )
 
     @classmethod
     def of(
@@ -76,6 +99,7 @@ class Choices:
         epoch: int = 1,
         expand: int | None = None,
         head_scales: bool = False,
+        head: str = Head.CLOUD,
     ) -> Choices:
         """Choices from words.
 
@@ -89,6 +113,7 @@ class Choices:
             epoch=epoch,
             expand=expand,
             head_scales=head_scales,
+            head=_member(Head, "place of the head", head),
         )
 
 

@@ -20,8 +20,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triparty.common.console import Advance, progress
-from triparty.common.files import write_atomic
-from triparty.common.keying import EMBEDDING_FILE
+from triparty.common.errors import StateError
+from triparty.common.files import make_private_folder, write_atomic
+from triparty.common.keying import EMBEDDING_FILE, HEAD_FILE
 from triparty.common.opaque import tokenizer_files
 from triparty.common.tensorfile import TensorFile
 from triparty.developer.protect.bundle import answers, write_bundle
@@ -71,10 +72,11 @@ def protect(
         What was decided before the work.
 
     Raises:
-        StateError: `out` exists, another process makes it, an earlier run began to make
-            something else there, or the disk is too small.
+        StateError: `out` exists or is inside of the source, another process makes it, an
+            earlier run began to make something else there, or the disk is too small.
         CheckpointError: a checkpoint that cannot be protected.
     """
+    _check_apart(source, out)
     if restart or not is_just_made(out):
         check_absent(out)
     decided = survey(source, choices or Choices())
@@ -96,6 +98,16 @@ def protect(
         secret.write(work.folder / SECRETS_FOLDER)
         work.finish()
     return decided
+
+
+def _check_apart(source: str, out: Path) -> None:
+    """Refuses to put keys into the folder of a checkpoint that others may get a copy of."""
+    folder = Path(source).expanduser()
+    if folder.is_dir() and folder.resolve() in out.expanduser().resolve().parents:
+        raise StateError(
+            f"{out} is inside of the checkpoint {folder}, which would then hold its own keys: "
+            "name a folder elsewhere"
+        )
 
 
 def written_bytes(decided: Survey) -> int:
@@ -129,7 +141,7 @@ class _Compilation:
         model, device = work.folder / MODEL_FOLDER, work.folder / DEVICE_FOLDER
         self._write_index(model)
         self._write_configuration(model)
-        device.mkdir(exist_ok=True)
+        make_private_folder(device)  # plain tokenizer, keyed tables: for the developer to send
         pixels = self._plan.pixels
         write_bundle(
             device,
@@ -163,7 +175,9 @@ class _Compilation:
             for shard in self._checkpoint.shards
         }
         tables = self._weights.device_tables()
-        return files | ({f"{DEVICE_FOLDER}/{EMBEDDING_FILE}": tables} if tables else {})
+        head = self._weights.device_head()
+        on_device = {EMBEDDING_FILE: tables, HEAD_FILE: head}
+        return files | {f"{DEVICE_FOLDER}/{name}": t for name, t in on_device.items() if t}
 
     def _write_index(self, folder: Path) -> None:
         """Which file has which tensor, where there are several."""
@@ -176,7 +190,9 @@ class _Compilation:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(folder / INDEX_FILE, index)
 
-    def _head(self) -> dict[str, NDArray[Any]]:
+    def _head(self) -> dict[str, NDArray[Any]] | None:
+        if self._plan.device_head is not None:
+            return None
         tokens = None
         if self._tokens and self._plan.output_space != VOCABULARY:
             tokens = self._weights.order_of(VOCABULARY)

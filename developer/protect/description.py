@@ -29,6 +29,8 @@ def summary(found: Survey) -> dict[str, Any]:
         "dropped": fates[Fate.DROPPED],
         "size_bytes": found.size_bytes,
         "device_bytes": _device_bytes(found),
+        "head": found.choices.head,
+        "head_bytes": head_bytes(found),
         "layers": _layers(plan),
         "width": plan.width,
         "vocabulary": plan.vocabulary,
@@ -70,6 +72,7 @@ def notes(found: Survey) -> Iterator[str]:
             "see equal rows; it also has the keyed table, whose lengths and angles it can "
             "compare with a table that it knows, and it picks the tokens of the answer."
         )
+    yield from _of_device_head(found)
     positions = [r.pattern for r in plan.rules if any(a.space == "positions" for a in r.axes)]
     if positions and "positions" not in plan.device_tables():
         yield (
@@ -87,6 +90,27 @@ def notes(found: Survey) -> Iterator[str]:
         )
 
 
+def _of_device_head(found: Survey) -> Iterator[str]:
+    """What a head on the device costs, and what it gives to devices."""
+    plan, head = found.plan, found.plan.device_head
+    if head is None:
+        return
+    yield (
+        f"The head is on each device: the cloud replies hidden states of {found.info.width} "
+        f"numbers in place of {plan.vocabulary} logits, and hosts zeros for the head."
+    )
+    if head.is_rows:
+        yield "Embedding and head are one table: the head takes no more room on devices."
+        return
+    yield f"The head takes {head_bytes(found) / 1e6:,.1f} MB on each device."
+    if head.weight in plan.ties:
+        yield (
+            "The source ties embedding and head, and devices hold both tables. From the two a "
+            "device can compute how the weights of the final norm lie under the key, and with "
+            "it the key of the residual, up to the order and the signs of coordinates."
+        )
+
+
 def _layers(plan: Plan) -> int:
     """Layers of all parts of a model (encoder and decoder, text and vision)."""
     numbered = (_LAYER.match(name) for name in plan.tensors)
@@ -99,6 +123,7 @@ def _is_untied(found: Survey) -> bool:
     held = {plan.canonical(name) for name in found.checkpoint.entries}
     return any(
         tied in plan.tensors
+        and plan.rule(tied).fate is Fate.HOSTED
         and source in plan.tensors
         and not (tied in plan.separable and tied in held)
         for tied, source in plan.ties.items()
@@ -120,4 +145,15 @@ def _device_bytes(found: Survey) -> int:
     info, plan = found.info, found.plan
     rows = sum(plan.shape_of(rule.pattern)[0] for rule in plan.device_tables().values())
     mixed = 0 if plan.pixels is None else plan.spaces[plan.pixels].size
-    return rows * info.width * _BYTES[info.dtype] + 4 * info.outputs + 8 * mixed**2
+    tables = rows * info.width * _BYTES[info.dtype] + 8 * mixed**2
+    return tables + (4 * info.outputs if info.head is None else head_bytes(found))
+
+
+def head_bytes(found: Survey) -> int:
+    """Bytes of the head that a device has; 0 if it has none."""
+    head = found.plan.device_head
+    if head is None:
+        return 0
+    if head.is_rows:
+        return 8 * found.info.width
+    return found.info.vocabulary * found.info.width * _BYTES[found.info.dtype]

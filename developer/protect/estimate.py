@@ -31,6 +31,8 @@ def estimated_seconds(decided: Survey) -> float:
     plan = decided.plan
     made = [rule for rule in plan.tensors.values() if rule.fate is Fate.HOSTED]
     made += plan.device_tables().values()
+    if plan.device_head is not None and not plan.device_head.is_rows:
+        made.append(plan.rule(plan.device_head.weight))
     size = sum(_size_bytes(decided, rule) for rule in made)
     seconds = size / _bytes_per_second(decided)
     products = sum(_products(plan, rule) for rule in made)

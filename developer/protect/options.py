@@ -54,6 +54,23 @@ SAFE_VALUES: Mapping[str, tuple[Any, ...]] = {
     "per_layer_config": (None, {}),
     "auto_map": (None, {}),
 }
+_NOT_READ = "if the stock class does not read it, set it to null in config.json"
+_OTHER_SOURCE = "take a checkpoint of this family without it"
+REMEDIES: Mapping[str, str] = {
+    "is_encoder_decoder": "only T5 and mT5 have plans for both halves",
+    "add_cross_attention": _OTHER_SOURCE,
+    "quantization_config": "protect the checkpoint as it was before, then quantise the result",
+    "pruned_heads": "take the checkpoint as it was before heads were pruned",
+    "pretraining_tp": "set it to 1 in config.json, which changes nothing but rounding",
+    "chunk_size_feed_forward": "set it to 0 in config.json, which changes nothing but memory",
+    "partial_rotary_factor": _OTHER_SOURCE,
+    "sliding_window": _NOT_READ,
+    "layer_types": _NOT_READ,
+    "per_layer_config": _NOT_READ,
+    "auto_map": "the checkpoint brings code of its own, which is never run; if the class of "
+    "transformers loads it too, remove 'auto_map' from config.json",
+}
+"""What helps where an option has a value without a plan."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,10 @@ class Options:
         """Whether an option has a value, of its own or by default, that is not null."""
         return self._get(name) is not None
 
+    def has(self, name: str) -> bool:
+        """Whether the plan covers an option and it has a value that is not null."""
+        return name in self._known and self.given(name)
+
     def word(self, name: str) -> str:
         """A word."""
         value = self._get(name)
@@ -133,11 +154,12 @@ class Options:
         return value
 
     def require(self, name: str, value: Any, choices: Sequence[Any] | frozenset[Any]) -> None:
-        """Refuses a value for which there is no plan."""
+        """Refuses a value for which there is no plan, and says what helps."""
         if value not in choices:
             known = ", ".join(sorted(map(str, choices)))
             raise UnsupportedModelError(
-                f"config.json: {name!r} is {value!r}; there is a plan for: {known}"
+                f"config.json: {name!r} is {value!r}; there is a plan for: {known}; "
+                f"{REMEDIES.get(name, 'take a checkpoint with one of these')}"
             )
 
     def activation(self, name: str) -> None:
@@ -180,7 +202,10 @@ class Options:
         if not isinstance(given, Mapping) or any(
             isinstance(v, Mapping) for v in given.values()
         ):
-            raise UnsupportedModelError(f"config.json: {name!r} is {given!r}")
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be one set of parameters, got {given!r}; "
+                "download config.json again"
+            )
         kind = given.get("rope_type", given.get("type", "default"))
         self.require(f"{name}.rope_type", kind, ROPE_TYPES)
         share = given.get("partial_rotary_factor", 1)
@@ -189,7 +214,10 @@ class Options:
     def _mapping(self, name: str) -> Mapping[str, Any]:
         value = self.document.get(name) or {}
         if not isinstance(value, Mapping):
-            raise UnsupportedModelError(f"config.json: {name!r} is {value!r}")
+            raise UnsupportedModelError(
+                f"config.json: expected {name!r} to be an object, got {value!r}; download "
+                "config.json again"
+            )
         return value
 
     def kept(self) -> dict[str, Any]:

@@ -30,6 +30,21 @@ _LETTER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
+class DeviceHead:
+    """The head of a model whose devices have it.
+
+    Attributes:
+        weight: name of its tensor; zeros on the cloud.
+        is_rows: whether the device's rows serve as the head as well.
+        softcap: bound of the logits, or None.
+    """
+
+    weight: str
+    is_rows: bool
+    softcap: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The symmetry plan of one model.
 
@@ -55,6 +70,7 @@ class Plan:
             a section), plain; the cloud's has them keyed, or 0 if it may not know ids.
         aliases: beginnings of names in other versions of `transformers`, and what they are
             here.
+        device_head: the head, if devices have it.
     """
 
     family: str
@@ -76,6 +92,7 @@ class Plan:
     labels: tuple[str, ...] = ()
     token_ids: Mapping[str, int] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    device_head: DeviceHead | None = None
 
     @cached_property
     def tensors(self) -> Mapping[str, Rule]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from triparty.common.errors import StateError
 from triparty.common.files import make_private_folder, write_private
-from triparty.developer.protect.choices import Choices, Norms
+from triparty.developer.protect.choices import Choices, Head, Norms
 from triparty.developer.protect.keys import DERIVATION_VERSION, Keys
 from triparty.developer.protect.output import json_bytes
 
@@ -51,6 +51,7 @@ class Secret:
             "norms": self.choices.norms,
             "expand": self.choices.expand,
             "head_scales": self.choices.head_scales,
+            "head": self.choices.head,
             "epoch": self.choices.epoch,
             "derivation_version": DERIVATION_VERSION,
             "reproducible_seed": self.seeded,
@@ -83,6 +84,7 @@ class Secret:
                     norms=read.get("norms", Norms.KEEP),  # all that version 0.1.0 could do
                     expand=read.get("expand"),
                     head_scales=bool(read.get("head_scales")),
+                    head=read.get("head", Head.CLOUD),
                     epoch=read["epoch"],
                 ),
                 source=str(read["source"]),

@@ -21,7 +21,8 @@ from triparty.developer.protect.checkpoints import (
     read_json,
     tokenizer_files,
 )
-from triparty.developer.protect.choices import Choices
+from triparty.developer.protect.choices import Choices, Head
+from triparty.developer.protect.device_head import with_device_head
 from triparty.developer.protect.families import family_of
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -80,6 +81,8 @@ def survey(source: str, choices: Choices) -> Survey:
     family, architecture = family_of(checkpoint.config)
     options = Options(checkpoint.config, family.known)
     plan = family.plan(options, choices, architecture)
+    if choices.head is Head.DEVICE:
+        plan = with_device_head(plan, options)
     tensors = _canonical(plan, checkpoint)
     plan.check(tensors)
     _check_dtypes(plan, tensors)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.device_head import GAIN, WEIGHT
 from triparty.common.errors import CheckpointError
 from triparty.common.tensorfile import TensorEntry, TensorFile
 from triparty.developer.protect.keys import Keys
@@ -70,6 +71,26 @@ class Weights:
         """The tables that the device looks up, by their names there."""
         tables = self._plan.device_tables()
         return {name: self._looked_up(rule) for name, rule in tables.items()}
+
+    def device_head(self) -> Mapping[str, Made]:
+        """The tensors of the head that the device has; `common.device_head` names them."""
+        head = self._plan.device_head
+        if head is None:
+            return {}
+        rule = self._plan.rule(head.weight)
+        return {GAIN: self._gain(rule)} if head.is_rows else {WEIGHT: self._keyed(rule)}
+
+    def _gain(self, rule: Rule) -> Made:
+        """What the final norm's weights multiply, where the device's rows are the head."""
+        read = next(axis for axis in rule.axes if axis.role is Role.READS)
+        transform = self.transform(Axis(read.space, Role.SCALES))
+
+        def pieces() -> Iterator[NDArray[Any]]:
+            scale = self.fold_scale(rule, read)
+            plain = np.ones(transform.size) if scale is None else scale
+            yield to_bits(transform.apply(plain, 0), "F64")
+
+        return Made(TensorEntry("F64", (transform.new_size,), 0), pieces)
 
     def output(self) -> Transform:
         """What the device has to undo in an answer."""
@@ -142,7 +163,7 @@ class Weights:
         matter = Matter.stored(rule.pattern, dtype, bits)
         return replace(
             matter,
-            factor=_factor(rule, dtype),
+            factor=factor_of(rule, dtype),
             scale=tuple(self.fold_scale(rule, axis) for axis in rule.axes),
             plus=_sum(self._absorbed(rule), self.offset(rule)),
         )
@@ -277,7 +298,7 @@ def rounded(value: float, dtype: str) -> float:
     return float(to_floats(to_bits(np.array([value]), dtype), dtype)[0])
 
 
-def _factor(rule: Rule, dtype: str) -> float:
+def factor_of(rule: Rule, dtype: str) -> float:
     """The factor of a tensor's elements; stock classes round that of a lookup first."""
     if not isinstance(rule, LookupRule):
         return rule.factor

@@ -28,7 +28,9 @@ from triparty.common.errors import (
 )
 from triparty.common.keying import Bundle, KeyedReply, KeyedRows, PlainLogits
 from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.shielding import Shield, request_sizes
 from triparty.common.wire import Frame
+from triparty.device.inference.attestation import Attestation
 
 SESSIONS = 3
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them
@@ -57,6 +59,10 @@ class Conversation:
         bundle: opened bundle of the model.
         model: its name on the cloud.
         version: of the bundle, which is that of the model it belongs to.
+        shield: what becomes of the rows before they go; None sends them as they are.
+        block: rows that requests and the whole session are multiples of, as far as they can
+            be (`request_sizes`); 1 shows every length as it is.
+        attestation: what has to be proven before each session; None asks for no proof.
         sleep: waits between attempts.
     """
 
@@ -67,11 +73,16 @@ class Conversation:
         model: str,
         *,
         version: int,
+        shield: Shield | None = None,
+        block: int = 1,
+        attestation: Attestation | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
         self._version, self._sleep = version, sleep
+        self._shield, self._block = shield or Shield(), block
+        self._attestation = attestation
         self._session: SessionRecord | None = None
         self._sent: list[int] = []
 
@@ -92,6 +103,12 @@ class Conversation:
         """How many tokens the cloud has seen."""
         return len(self._sent)
 
+    @property
+    def missing(self) -> int:
+        """How many more tokens make the session a multiple of the block, where they fit."""
+        wanted = -self.position % self._block
+        return wanted if self.position + wanted <= self._bundle.info.max_positions else 0
+
     def logits_after(self, ids: Sequence[int]) -> PlainLogits:
         """Sends tokens; the logits (V,) of what follows them.
 
@@ -102,6 +119,7 @@ class Conversation:
             RequestError: no tokens, or more than the model has positions.
             RollbackError: the cloud hosts another version or epoch than the bundle's.
             UnreachableError: the cloud stayed away.
+            AttestationError: no proof that the cloud runs what it should; nothing was sent.
         """
         if not ids:
             raise RequestError("expected at least one token to send; give a prompt")
@@ -131,12 +149,17 @@ class Conversation:
                 f"the conversation would have {start + len(pending)} tokens, the model takes "
                 f"{session.positions}: shorten it"
             )
-        for at in range(0, len(pending), session.rows_per_step):
-            part = pending[at : at + session.rows_per_step]
-            frames = self._step(session, part, start + at)
+        at = 0
+        for size in request_sizes(
+            start, len(pending), block=self._block, limit=session.rows_per_step
+        ):
+            frames = self._step(session, pending[at : at + size], start + at)
+            at += size
         return self._read(frames)
 
     def _open(self) -> SessionRecord:
+        if self._attestation is not None:
+            self._attestation.require()
         session = self._steps.open_session(self._model)
         hosted, held = (
             (session.version, session.epoch),
@@ -155,7 +178,9 @@ class Conversation:
         self, session: SessionRecord, ids: Sequence[int], position: int
     ) -> Sequence[Frame]:
         """One request, repeated under one id while the connection breaks."""
-        rows = self._bundle.rows(np.asarray(ids, np.int64), start=position)
+        rows = self._shield.rows(
+            self._bundle.rows(np.asarray(ids, np.int64), start=position), start=position
+        )
         request_id = secrets.token_hex(16)
         for pause_s in PAUSES_S:
             try:
@@ -168,16 +193,24 @@ class Conversation:
         self, session: SessionRecord, rows: KeyedRows, position: int, request_id: str
     ) -> Sequence[Frame]:
         answer = self._steps.step(
-            session.id, rows, position=position, request_id=request_id, reply="logits"
+            session.id,
+            rows,
+            position=position,
+            request_id=request_id,
+            reply=self._bundle.info.reply,
         )
         return answer.frames
 
     def _read(self, frames: Sequence[Frame]) -> PlainLogits:
-        width = self._bundle.info.vocabulary
-        if len(frames) != 1 or frames[0].array.shape != (1, width):
+        info = self._bundle.info
+        if len(frames) != 1 or frames[0].array.shape != (1, info.reply_width):
             shapes = [frame.array.shape for frame in frames]
-            raise CloudError(f"expected logits (1, {width}) from the cloud, got {shapes}")
+            raise CloudError(
+                f"expected {info.reply} (1, {info.reply_width}) from the cloud, got {shapes}"
+            )
         logits = self._bundle.plain_logits(KeyedReply(frames[0].as_float32()))[0]
         if not np.isfinite(logits).all():
-            raise CloudError("the cloud's logits are not finite: the model may be damaged")
+            raise CloudError(
+                f"the cloud's answer ({info.reply}) is not finite: the model may be damaged"
+            )
         return PlainLogits(logits)

@@ -12,11 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from triparty.common.errors import CheckpointError, RequestError, SettingsError
-from triparty.common.keying import Bundle
+from triparty.common.keying import Bundle, PlainLogits
 from triparty.common.sampling import SamplingOptions, next_token
 from triparty.device.inference.conversation import Conversation
 
@@ -96,6 +97,34 @@ def pieces(
         RequestError: a prompt without tokens, or too long for the model.
     """
     ids, most = prompt_ids(prompt, tokenizer, bundle, max_tokens=max_tokens)
+    return (
+        yield from pieces_after(
+            ids,
+            bundle=bundle,
+            tokenizer=tokenizer,
+            conversation=conversation,
+            options=options,
+            most=most,
+            ignore_eos=ignore_eos,
+        )
+    )
+
+
+def pieces_after(
+    ids: list[int],
+    *,
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    conversation: Conversation,
+    options: SamplingOptions,
+    most: int,
+    ignore_eos: bool = False,
+) -> Pieces:
+    """`pieces` of a prompt of token ids that leaves room for `most` tokens.
+
+    After the last piece it sends what the conversation lacks to be a whole number of blocks:
+    more of the model's own answer, which nobody reads.
+    """
     rng = options.generator()
     text = AnswerText(tokenizer, ids)
     pending, count = ids, 0
@@ -107,8 +136,17 @@ def pieces(
         is_last = count == most or (is_end and not ignore_eos)
         yield Piece(token, text.after(token) + (text.rest() if is_last else ""))
         if is_last:
+            _fill(conversation, logits, bundle.info.eos_ids)
             return "stop" if is_end else "length"
         pending = [token]
+
+
+def _fill(conversation: Conversation, logits: PlainLogits, eos_ids: tuple[int, ...]) -> None:
+    """Goes on as if the answer did: the likeliest token, but none that ends it."""
+    for _ in range(conversation.missing):
+        open_ended = np.array(logits)
+        open_ended[list(eos_ids)] = -np.inf
+        logits = conversation.logits_after([int(open_ended.argmax())])
 
 
 def prompt_ids(

@@ -269,15 +269,3 @@ def test_a_folder_in_use_is_left_alone(cloud, backups, tmp_path):
             restore(backups.folder, data)
     (tmp_path / "empty").mkdir()
     restore(backups.folder, tmp_path / "empty")
-
-
-def test_postgresql_has_its_own_tools(tmp_path, cloud):
-    with pytest.raises(StateError, match="pg_dump"):
-        back_up(
-            cloud.data,
-            tmp_path / "backups",
-            database_url="postgresql+psycopg://x@/x",
-            blobs=cloud.app.state.blobs,
-            now=NOW,
-        )
-    assert not (tmp_path / "backups").exists()

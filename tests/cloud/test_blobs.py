@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
 from pathlib import Path
 
 import pytest
-from object_stores import blob_kinds
+from object_stores import BLOB_KINDS
 
+from triparty.cloud.blob_room import BlobQuota, Usage
 from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.settings import CloudSettings
@@ -22,7 +24,7 @@ from triparty.common.errors import (
     UnavailableError,
 )
 
-BLOBS = blob_kinds()
+BLOBS = BLOB_KINDS
 DEVELOPER = "ed25519:" + "a" * 64
 
 
@@ -256,6 +258,127 @@ def test_limits(make_cloud, slug):
     assert slug(developer.put(b"b" * 101)) == "limit"  # the unfinished one is promised 400
     assert developer.put(b"b" * 100).status_code == 201
     assert cloud.developer("other").put(b"a" * 1000).status_code == 201
+
+
+def held_piece(developer, number: int, total: int = 2):
+    """One byte of an upload that does not end."""
+    url = f"/v1/blobs/{number:064x}"
+    header = {"Content-Range": f"bytes 0-0/{total}"}
+    return developer.request("PUT", url, content=b"a", headers=header)
+
+
+def test_the_number_of_blobs_is_limited(make_cloud, slug):
+    """Empty ones take names and inodes too; the others of the cloud are not touched."""
+    cloud = make_cloud(max_blobs=3)
+    developer, other = cloud.developer(), cloud.developer("other")
+    for data in (b"", b"a"):
+        assert developer.put(data).status_code == 201
+    assert held_piece(developer, 1).status_code == 308
+    refused = developer.put(b"b")
+    assert (refused.status_code, slug(refused)) == (429, "limit")
+    assert refused.json()["limit"] == 3
+    assert "3 blobs" in refused.json()["detail"]
+    assert slug(held_piece(developer, 2)) == "limit"
+    assert developer.put(b"a").status_code == 201  # it is here
+    assert held_piece(developer, 1).status_code == 409  # its own place is its own
+    assert other.put(b"b").status_code == 201
+    cloud.restart()
+    assert slug(developer.put(b"b")) == "limit"
+    blobs = cloud.app.state.blobs
+    assert blobs.drop_stale(before_s=float("inf")) == 1
+    assert developer.put(b"b").status_code == 201
+    assert slug(developer.put(b"c")) == "limit"
+    for blob in list(blobs.verified.listed(developer.id)):
+        blobs.remove_unwanted(blob, before_s=float("inf"))
+    assert [developer.put(data).status_code for data in (b"", b"c", b"d")] == [201] * 3
+    assert slug(developer.put(b"e")) == "limit"
+
+
+def test_the_number_of_unfinished_uploads_is_limited(make_cloud, slug):
+    cloud = make_cloud(max_uploads=2)
+    developer, other = cloud.developer(), cloud.developer("other")
+    assert [held_piece(developer, n).status_code for n in (1, 2)] == [308] * 2
+    refused = held_piece(developer, 3)
+    assert (refused.status_code, slug(refused), refused.json()["limit"]) == (429, "limit", 2)
+    assert held_piece(other, 3).status_code == 308
+    cloud.restart()
+    assert slug(held_piece(developer, 3)) == "limit"
+    go_on = {"Content-Range": "bytes 1-1/2"}
+    ended = developer.request("PUT", f"/v1/blobs/{1:064x}", content=b"b", headers=go_on)
+    assert slug(ended) == "digest"  # it ended, if not well
+    assert held_piece(developer, 3).status_code == 308
+    assert not list(cloud.data.glob(f"blobs/*/partial/{4:064x}"))
+
+
+def test_an_upload_that_failed_leaves_the_next_one_its_room(store, monkeypatch):
+    """The next one may begin after the failed one lost its file, before it says so."""
+    data = os.urandom(1000)
+    older = store.begin(DEVELOPER, sha(data), start=0, total=1000)
+    older.write(data[:10])
+    newer = []
+    real = store.settle
+
+    def settle(*args, **options):
+        newer.append(store.begin(DEVELOPER, sha(data), start=None, total=1000))
+        real(*args, **options)
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "settle", settle)
+        patch.setattr("os.fsync", failing)
+        with pytest.raises(OSError, match="the disk fails"):
+            older.finish()
+    assert store.usage([DEVELOPER]).uploads == 1
+    newer[0].write(data)
+    assert newer[0].finish().is_complete
+    assert store.usage([DEVELOPER]) == Usage(bytes=1000, uploads=0)
+
+
+def test_a_blob_removed_while_its_developer_is_measured(store, monkeypatch):
+    """Whoever counts late does not count what went meanwhile."""
+    upload = store.begin(DEVELOPER, sha(b"ab"), start=0, total=2)
+    upload.write(b"ab")
+    upload.finish()
+    upload.close()
+    store.__init__(
+        store._folder, store.verified, max_blob_bytes=10, quota=BlobQuota(100, 100, 100)
+    )  # as after a restart
+    real = type(store.verified).listed
+    (blob,) = real(store.verified)
+
+    def listed(self, developer=None):
+        found = list(real(self, developer))
+        monkeypatch.setattr(type(store.verified), "listed", real)
+        assert store.remove_unwanted(blob, before_s=float("inf"))
+        return found
+
+    monkeypatch.setattr(type(store.verified), "listed", listed)
+    assert store.usage([DEVELOPER]).bytes == 0
+
+
+def test_pieces_are_hashed_as_they_come(store, monkeypatch):
+    """The end of a large blob costs as much as its last piece; nothing is read again."""
+    data = os.urandom(1000)
+    monkeypatch.setattr("triparty.cloud.blobs.sha256_file", None)
+    for first in range(0, 1000, 250):
+        upload = store.begin(DEVELOPER, sha(data), start=first, total=1000)
+        upload.write(data[first : first + 250])
+        upload.finish()
+        upload.close()
+    assert content(store, sha(data)) == data
+
+
+def test_what_others_wrote_to_an_upload_is_found(store, tmp_path):
+    data = os.urandom(1000)
+    upload = store.begin(DEVELOPER, sha(data), start=0, total=1000)
+    upload.write(data)
+    (partial,) = tmp_path.glob("blobs/*/partial/*")
+    with partial.open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(DigestError):
+        upload.finish()
 
 
 def test_a_newer_upload_takes_over(store):

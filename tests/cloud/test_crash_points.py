@@ -14,15 +14,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cloud_storage import CloudStorage, cloud_storage, verified_blobs
 from exchanges import write_protected
 from live_cloud import Developer, LiveCloud
 from mortal_cloud import MortalCloud, Witness, witnessed
 
-from triparty.cloud.initialise import initialise
 from triparty.common import blob_transfer
 from triparty.common.access import Access
 from triparty.common.artifacts import Kind, Manifest, verify_folder
@@ -34,6 +33,7 @@ from triparty.developer.settings import DeveloperSettings
 from triparty.device.client import Device
 
 PIECE_BYTES = 1500  # a bundle goes up in two
+STORAGES = ("sqlite+disk", "postgresql+disk", "sqlite+s3")
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Stage:
 
     folder: Path
     cloud: MortalCloud
+    storage: CloudStorage
 
     @property
     def data(self) -> Path:
@@ -56,6 +57,11 @@ class Stage:
         home = Home(self.folder / "developer")
         return Developer(live, home, self.folder, DeveloperSettings())
 
+    def leave(self) -> None:
+        """Removes everything; the cloud does not run."""
+        self.storage.drop(self.data)
+        shutil.rmtree(self.folder)
+
     def act(self) -> None:
         """Upload, publish, latest, grant; the next version of it; pull; use."""
         developer = self.developer()
@@ -69,26 +75,36 @@ class Stage:
             client.open_session("tiny")
 
 
+@pytest.fixture(scope="module", params=STORAGES)
+def storage(request: pytest.FixtureRequest) -> Iterator[CloudStorage]:
+    with cloud_storage(request.param, request) as storage:
+        yield storage
+
+
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalCloud]:
+def cloud(
+    tmp_path_factory: pytest.TempPathFactory, storage: CloudStorage
+) -> Iterator[MortalCloud]:
     with MortalCloud(tmp_path_factory.mktemp("log") / "log") as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="module")
-def enrolled(tmp_path_factory: pytest.TempPathFactory, cloud: MortalCloud) -> Path:
-    """A stage on which nothing happened yet."""
-    folder = tmp_path_factory.mktemp("enrolled")
-    operator = initialise(folder / "cloud", now=datetime.now(UTC)).token
-    cloud.start(folder / "cloud")
-    developer = Developer.new(LiveCloud(cloud.url, None, operator), folder)
+def enrolled(
+    tmp_path_factory: pytest.TempPathFactory, cloud: MortalCloud, storage: CloudStorage
+) -> Stage:
+    """A stage on which nothing happened yet; the cloud does not run."""
+    stage = Stage(tmp_path_factory.mktemp("enrolled"), cloud, storage)
+    operator = storage.new_cloud(stage.data)
+    cloud.start(stage.data)
+    developer = Developer.new(LiveCloud(cloud.url, None, operator), stage.folder)
     developer.enroll()
-    Device(folder / "phone").enroll(developer.invite("phone"), name="a phone")
+    Device(stage.folder / "phone").enroll(developer.invite("phone"), name="a phone")
     cloud.stop()
     for number in (1, 2):
-        out = write_protected(folder / f"out{number}", epoch=1)
+        out = write_protected(stage.folder / f"out{number}", epoch=1)
         (out / "model" / "config.json").write_text(json.dumps({"number": number}))
-    return folder
+    return stage
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +112,10 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blob_transfer, "PIECE_BYTES", PIECE_BYTES)
 
 
-def staged(enrolled: Path, folder: Path, cloud: MortalCloud) -> Stage:
-    shutil.copytree(enrolled, folder)
-    return Stage(folder, cloud)
+def staged(enrolled: Stage, folder: Path) -> Stage:
+    shutil.copytree(enrolled.folder, folder)
+    enrolled.storage.part(folder / "cloud")
+    return Stage(folder, enrolled.cloud, enrolled.storage)
 
 
 def check_acknowledged(stage: Stage, witness: Witness) -> None:
@@ -141,8 +158,10 @@ def check_whole(stage: Stage) -> None:
         kind, _, model = name.partition("/")
         granted = any(manifest.kind is Kind.BUNDLE for manifest in manifests)
         assert (Kind(kind), model, version) in visible or (kind == "bundle" and not granted)
-    for blob in (stage.data / "blobs").glob("*/??/*"):
-        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    blobs = verified_blobs(stage.data)
+    for blob in blobs.listed():
+        content = b"".join(blobs.read(blob.key, 0, blob.size))
+        assert hashlib.sha256(content).hexdigest() == blob.key.sha256
     models = [manifest for manifest in manifests if manifest.kind is Kind.MODEL]
     for folder in (stage.data / "models").glob("*/*/[!.]*"):
         (manifest,) = (one for one in models if str(one.version) == folder.name)
@@ -187,45 +206,46 @@ def killed_at(stage: Stage, step: int) -> bool:
             return False
         check_killed(stage, witness)
         stage.cloud.stop()
-    shutil.rmtree(stage.folder)
+    stage.leave()
     return True
 
 
-def test_each_kind_of_step_is_met(enrolled: Path, tmp_path: Path, cloud: MortalCloud) -> None:
-    steps = steps_of(staged(enrolled, tmp_path / "stage", cloud))
+def test_each_kind_of_step_is_met(enrolled: Stage, tmp_path: Path) -> None:
+    steps = steps_of(staged(enrolled, tmp_path / "stage"))
     kinds = {step.partition(" ")[2] for step in steps}
-    assert kinds >= {"fsync", "replace", "rename", "link", "mkdir", "commit"}
+    of_blobs = {"put_object"} if enrolled.storage.bucket else {"replace", "link"}
+    assert kinds >= {"fsync", "rename", "mkdir", "commit", *of_blobs}
 
 
-def test_killed_at_some_steps(enrolled: Path, tmp_path: Path, cloud: MortalCloud) -> None:
+def test_killed_at_some_steps(enrolled: Stage, tmp_path: Path) -> None:
     """One step of each sort that one artifact takes, and a few of all."""
-    steps = steps_of(staged(enrolled, tmp_path / "undisturbed", cloud))
+    steps = steps_of(staged(enrolled, tmp_path / "undisturbed"))
     first = {name: number for number, name in reversed(list(enumerate(steps, 1)))}
     chosen = sorted({*first.values(), *range(7, len(steps), 17)})
     for step in chosen:
-        assert killed_at(staged(enrolled, tmp_path / str(step), cloud), step), steps[step - 1]
+        assert killed_at(staged(enrolled, tmp_path / str(step)), step), steps[step - 1]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_every_step(enrolled: Path, tmp_path: Path, cloud: MortalCloud) -> None:
+def test_killed_at_every_step(enrolled: Stage, tmp_path: Path) -> None:
     step = 1
-    while killed_at(staged(enrolled, tmp_path / str(step), cloud), step):
+    while killed_at(staged(enrolled, tmp_path / str(step)), step):
         step += 1
     assert step > 50
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_any_moment(enrolled: Path, tmp_path: Path, cloud: MortalCloud) -> None:
+def test_killed_at_any_moment(enrolled: Stage, tmp_path: Path) -> None:
     """Within the steps too: in the middle of what the database or the kernel does."""
     rng = random.Random(20260102)
     kills = 0
     for number in range(120):
-        stage = staged(enrolled, tmp_path / str(number), cloud)
+        stage = staged(enrolled, tmp_path / str(number))
         with witnessed() as witness:
-            cloud.start(stage.data)
-            killer = threading.Timer(rng.uniform(0, 0.4), cloud.kill)
+            stage.cloud.start(stage.data)
+            killer = threading.Timer(rng.uniform(0, 0.4), stage.cloud.kill)
             killer.start()
             try:
                 stage.act()
@@ -233,6 +253,6 @@ def test_killed_at_any_moment(enrolled: Path, tmp_path: Path, cloud: MortalCloud
                 kills += 1
             killer.join()
             check_killed(stage, witness)
-            cloud.stop()
-        shutil.rmtree(stage.folder)
+            stage.cloud.stop()
+        stage.leave()
     assert kills > 30

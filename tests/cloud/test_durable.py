@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from triparty.cloud.blob_room import BlobQuota
 from triparty.cloud.blobs import BlobKey, BlobStore
 from triparty.cloud.disk_blobs import DiskBlobs
+from triparty.common.errors import ConflictError
 
 DEVELOPER = "ed25519:" + "ab" * 32
 DATA = b"some bytes" * 1000
@@ -78,7 +80,8 @@ def upload(store: BlobStore, developer: str = DEVELOPER, data: bytes = DATA) -> 
 
 
 def blob_store(folder: Path) -> BlobStore:
-    return BlobStore(folder, DiskBlobs(folder), max_blob_bytes=1 << 20, max_store_bytes=1 << 20)
+    quota = BlobQuota(bytes=1 << 20, blobs=100, uploads=100)
+    return BlobStore(folder, DiskBlobs(folder), max_blob_bytes=1 << 20, quota=quota)
 
 
 def test_a_verified_blob_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) -> None:
@@ -86,6 +89,40 @@ def test_a_verified_blob_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) 
     assert syncs.keeps(upload(store))
     assert syncs.keeps(upload(store, data=b"another"))
     assert syncs.keeps(upload(store, "ed25519:" + "cd" * 32))
+
+
+def test_what_is_said_to_be_held_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) -> None:
+    """After a piece, to whoever asks during one, and to whoever goes on at a wrong place."""
+    store = blob_store(tmp_path / "blobs")
+    name = hashlib.sha256(DATA).hexdigest()
+    partial = store.partial(BlobKey(DEVELOPER, name))
+    first = store.begin(DEVELOPER, name, start=0, total=len(DATA))
+    first.write(DATA[:10])
+    assert not syncs.keeps(partial)
+    assert store.held(DEVELOPER, name).size == 10
+    assert syncs.keeps(partial)
+    first.write(DATA[10:20])
+    assert first.finish().size == 20
+    first.close()
+    assert syncs.keeps(partial)
+    second = store.begin(DEVELOPER, name, start=20, total=len(DATA))
+    second.write(DATA[20:30])
+    assert not syncs.keeps(partial)
+    with pytest.raises(ConflictError) as refused:
+        store.begin(DEVELOPER, name, start=0, total=len(DATA))
+    assert refused.value.extra["held"] == 30
+    assert syncs.keeps(partial)
+    second.close()
+
+
+def test_a_piece_outlives_a_power_failure(tmp_path: Path, syncs: Syncs) -> None:
+    store = blob_store(tmp_path / "blobs")
+    name = hashlib.sha256(DATA).hexdigest()
+    first = store.begin(DEVELOPER, name, start=0, total=len(DATA))
+    first.write(DATA[:10])
+    assert first.finish().size == 10
+    first.close()
+    assert syncs.keeps(store.partial(BlobKey(DEVELOPER, name)))
 
 
 def test_bytes_are_synced_before_they_are_named(

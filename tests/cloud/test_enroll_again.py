@@ -1,13 +1,21 @@
-"""Enrolment of a known identity: the way back for its owner, and for nobody else."""
+"""Enrolment of a known identity: the way back for its owner, and for nobody else.
+
+And an enrolment that is sent twice because its first answer was lost.
+"""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
 
-from tests.cloud.conftest import b64, proof_of
+import pytest
+
+from tests.cloud.conftest import Device, b64, proof_of
+from triparty.cloud.accounts import REPEAT
 from triparty.common.invites import check_confirmation
 from triparty.common.signing import PrivateKey, from_base64url
+
+DATABASES = ("sqlite", "postgresql")
 
 
 def test_an_expired_developer_comes_back_to_its_namespace(make_cloud, slug):
@@ -137,7 +145,8 @@ def test_a_replayed_enrolment_tells_nothing(cloud, developer, device, slug):
     """The same words, all of them or most, as an invite that never was."""
     invite = developer.invite()
     body = type(device)(developer, "a").enrolment(invite)
-    assert cloud.request("POST", "/v1/enroll", json=body).status_code == 201
+    token = cloud.request("POST", "/v1/enroll", json=body).json()["token"]
+    assert cloud.request("GET", "/v1/artifacts", token).status_code == 200  # it has arrived
     never = type(invite)(invite.url, None, invite.root, "device", os.urandom(32))
     stranger = type(device)(developer, "b")
     answers = [
@@ -147,3 +156,92 @@ def test_a_replayed_enrolment_tells_nothing(cloud, developer, device, slug):
     assert {answer.status_code for answer in answers} == {403}
     assert len({answer.text for answer in answers}) == 1
     assert slug(answers[0]) == "invite"
+
+
+@pytest.fixture(params=["developer", "device"])
+def lost(request, cloud, developer, device):
+    """Invite, sender and body of an enrolment that was done, and whose answer was lost."""
+    if request.param == "developer":
+        sender, invite = (
+            type(developer)(cloud, "new"),
+            cloud.invite("developer", cloud.operator),
+        )
+    else:
+        sender, invite = type(device)(developer, "new"), developer.invite()
+    body = sender.enrolment(invite)
+    return invite, sender, body, cloud.request("POST", "/v1/enroll", json=body).json()["token"]
+
+
+def test_an_enrolment_whose_answer_was_lost_is_repeated(cloud, developer, lost):
+    _, sender, body, first = lost
+    before = developer.request("GET", "/v1/devices").text
+    for _ in range(2):
+        cloud.now += timedelta(minutes=3)
+        repeated = cloud.request("POST", "/v1/enroll", json=body)
+        assert repeated.status_code == 201, repeated.text
+        assert repeated.json()["principal"] == sender.id
+    assert developer.request("GET", "/v1/devices").text == before
+    sender.token = repeated.json()["token"]
+    assert sender.request("GET", "/v1/artifacts").status_code == 200
+    assert cloud.request("GET", "/v1/artifacts", first).status_code == 401
+
+
+def test_it_is_repeated_after_a_restart_too(cloud, lost):
+    cloud.restart()
+    assert cloud.request("POST", "/v1/enroll", json=lost[2]).status_code == 201
+
+
+def test_it_is_repeated_only_by_whoever_sent_it(cloud, lost, slug):
+    invite, sender, body, first = lost
+    key = PrivateKey.generate()
+    sealing = sender.sealing if body["role"] == "device" else None
+    other = type(sender)(*([sender.developer] if sealing else [cloud]), "other")
+    refused = [cloud.request("POST", "/v1/enroll", json=other.enrolment(invite))]
+    if sealing:  # the same device, with another sealing key or another confirmation
+        swapped = os.urandom(32)
+        changed = {"sealing": b64(swapped)} | proof_of(invite, sender.identity, swapped)
+        refused += [
+            cloud.request("POST", "/v1/enroll", json=body | changed),
+            cloud.request("POST", "/v1/enroll", json=body | {"confirmation": b64(bytes(32))}),
+        ]
+    assert {(answer.status_code, slug(answer)) for answer in refused} == {(403, "invite")}
+    forged = body | {"proof": proof_of(invite, key, sealing)["proof"]}
+    assert slug(cloud.request("POST", "/v1/enroll", json=forged)) == "signature"
+    assert cloud.request("GET", "/v1/artifacts", first).status_code == 200
+
+
+def test_it_is_not_repeated_once_the_answer_has_arrived(cloud, lost, slug):
+    """Whoever recorded an enrolment has no use for it."""
+    _, _, body, first = lost
+    assert cloud.request("GET", "/v1/artifacts", first).status_code == 200
+    assert slug(cloud.request("POST", "/v1/enroll", json=body)) == "invite"
+    rotated = cloud.request("POST", "/v1/tokens/rotate", first).json()["token"]
+    assert slug(cloud.request("POST", "/v1/enroll", json=body)) == "invite"
+    assert cloud.request("GET", "/v1/artifacts", rotated).status_code == 200
+
+
+def test_it_is_not_repeated_for_long(cloud, lost, slug):
+    cloud.now += REPEAT
+    assert slug(cloud.request("POST", "/v1/enroll", json=lost[2])) == "invite"
+
+
+def test_it_is_not_repeated_by_who_was_revoked(cloud, developer, slug):
+    device = Device(developer, "new")
+    body = device.enrolment(developer.invite())
+    assert cloud.request("POST", "/v1/enroll", json=body).status_code == 201
+    assert developer.request("DELETE", f"/v1/devices/{device.id}").status_code == 204
+    assert slug(cloud.request("POST", "/v1/enroll", json=body)) == "invite"
+
+
+@pytest.mark.parametrize("role", ["developer", "device"])
+def test_an_earlier_enrolment_is_not_repeated_after_a_later_one(cloud, developer, slug, role):
+    if role == "device":
+        sender, invites = Device(developer, "new"), [developer.invite() for _ in range(2)]
+    else:
+        sender = type(developer)(cloud, "new")
+        invites = [cloud.invite("developer", cloud.operator) for _ in range(2)]
+    first, second = (sender.enrolment(invite) for invite in invites)
+    for body in (first, second):
+        assert cloud.request("POST", "/v1/enroll", json=body).status_code == 201
+    assert slug(cloud.request("POST", "/v1/enroll", json=first)) == "invite"
+    assert cloud.request("POST", "/v1/enroll", json=second).status_code == 201

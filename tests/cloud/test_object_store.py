@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from object_stores import FaultyObjects, missing_for_s3
+from object_stores import FaultyObjects
 
 from triparty.cloud.accounts import SCOPES, Principal
-from triparty.cloud.blobs import PROMISE_S
+from triparty.cloud.blob_room import PROMISE_S
 from triparty.cloud.object_blobs import open_object_blobs
 from triparty.common.errors import SettingsError, UnavailableError
 
@@ -168,15 +168,6 @@ def test_announced_room_is_given_back(make_cloud, slug):
     go_on = {"Content-Range": "bytes 10-19/900"}
     refused = developer.request("PUT", url, content=b"x" * 10, headers=go_on)
     assert slug(refused) == "limit"  # it asks for its room anew
-
-
-def test_the_s3_server_is_installed():
-    missing = missing_for_s3()
-    if missing:
-        pytest.skip(
-            f"blobs were not tested with an S3 server: {missing} is not installed; its driver "
-            "needs python-dateutil<3, constraints.txt has a newer one"
-        )
 
 
 def test_an_object_that_came_out_short_is_no_blob(

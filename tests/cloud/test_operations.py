@@ -2,21 +2,84 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click import unstyle
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from triparty.cloud.cli import app as cloud_cli
+from triparty.cloud.server import CUT_S, OWN_FILES
 from triparty.cloud.settings import CloudSettings
 
 HANDBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 TOKEN = "s" * 40
+VERIFY_LIMIT_S = 60
 
 
 def section(title: str) -> str:
     """The text under a heading."""
     return HANDBOOK.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def sample(language: str) -> str:
+    """The one block of code in a language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", HANDBOOK, re.DOTALL)
+    return str(found)
+
+
+def unit() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(sample("ini"))
+    return parser
+
+
+def test_the_unit_starts_the_command_that_there_is():
+    service = unit()["Service"]
+    program, *words = shlex.split(service["ExecStart"])
+    assert Path(program).name == "triparty"
+    role, command, *options = words
+    assert role == "cloud"
+    shown = CliRunner().invoke(cloud_cli, [command, "--help"])
+    assert shown.exit_code == 0
+    said = unstyle(shown.output)
+    named = [option for option in options if option.startswith("-")]
+    assert named
+    assert all(re.search(rf"{option}\b", said) for option in named)
+    drain_s = CloudSettings.model_fields["drain_s"].default
+    assert int(service["TimeoutStopSec"]) > drain_s + CUT_S
+    files = CloudSettings.model_fields["max_connections"].default + OWN_FILES
+    assert int(service["LimitNOFILE"]) >= files
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+@pytest.mark.parametrize(
+    ("line", "is_good"),
+    [("", True), ("RestartSec=soon", False), ("ProtectSystm=strict", False)],
+    ids=["as it is", "a wrong value", "a wrong name"],
+)
+def test_systemd_takes_the_unit(tmp_path, line, is_good):
+    text = sample("ini").replace("/opt/triparty/bin/triparty", sys.executable)
+    text = text.replace("[Install]", f"{line}\n[Install]").replace("triparty\n", "root\n", 2)
+    file = tmp_path / "triparty-cloud.service"
+    file.write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=VERIFY_LIMIT_S,
+        check=False,
+    )
+    about_it = [said for said in done.stderr.splitlines() if file.name in said]
+    assert (done.returncode == 0 and not about_it) == is_good, done.stderr
 
 
 def named_in_table(title: str) -> set[str]:

@@ -8,7 +8,9 @@ by, neither in an answer nor in the work that was done for it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +26,19 @@ from sqlalchemy import event
 
 from tests.cloud.conftest import START, URL, Cloud, Developer, Device, b64, proof_of, sha
 from triparty.cloud.app import create_app
+from triparty.cloud.blobs import BlobStore
+from triparty.cloud.catalog import Catalog
+from triparty.cloud.disk_blobs import DiskBlobs
 from triparty.cloud.initialise import initialise
+from triparty.cloud.rates import RequestRates
+from triparty.cloud.serving.hosting import Models
+from triparty.cloud.serving.sessions import Sessions
 from triparty.cloud.settings import load_settings
 from triparty.cloud.tables import InviteRow
 from triparty.common.artifacts import Kind, sign_manifest
 from triparty.common.invites import Invite
 from triparty.common.signing import PrivateKey
+from triparty.common.telemetry import request_id
 from triparty.common.wire import Frame, encode_frames
 
 BLOB = b"a blob that only the other tenant has"
@@ -277,6 +286,7 @@ PROBES: dict[tuple[str, str], list[Probe]] = {
 }
 FOR_OPERATORS = {
     ("GET", "/v1/status"),
+    ("POST", "/v1/clean"),
     ("GET", "/v1/developers"),
     ("DELETE", "/v1/developers/{developer}"),
 }
@@ -332,7 +342,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @contextmanager
 def running(folder: Path) -> Iterator[Cloud]:
     token = initialise(folder, url=URL, now=START).token
-    cloud = Cloud(folder, token, enrolments_per_minute=100_000).start()
+    cloud = Cloud(
+        folder, token, enrolments_per_minute=100_000, failures_per_minute=100_000
+    ).start()
     try:
         yield cloud
     finally:
@@ -396,12 +408,43 @@ def statements(cloud: Cloud) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
+PATH_WORK = {"open", "stat", "mkdir", "unlink", "rename", "replace", "iterdir", "glob", "rglob"}
+WORKERS: tuple[type, ...] = (BlobStore, DiskBlobs, Catalog, Models, Sessions, Path)
+
+
+@contextmanager
+def calls() -> Iterator[list[str]]:
+    """Every function of `WORKERS` that is called: blobs, files, models, sessions.
+
+    What costs time is done by them or by the database, so two requests with the same calls and
+    statements take the same time but for what the machine adds.
+    """
+    seen: list[str] = []
+
+    def noted(name: str, function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if request_id.get():  # not what goes on by itself
+                seen.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for worker in WORKERS:
+            for name, function in vars(worker).items():
+                is_work = worker is not Path or name in PATH_WORK
+                if inspect.isfunction(function) and not name.startswith("__") and is_work:
+                    patch.setattr(worker, name, noted(f"{worker.__name__}.{name}", function))
+        yield seen
+
+
 def seen_by(asker: Asker, role: str, method: str, probe: Probe, other: Tenant) -> object:
     """What one request shows: the answer, and the work that was done for it."""
     cloud = asker.developer.cloud
     path, kwargs = probe(asker, other)
     cloud.app.state.tokens.forget_all()
-    with statements(cloud) as sql:
+    with statements(cloud) as sql, calls() as work:
         answer = cloud.request(method, path, asker.tokens()[role], **kwargs)
     headers = {k: v for k, v in answer.headers.items() if k != "triparty-request"}
     text = answer.text.replace(asker.developer.id, "DEVELOPER")
@@ -410,7 +453,7 @@ def seen_by(asker: Asker, role: str, method: str, probe: Probe, other: Tenant) -
     for own in ("artifact", "sealing", "confirmation", "identity", "invite"):
         if answer.headers.get("content-type") == "application/json" and own in text:
             text = re.sub(rf'"{own}":"[\w-]+"', f'"{own}":"OWN"', text)
-    return answer.status_code, headers, text, sql
+    return answer.status_code, headers, text, sql, work
 
 
 ROLES = ["nobody", "developer", "device", "operator"]
@@ -461,3 +504,64 @@ def test_the_comparison_sees_a_difference(other: Tenant, empty: Cloud) -> None:
         probe = PROBES[route][0]
         mine = seen_by(owner, "developer", route[0], probe, other)
         assert mine != seen_by(stranger, "developer", route[0], probe, other)
+
+
+def test_the_comparison_sees_work_that_no_answer_shows(
+    other: Tenant, empty: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cloud that looked for a blob among everybody's would be caught by what it does."""
+    held = BlobStore.held
+
+    def looks_around(store: BlobStore, developer: str, sha256: str) -> Any:
+        found = held(store, developer, sha256)
+        if found is None and held(store, other.developer.id, sha256):
+            held(store, developer, sha256)
+        return found
+
+    monkeypatch.setattr(BlobStore, "held", looks_around)
+    (probe, *_), seen = PROBES[("HEAD", "/v1/blobs/{sha256}")], []
+    for cloud in (empty, other.developer.cloud):
+        developer = cloud.developer()
+        asker = Asker(developer, developer.device())
+        seen.append(seen_by(asker, "developer", "HEAD", probe, other))
+    assert seen[0][:4] == seen[1][:4]
+    assert seen[0] != seen[1]
+
+
+NO_TOKEN = {"/healthz", "/readyz", "/openapi.json", "/metrics", "/v1/enroll"}
+"""Not limited by principal: what costs nothing, and what is limited by address."""
+
+
+@pytest.mark.parametrize("role", ["developer", "device"])
+@pytest.mark.parametrize(
+    "route", sorted(each for each in PROBES if each[1] not in NO_TOKEN), ids=" ".join
+)
+def test_who_exhausts_a_route_exhausts_it_for_itself(
+    route: tuple[str, str], role: str, other: Tenant
+) -> None:
+    cloud = other.developer.cloud
+    askers = []
+    for name in ("greedy", "modest"):
+        developer = cloud.developer(name)
+        askers.append(Asker(developer, developer.device()))
+    greedy, modest = askers
+    before, rates = other.finds(), cloud.app.state.rates
+    cloud.app.state.rates = RequestRates(per_principal=0.1, per_developer=0.1)
+    try:
+        statuses = [ask(asker, role, route) for asker in (greedy, greedy, modest)]
+        sibling = {"developer": "device", "device": "developer"}[role]
+        of_one_developer = ask(greedy, sibling, route)
+    finally:
+        cloud.app.state.rates = rates
+    assert [status == 429 for status in statuses] == [False, True, False]
+    assert of_one_developer == 429
+    assert other.finds() == before
+
+
+def ask(asker: Asker, role: str, route: tuple[str, str]) -> int:
+    """The status of a request for a route's path, with nothing in it."""
+    party = {"developer": asker.developer, "device": asker.device}[role]
+    answer = party.request(route[0], re.sub(r"{\w+}", "x", route[1]))
+    if answer.status_code == 200 and "token" in answer.json():
+        party.token = answer.json()["token"]  # the other one stopped
+    return answer.status_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -115,6 +116,7 @@ def problem_with_range(headers: dict[str, str]) -> httpx.Response:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blob_transfer, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(blob_transfer, "MOST_PIECE_BYTES", PIECE)
 
 
 @pytest.fixture
@@ -172,6 +174,17 @@ def test_an_upload_goes_piece_by_piece(file: Path) -> None:
         "bytes 200000-299999/400000",
         "bytes 300000-399999/400000",
     ]
+
+
+@pytest.mark.parametrize(("step_s", "pieces"), [(0.5, 3), (3.0, 4)])
+def test_pieces_grow_where_they_go_quickly(file: Path, monkeypatch, step_s, pieces) -> None:
+    monkeypatch.setattr(blob_transfer, "MOST_PIECE_BYTES", 2 * PIECE)
+    clock = itertools.count(0, step_s)
+    monkeypatch.setattr(blob_transfer.time, "monotonic", lambda: next(clock))
+    shelf = Shelf()
+    assert send(shelf, file) == len(DATA)
+    assert bytes(shelf.held) == DATA
+    assert len(shelf.targets()) == 1 + pieces
 
 
 def test_what_the_cloud_has_is_not_sent(file: Path) -> None:

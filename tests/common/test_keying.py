@@ -239,7 +239,7 @@ def test_descriptions_that_make_no_sense_are_refused(
 
 
 def test_descriptions_of_the_future_are_named_as_such() -> None:
-    document = {**json.loads(INFO.to_json()), "format_version": 3, "new": 1}
+    document = {**json.loads(INFO.to_json()), "format_version": 4, "new": 1}
     with pytest.raises(FormatVersionError, match="update"):
         DeviceInfo.from_json(json.dumps(document).encode())
     for data in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000):

@@ -526,3 +526,25 @@ def test_the_command(make_model: Any, tmp_path: Path) -> None:
     assert document["lora_bias"] is True
     words = ["protect-adapter", str(adapter), str(out)]
     assert "rank 3 on 9 modules" in CliRunner().invoke(app, words).stdout
+
+
+def test_an_adapter_of_a_head_that_devices_have_is_refused(
+    make_model: Any, tmp_path: Path
+) -> None:
+    source = make_model("llama", dtype="float64")
+    protect(str(source), tmp_path / "out", choices=Choices.of(head="device"))
+    head = random_adapter(source, "llama", tmp_path / "head", names=["lm_head"])
+    with pytest.raises(UnsupportedModelError, match="devices have"):
+        protect_adapter(head, tmp_path / "out")
+
+
+@pytest.mark.parametrize("scheme", ["permutation", "orthogonal"])
+def test_adapters_of_layers_follow_a_model_whose_head_is_on_the_device(
+    scheme: str, make_model: Any, tmp_path: Path
+) -> None:
+    source, out = make_model("llama", dtype="float64"), tmp_path / "out"
+    protect(str(source), out, choices=Choices.of(head="device", scheme=scheme))
+    names = modules("llama")[:-1]
+    adapter = random_adapter(source, "llama", tmp_path / "tuned", names=names)
+    found = protect_adapter(adapter, out)
+    assert disagreement(source, out, adapter, found.folder) <= EXACT

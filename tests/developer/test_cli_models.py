@@ -51,9 +51,12 @@ def test_protect_verify_audit_in_json(source: Path, tmp_path: Path) -> None:
     assert found["greedy_identical"] is True
     assert found["dtype"] == "float32"
     assert "reference_text" not in found
-    attacks = json.loads(run("audit", source, out, "--json").stdout)
+    words = ("--attacks", "sorted-rows", "--json")
+    attacks = json.loads(run("audit", source, out, *words).stdout)
     assert attacks["public_base"] is None
+    assert [one["name"] for one in attacks["attacks"]] == ["sorted-rows"]
     assert attacks["attacks"][0]["recovered"] == 1.0
+    assert attacks["subject"]["source"] == str(source)
 
 
 def test_protect_verify_audit_for_people(source: Path, tmp_path: Path) -> None:
@@ -64,6 +67,32 @@ def test_protect_verify_audit_for_people(source: Path, tmp_path: Path) -> None:
     assert "identical" in said
     assert "The original answers: w" in said
     assert "not encryption" in run("audit", source, out).stdout
+
+
+def test_audit_writes_a_page_and_compares_bases(
+    source: Path, make_model: Any, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "out", tmp_path / "page.html"
+    run("protect", source, out)
+    other = make_model("llama", hidden_size=32, head_dim=8)
+    bases = ("--base", source, "--base", other, "--levels", "K2", "--html", file)
+    said = run("audit", source, out, *bases).stdout
+    assert "PUBLIC BASE RECOGNISED" in said
+    assert "TABLE IS PUBLIC: 100.0 %" in said
+    assert f"Written: {file}" in said
+    assert "sorted-rows recovered 100.0 %" in file.read_text(encoding="utf-8")
+    quiet = run("audit", source, out, "--base", other, "--attacks", "sorted-rows").stdout
+    assert "PUBLIC" not in quiet
+
+
+def test_audit_takes_a_second_instance(source: Path, tmp_path: Path) -> None:
+    run("protect", source, tmp_path / "out")
+    run("protect", source, tmp_path / "other")
+    words = ("--other", tmp_path / "other", "--json")
+    found = json.loads(run("audit", source, tmp_path / "out", *words).stdout)
+    assert found["subject"]["other"] == str(tmp_path / "other")
+    with pytest.raises(SettingsError, match="same key"):
+        run("audit", source, tmp_path / "out", "--other", tmp_path / "out")
 
 
 def test_verify_fails_on_another_model(source: Path, tmp_path: Path) -> None:
@@ -126,8 +155,13 @@ def test_what_does_not_exist_is_named(source: Path, tmp_path: Path) -> None:
     for words, named in (
         (("protect", source, tmp_path / "out", "--scheme", "diagonal"), "orthogonal"),
         (("protect", source, tmp_path / "out", "--interface", "rows"), "embeddings, tokens"),
-        (("audit", source, tmp_path, "--levels", "K0"), "sorted-rows"),
         (("audit", source, tmp_path, "--levels", "K7"), "K0 to K4"),
+        (("audit", source, tmp_path, "--attacks", "guessing"), "there is: .*sorted-rows"),
+        (
+            ("audit", source, tmp_path, "--attacks", "sorted-rows", "--levels", "K0"),
+            "none of these attacks is of level K0",
+        ),
+        (("audit", source, tmp_path, "--html", tmp_path / "no" / "page.html"), "is no folder"),
     ):
         with pytest.raises(SettingsError, match=named):
             run(*words)

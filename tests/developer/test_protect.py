@@ -73,6 +73,7 @@ def test_the_key_says_what_it_is_of(make_model: Any, tmp_path: Path) -> None:
         "norms": "fold",
         "expand": None,
         "head_scales": False,
+        "head": "cloud",
         "epoch": 3,
         "derivation_version": 1,
         "reproducible_seed": False,

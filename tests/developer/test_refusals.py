@@ -15,11 +15,14 @@ import pytest
 from triparty.common.errors import (
     CheckpointError,
     FileTypeError,
+    StateError,
     TripartyError,
     UnknownTensorError,
     UnsupportedModelError,
 )
 from triparty.developer.protect import Choices, protect, survey
+from triparty.developer.protect.families import family_of
+from triparty.developer.protect.options import REMEDIES, SAFE_VALUES
 
 
 def resave(folder: Path, file: str, name: str, array: np.ndarray) -> None:
@@ -92,13 +95,17 @@ def infinite_norm(folder: Path) -> None:
 
 REFUSED: list[tuple[Callable[[Path], None], type[TripartyError], str]] = [
     (unknown_tensor, UnknownTensorError, r"model\.extra\.weight"),
-    (unknown_family, UnsupportedModelError, r"'xlstm'.*llama"),
-    (unknown_architecture, UnsupportedModelError, r"TokenPainting.*LlamaForCausalLM"),
+    (unknown_family, UnsupportedModelError, r"'xlstm'.*llama.*adding-a-family"),
+    (
+        unknown_architecture,
+        UnsupportedModelError,
+        r"TokenPainting.*LlamaForCausalLM.*save that",
+    ),
     (truncated_shard, FileTypeError, r"model-000.*its tensors have \d+ bytes, the file \d+"),
     (truncated_header, FileTypeError, r"model-000.*header does not fit"),
-    (missing_index, CheckpointError, r"neither model\.safetensors nor .*index\.json"),
-    (missing_shard, CheckpointError, r"names 'model-000.*', which is not there"),
-    (damaged_index, CheckpointError, r"index\.json is not JSON"),
+    (missing_index, CheckpointError, r"neither model\.safetensors nor .*index\.json.*download"),
+    (missing_shard, CheckpointError, r"names 'model-000.*', which is not there: download"),
+    (damaged_index, CheckpointError, r"index\.json is not JSON: download"),
     (nan_weight, CheckpointError, r"layers\.1\.self_attn\.o_proj\.weight' holds NaN"),
     (infinite_norm, CheckpointError, r"' holds NaN or infinity"),
 ]
@@ -156,3 +163,67 @@ def test_the_remedy_runs_nothing_that_the_checkpoint_says(make_model: Any) -> No
     with pytest.raises(FileTypeError, match="AutoModel") as refused:
         survey(str(source), Choices())
     assert "rm -rf" not in refused.value.message
+
+
+def configured(folder: Path, **changes: Any) -> Path:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(SAFE_VALUES))
+def test_an_option_without_a_plan_is_refused_with_its_remedy(
+    name: str, make_model: Any
+) -> None:
+    """What: the option. Expected: what has a plan. Got: its value. And what helps."""
+    value = {"auto_map": {"AutoModel": "evil.py"}, "quantization_config": {"bits": 4}}
+    source = configured(make_model("llama"), **{name: value.get(name, 3)})
+    with pytest.raises(UnsupportedModelError) as refused:
+        survey(str(source), Choices())
+    said = refused.value.message
+    assert name in said
+    if name != "quantization_config":  # which is refused before any plan is looked for
+        assert repr(value.get(name, 3)) in said
+        assert f"there is a plan for: {', '.join(sorted(map(str, SAFE_VALUES[name])))}" in said
+        assert said.endswith(REMEDIES[name])
+
+
+def test_the_remedy_for_code_in_a_checkpoint_works(make_model: Any, tmp_path: Path) -> None:
+    source = configured(make_model("llama"), auto_map={"AutoModel": "evil.py"})
+    with pytest.raises(UnsupportedModelError, match=r"remove 'auto_map' from config\.json"):
+        survey(str(source), Choices())
+    document = json.loads((source / "config.json").read_text())
+    del document["auto_map"]
+    (source / "config.json").write_text(json.dumps(document))
+    protect(str(source), tmp_path / "out")
+
+
+def test_nothing_is_made_inside_of_the_checkpoint(make_model: Any, tmp_path: Path) -> None:
+    source = make_model("llama")
+    before = sorted(source.rglob("*"))
+    (tmp_path / "link").symlink_to(source)
+    for out in (source / "out", source / "a" / "b", tmp_path / "link" / "out"):
+        for named in (source, tmp_path / "link"):
+            with pytest.raises(StateError, match=r"inside of the checkpoint.*elsewhere"):
+                protect(str(named), out)
+    assert sorted(source.rglob("*")) == before
+    protect(str(source), source.with_name(f"{source.name}-out"))  # beside it, of a like name
+
+
+def test_a_name_that_a_class_once_had_is_that_class(tmp_path: Path) -> None:
+    family, architecture = family_of(
+        {"model_type": "t5", "architectures": ["T5WithLMHeadModel"]}
+    )
+    assert (family.model_type, architecture) == ("t5", "T5ForConditionalGeneration")
+    with pytest.raises(UnsupportedModelError, match=r"BertWithLMHead.*save that"):
+        family_of({"model_type": "bert", "architectures": ["BertWithLMHead"]})
+
+
+@pytest.mark.parametrize("interface", ["embeddings", "tokens"])
+def test_only_its_owner_reads_what_devices_get(
+    interface: str, make_model: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    protect(str(make_model("llama")), out, choices=Choices.of(interface=interface))
+    modes = {name: (out / name).stat().st_mode & 0o777 for name in ("device", "secrets")}
+    assert modes == {"device": 0o700, "secrets": 0o700}

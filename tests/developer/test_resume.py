@@ -65,6 +65,20 @@ def one_threaded() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
+@pytest.mark.parametrize("records", [4, 31, 32, 33])
+def test_a_run_with_the_head_on_the_device_goes_on(
+    source: Path, tmp_path: Path, records: int
+) -> None:
+    """Cut off in the model, before, in and behind the head; and only for that choice."""
+    choices = Choices.of(head="device")
+    cut_off(source, tmp_path / "out", at=records, choices=choices, seed=1)
+    with pytest.raises(StateError, match="head"):
+        protect(str(source), tmp_path / "out", choices=Choices(), seed=1)
+    protect(str(source), tmp_path / "out", choices=choices, seed=1)
+    protect(str(source), tmp_path / "whole", choices=choices, seed=1)
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("scheme", ["permutation", "orthogonal"])
 def test_a_run_goes_on_at_a_tensor(source: Path, tmp_path: Path, scheme: str) -> None:
     choices = Choices.of(scheme=scheme)

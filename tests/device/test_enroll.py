@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cloud_on_wire import URL, Fault, altering, answering, cutting
+from cloud_on_wire import URL, Fault, Forward, altering, answering, cutting
 from exchanges import NOW, Exchange
 from tls_server import tls_server
 
@@ -236,6 +236,27 @@ def test_an_enrolment_that_never_arrived_can_be_repeated(
         enrol(exchange, home, invite)
     assert not home.folder.exists()
     enrol(exchange, home, invite)
+
+
+def test_an_enrolment_whose_answer_is_lost_goes_on_with_the_same_keys(
+    exchange: Exchange, developer: DeveloperHome, home: Home
+) -> None:
+    invite, lost = exchange.invite(developer), []
+
+    def first_answer_lost(request: httpx.Request, forward: Forward) -> httpx.Response:
+        answer = forward(request)
+        if request.url.path == ENROLL and not lost:
+            lost.append(answer.json()["principal"])
+            raise httpx.RemoteProtocolError("cut", request=request)
+        return answer
+
+    with exchange.wire.fault(first_answer_lost):
+        access = enrol(exchange, home, invite)
+    assert lost == [access.principal]
+    with access.client() as client:
+        assert client.statements()
+    with pytest.raises(InviteError):  # used up for everybody else
+        enrol(exchange, Home(home.folder.with_name("second")), invite)
 
 
 def test_a_developer_the_cloud_does_not_admit(exchange: Exchange, home: Home) -> None:

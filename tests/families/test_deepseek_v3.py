@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from decoder_law import DecoderLaw
 from family_law import (
-    FamilyLaw,
     alone,
     other_spaces,
     randomise,
@@ -124,7 +124,7 @@ def in_head_permutation(plan: Plan) -> Plan:
     return other_spaces(same_wrong_rotary_keys)(rotary_part(in_head)(plan))
 
 
-class TestDeepseekV3(FamilyLaw):
+class TestDeepseekV3(DecoderLaw):
     models = {
         "latent queries": deepseek(),
         "plain queries": deepseek(**SMALL, q_lora_rank=None, rope_interleave=False),

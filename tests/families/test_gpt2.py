@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from decoder_law import DecoderLaw
 from family_law import FamilyLaw, alone, other_spaces, over_all_heads, unmoved, values_of
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -30,7 +31,7 @@ def gpt2(**options: Any) -> Any:
     return lambda: GPT2LMHeadModel(GPT2Config(**{**TINY, **options}))
 
 
-class TestGpt2(FamilyLaw):
+class TestGpt2(DecoderLaw):
     models = {
         "tied": gpt2(),
         "untied": gpt2(tie_word_embeddings=False),

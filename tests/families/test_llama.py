@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from decoder_law import DecoderLaw
 from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, WRONG_NORMS
-from family_law import FamilyLaw
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -13,7 +13,7 @@ def llama(**options: Any) -> Any:
     return lambda: LlamaForCausalLM(LlamaConfig(**{**TINY, **options}))
 
 
-class TestLlama(FamilyLaw):
+class TestLlama(DecoderLaw):
     models = {
         "grouped queries": llama(),
         "tied": llama(tie_word_embeddings=True),

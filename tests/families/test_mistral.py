@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from decoder_law import DecoderLaw
 from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, WRONG_NORMS
-from family_law import FamilyLaw
 from transformers import MistralConfig, MistralForCausalLM
 
 
@@ -13,7 +13,7 @@ def mistral(**options: Any) -> Any:
     return lambda: MistralForCausalLM(MistralConfig(**{**TINY, **options}))
 
 
-class TestMistral(FamilyLaw):
+class TestMistral(DecoderLaw):
     models = {
         "a window": mistral(sliding_window=5),
         "no window, tied": mistral(sliding_window=None, tie_word_embeddings=True),

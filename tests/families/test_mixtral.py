@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from decoder_law import DecoderLaw
 from decoders import TINY, WRONG_HEADS, WRONG_NORMS, other_rules
-from family_law import FamilyLaw, unmoved, values_of
+from family_law import unmoved, values_of
 from numpy.typing import NDArray
 from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -20,7 +21,7 @@ def mixtral(**options: Any) -> Any:
     return lambda: MixtralForCausalLM(MixtralConfig(**given))
 
 
-class TestMixtral(FamilyLaw):
+class TestMixtral(DecoderLaw):
     models = {
         # Rounding cannot change which experts are picked, so it stays rounding.
         "all of four": mixtral(num_experts_per_tok=4),

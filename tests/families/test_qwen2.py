@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from decoder_law import DecoderLaw
 from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, WRONG_NORMS
-from family_law import FamilyLaw, unmoved
+from family_law import unmoved
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
@@ -17,7 +18,7 @@ def qwen2(**options: Any) -> Any:
     return lambda: Qwen2ForCausalLM(Qwen2Config(**given))
 
 
-class TestQwen2(FamilyLaw):
+class TestQwen2(DecoderLaw):
     models = {
         "grouped queries": qwen2(),
         "windows above, tied": qwen2(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from decoder_law import DecoderLaw
 from decoders import TINY, WRONG_HEADS, WRONG_NEURONS, WRONG_NORMS, with_heads
-from family_law import FamilyLaw, unmoved
+from family_law import unmoved
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 
@@ -13,7 +14,7 @@ def qwen3(**options: Any) -> Any:
     return lambda: Qwen3ForCausalLM(Qwen3Config(**{**TINY, **options}))
 
 
-class TestQwen3(FamilyLaw):
+class TestQwen3(DecoderLaw):
     models = {
         "wide heads": qwen3(),
         "biases, windows, tied": qwen3(

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from fastapi import FastAPI, Request
 from permuted import Permuted, permute
 
@@ -21,6 +22,7 @@ from triparty.cloud.accounts import Principal
 from triparty.cloud.problems import add_handlers
 from triparty.cloud.serving import Serving, completions, routes
 from triparty.cloud.serving.engine import Arrays, ModelInfo, Reply, ReplyKind, Work
+from triparty.cloud.serving.families import FAMILIES
 from triparty.cloud.serving.generation import Token
 from triparty.cloud.serving.loading import load_text_rules
 from triparty.cloud.serving.local import LocalEngine
@@ -81,11 +83,10 @@ def permuted(
     return {
         name: permute(source, folder / name, eos_token_id=None)
         for name, source in tiny_folders.items()
-        if name in ("gpt2", "llama")
     }
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=sorted(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -111,7 +112,6 @@ def cloud(settings: Any, published: Any) -> Any:
 
 def stock(folder: Path, prompt: Sequence[int], count: int, **changes: Any) -> list[int]:
     """What stock `transformers.generate` says greedily."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -178,7 +178,8 @@ def test_greedy_text_is_that_of_stock_generate(
             assert model.plain(text) == stock(
                 tiny_folders[family], prompt, 40, eos_token_id=None
             )
-            assert len(set(model.plain(text))) > 3, "the model says more than one thing"
+            if family != "gemma2":  # whose random weights, tied, repeat one word
+                assert len(set(model.plain(text))) > 3, "the model says more than one thing"
             assert document["usage"] == {
                 "prompt_tokens": 90,
                 "completion_tokens": 40,
@@ -227,7 +228,8 @@ def test_completions_and_sessions_share_one_batch(
     """Ids and rows in one batch give what each gives alone."""
     model = permuted[family]
     engine = LocalEngine.load(model.model)
-    table = engine._embedding.weight.numpy()
+    with torch.inference_mode():  # called, not read: Gemma scales what it looks up
+        table = engine._embedding(torch.arange(engine.info.vocabulary)).numpy()
     keyed = model.order[np.array([PROMPT, PROMPT[::-1]])]
     reply = Reply.parse("logits")
     alone = [engine.run([Work(str(i), 0, ids, reply)])[0][0] for i, ids in enumerate(keyed)]

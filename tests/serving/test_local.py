@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from triparty.cloud.serving.engine import Reply, Work
+from triparty.cloud.serving.engine import Reply, ReplyKind, Work
+from triparty.cloud.serving.loading import load_model
 from triparty.cloud.serving.local import LocalEngine
-from triparty.common.errors import CloudError
+from triparty.cloud.serving.text import TextRules
+from triparty.common.errors import CheckpointError, CloudError
 
 LOGITS = Reply.parse("logits")
 Rows = NDArray[np.float32]
@@ -207,3 +210,29 @@ def test_what_a_row_takes_is_measured(engine: LocalEngine) -> None:
         engine.run([Work(session, 0, np.zeros((3, width), np.float32), None)])
     assert engine.info.cache_row_bytes > 0
     assert engine.cache_bytes == 2 * 64 * engine.info.cache_row_bytes
+
+
+def without_head(folder: Path) -> Any:
+    """A loaded model whose head is zeros."""
+    model = load_model(folder, device=torch.device("cpu"))
+    model.get_output_embeddings().weight.data.zero_()
+    return model
+
+
+def test_a_model_whose_head_is_zeros_replies_hidden_states_alone(
+    tiny_folder: Path, reference: Any
+) -> None:
+    """The hidden state is the one that the stock class gives to its head."""
+    engine = LocalEngine(without_head(tiny_folder))
+    assert engine.info.replies == (ReplyKind.HIDDEN,)
+    assert LocalEngine.load(tiny_folder).info.replies == tuple(ReplyKind)
+    rows = random_rows(np.random.default_rng(10), 9)
+    ((hidden,),) = engine.run([Work("s", 0, rows, Reply.parse("hidden"))])
+    states, _ = reference.run(rows)
+    assert hidden.shape == (1, engine.info.width)
+    assert relative_error(states[-1], hidden[0]) < TOLERANCE
+
+
+def test_a_model_that_takes_words_needs_its_head(tiny_folders: dict[str, Path]) -> None:
+    with pytest.raises(CheckpointError, match="with its head"):
+        LocalEngine(without_head(tiny_folders["llama"]), text=TextRules(frozenset()))

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from triparty.cloud.serving import Serving
-from triparty.cloud.serving.engine import Reply
+from triparty.cloud.serving.engine import Reply, ReplyKind
 from triparty.cloud.serving.serving import StepRequest
 from triparty.common.errors import (
     CheckpointError,
@@ -79,7 +80,7 @@ def model(published: Any, tmp_path: Path) -> Any:
 
 async def entered(engine: Any) -> None:
     """Returns when a batch has begun."""
-    assert await asyncio.to_thread(engine.entered.wait, 5)
+    assert await asyncio.to_thread(engine.entered.wait, 60)
     engine.entered.clear()
 
 
@@ -300,6 +301,25 @@ def test_sessions_of_several_principals_share_batches(
             assert len(fake_engine.batches) <= 3
             (counts,) = serving.counts().values()
             assert (counts.rows, counts.failed_batches) == (8, 0)
+
+    run(story())
+
+
+def test_a_model_without_a_head_replies_nothing_but_hidden_states(
+    start: Any, model: Any, fake_engine: Any, run: Run
+) -> None:
+    fake_engine.info = replace(fake_engine.info, replies=(ReplyKind.HIDDEN,))
+
+    async def story() -> None:
+        async with start() as serving:
+            opened = await serving.open_session(ALICE, model)
+            assert opened.replies == (ReplyKind.HIDDEN,)
+            for reply in ("logits", "topk=3", "id"):
+                with pytest.raises(RequestError, match=r"replies hidden, got \w+: its head"):
+                    await serving.step(ALICE, opened.session, request(0, 1, reply=reply))
+            assert not fake_engine.batches
+            answer = await serving.step(ALICE, opened.session, request(0, 1))
+            assert (answer.position, answer_of(answer.body)) == (1, 1.0)
 
     run(story())
 

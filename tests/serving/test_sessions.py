@@ -69,11 +69,58 @@ def test_one_principal_has_its_limit(sessions: Sessions[str], clock: Clock) -> N
 
 
 def test_the_cloud_has_its_limit(sessions: Sessions[str]) -> None:
-    for name in "aabb":
+    for name in "abcd":
         sessions.open(name, "model", developer=name)
     with pytest.raises(LimitError, match="all taken"):
-        sessions.open("c", "model", developer="c")
+        sessions.open("e", "model", developer="e")
     assert len(sessions) == 4
+
+
+def names_of(sessions: Sessions[str]) -> str:
+    return "".join(sorted(session.developer for session in sessions))
+
+
+def test_a_developer_with_all_sessions_leaves_each_other_its_share(
+    clock: Clock, closed: list[str]
+) -> None:
+    limits = SessionLimits(per_principal=9, per_developer=9, in_all=6, idle_s=60)
+    sessions: Sessions[str] = Sessions(
+        limits, on_close=lambda session: closed.append(session.id), clock=clock
+    )
+    greedy = [sessions.open("a", "model", developer="A") for _ in range(6)]
+    for session in greedy:
+        clock.now += 1
+        sessions.touch(session)
+    for session in greedy[:5]:
+        session.pending = 1  # at its worst: all but the one used last are busy
+    with pytest.raises(LimitError, match="all taken"):
+        sessions.open("a", "model", developer="A")
+    first = sessions.open("b", "model", developer="B")
+    assert closed == [greedy[5].id]
+    for _ in range(2):
+        sessions.open("b", "model", developer="B")
+    assert closed == [greedy[5].id, greedy[0].id, greedy[1].id]
+    assert names_of(sessions) == "AAABBB"
+    for name in "AB":  # nobody takes from an equal
+        with pytest.raises(LimitError, match="all taken"):
+            sessions.open(name.lower(), "model", developer=name)
+    assert not first.closed
+    for _ in range(2):
+        sessions.open("c", "model", developer="C")
+    assert names_of(sessions) == "AABBCC"
+    with pytest.raises(LimitError, match="all taken"):
+        sessions.open("c", "model", developer="C")
+
+
+def test_looking_whether_there_is_room_closes_nothing(clock: Clock, closed: list[str]) -> None:
+    limits = SessionLimits(per_principal=9, per_developer=9, in_all=2, idle_s=60)
+    sessions: Sessions[str] = Sessions(
+        limits, on_close=lambda session: closed.append(session.id), clock=clock
+    )
+    for _ in range(2):
+        sessions.open("a", "model", developer="A")
+    sessions.check_room("b", developer="B")  # its model may still fail to load
+    assert closed == []
 
 
 def test_a_developer_at_its_limit_leaves_room_for_others(

@@ -184,3 +184,36 @@ def test_the_bound_holds_for_a_real_cache() -> None:
                 held += count
                 assert layer.capacity <= reserved_rows(held, positions=positions) <= positions
     assert reserved_rows(0, positions=300) == reserved_rows(1, positions=300) == FIRST_ROWS
+
+
+def test_whoever_takes_all_sessions_leaves_room_for_others(
+    start: Any, mine: Any, theirs: Any, run: Run, fake_engine: Any
+) -> None:
+    """Also with a step running on every one of them."""
+
+    async def scenario() -> None:
+        limits = {"max_sessions": 4, "max_sessions_per_developer": 9}
+        async with start(**limits) as serving:
+            taken = [await serving.open_session(f"a{n}", mine) for n in range(4)]
+            fake_engine.gate.clear()
+            steps = [
+                asyncio.create_task(step(serving, f"a{n}", each.session, 0, 1))
+                for n, each in enumerate(taken)
+            ]
+            assert await asyncio.to_thread(fake_engine.entered.wait, 5)
+            with pytest.raises(LimitError, match="all taken"):
+                await serving.open_session("a9", mine)
+            opened = [await serving.open_session("b", theirs) for _ in range(2)]
+            with pytest.raises(LimitError, match="all taken"):
+                await serving.open_session("b", theirs)
+            with pytest.raises(LimitError, match="all taken"):
+                await serving.open_session("a0", mine)
+            fake_engine.gate.set()
+            answers = await asyncio.gather(*steps, return_exceptions=True)
+            lost = [answer for answer in answers if isinstance(answer, NotFoundError)]
+            assert len(lost) == 2
+            assert answers.count(1) == 2
+            for each in opened:
+                assert await step(serving, "b", each.session, 0, 3) == 3
+
+    run(scenario())

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from family_law import Break, FamilyLaw, alone, other_spaces, over_all_heads, unmoved
+from decoder_law import DecoderLaw
+from family_law import Break, alone, other_spaces, over_all_heads, unmoved
 from safetensors.torch import load_file, save_file
 
 from triparty.developer.protect.heads import Attention, Rotary, attention_spaces
@@ -31,7 +32,7 @@ TINY: Mapping[str, Any] = {
 }
 
 
-class GemmaLaw(FamilyLaw):
+class GemmaLaw(DecoderLaw):
     """The law of families whose norms store their weights less one."""
 
     def source(self, model: str, folder: Path, *, dtype: str = "float64") -> Path:

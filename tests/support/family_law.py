@@ -24,7 +24,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from triparty.common.errors import UnknownTensorError
+from triparty.common.errors import SettingsError, UnknownTensorError
 from triparty.common.keying import Bundle
 from triparty.common.tensorfile import TensorFile
 from triparty.developer.answers import Task, task_of
@@ -178,6 +178,25 @@ class FamilyLaw:
             name = plan.canonical(stored)
             if values.size > 8 and values.shape == after[name].shape:
                 assert (values != after[name]).any(), name
+
+    def test_the_audit_attacks_it_or_says_why_not(self, choice: str, tmp_path: Path) -> None:
+        from triparty.developer.audit import ATTACKS, Level, audit, set_scene
+
+        source = self.source(next(iter(self.models)), tmp_path, dtype="float32")
+        out, choices = tmp_path / "out", self.choices()
+        found = protect(str(source), out, choices=Choices.of(**choices[choice]))
+        if not found.info.vocabulary:
+            with pytest.raises(SettingsError, match="takes images alone"):
+                set_scene(str(source), out)
+            return
+        scene = set_scene(str(source), out)
+        # Every attack under the first choice; where the others differ is the scene.
+        levels = frozenset(Level) if choice == next(iter(choices)) else frozenset({Level.K2})
+        heard = audit(scene, levels=levels)
+        names = {one.name for one in (*heard.findings, *heard.unmounted)}
+        assert names == {attack.name for attack in ATTACKS if attack.level in levels}
+        if scene.scheme == "permutation":
+            assert {one.name: one for one in heard.findings}["sorted-rows"].recovered >= 0.9
 
     def test_an_unknown_or_a_missing_tensor_is_an_error(self, tmp_path: Path) -> None:
         from safetensors.numpy import save_file

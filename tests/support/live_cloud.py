@@ -105,7 +105,9 @@ class LiveCloud:
 @contextmanager
 def running_cloud(data: Path) -> Iterator[LiveCloud]:
     operator = initialise(data, now=utc_now()).token
-    app = create_app(load_settings(data, enrolments_per_minute=100_000))
+    app = create_app(
+        load_settings(data, enrolments_per_minute=100_000, failures_per_minute=100_000)
+    )
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

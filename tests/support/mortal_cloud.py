@@ -59,8 +59,8 @@ class MortalCloud:
     def is_running(self) -> bool:
         return self._pid is not None
 
-    def start(self, data: Path, *, step: int = 0) -> None:
-        """Serves a folder; dies by itself at a step, counted from 1."""
+    def start(self, data: Path, *, step: int | str = 0) -> None:
+        """Serves a folder; dies by itself at a step: counted from 1, or the first of a name."""
         asked = {"data": str(data), "port": self.port, "step": step}
         print(json.dumps(asked), file=self._forks.stdin, flush=True)
         word, self._pid = self._said()

@@ -13,6 +13,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
+BLOB_KINDS = ("disk", "memory", "s3")
+"""The stores that tests of blobs run with."""
 OPERATIONS = ("info", "put_file", "cat_file", "get_file", "rm_file", "find")
 
 
@@ -105,13 +107,8 @@ class S3Server:
 
 def missing_for_s3() -> str | None:
     """The first package that an S3 server and its driver lack here."""
-    needed = ("s3fs", "moto", "flask")
+    needed = ("s3fs", "moto", "flask", "flask_cors")
     return next((name for name in needed if importlib.util.find_spec(name) is None), None)
-
-
-def blob_kinds() -> tuple[str, ...]:
-    """The stores that tests of blobs run with here."""
-    return ("disk", "memory") if missing_for_s3() else ("disk", "memory", "s3")
 
 
 @contextmanager

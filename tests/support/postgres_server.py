@@ -38,17 +38,17 @@ def find_programs() -> Path | None:
 class PostgresServer:
     """A running server; the tests make databases in it."""
 
-    def __init__(self, socket_folder: Path) -> None:
-        self._socket_folder = socket_folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
-        return f"postgresql+psycopg://tests@/{database}?host={self._socket_folder}"
+        return f"postgresql+psycopg://tests@/{database}?host={self.folder}"
 
-    def new_database(self, *, like: str = "template0") -> str:
+    def new_database(self, *, like: str = "template0", place: str = "pg_default") -> str:
         """Makes a database, empty or a copy of another one; returns its name."""
         name = f"cloud_{secrets.token_hex(6)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {like}")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {like} TABLESPACE {place}")
         return name
 
     def drop_database(self, name: str) -> None:
@@ -73,7 +73,7 @@ class PostgresServer:
         return row[0]
 
     def _connected(self, database: str) -> psycopg.Connection[Any]:
-        where = f"host={self._socket_folder} user=tests dbname={database}"
+        where = f"host={self.folder} user=tests dbname={database}"
         return psycopg.connect(where, autocommit=True)
 
 

