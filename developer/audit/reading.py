@@ -14,9 +14,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from triparty.common.errors import UnsupportedModelError
 from triparty.developer.audit.claims import Matrix
 from triparty.developer.audit.views import ModelView, Weighing
-from triparty.developer.protect import Choices
+from triparty.developer.protect import Choices, Interface
 from triparty.developer.protect.families import family_of
 from triparty.developer.protect.keys import Keys
 from triparty.developer.protect.options import Options
@@ -139,8 +140,10 @@ def folded(view: ModelView) -> Iterator[Weighing]:
     for weighing in view.weighings():
         yield _with_norm(view, weighing)
     for name, source in view.plan.ties.items():
-        rule = view.plan.tensors[name]
-        if name in view.names or source not in view.names or len(rule.axes) != 2:
+        rule = view.plan.tensors.get(name)
+        if rule is None or len(rule.axes) != 2 or name in view.names:
+            continue
+        if source not in view.names:
             continue
         if rule.axes[1].space == view.residual:
             head = Weighing(name, view.tensor(source).T, reads=True, other=rule.axes[0].space)
@@ -299,5 +302,9 @@ def _drawn(view: ModelView) -> Mapping[str, Monomial]:
 def _widest(view: ModelView) -> Plan:
     """The plan under the scheme that mixes all that it can."""
     family, architecture = family_of(view.checkpoint.config)
-    choices = Choices(scheme=Scheme.ORTHOGONAL)
-    return family.plan(Options(view.checkpoint.config, family.known), choices, architecture)
+    options = Options(view.checkpoint.config, family.known)
+    try:
+        return family.plan(options, Choices(scheme=Scheme.ORTHOGONAL), architecture)
+    except UnsupportedModelError:  # devices of this family send ids alone
+        choices = Choices(scheme=Scheme.ORTHOGONAL, interface=Interface.TOKENS)
+        return family.plan(options, choices, architecture)

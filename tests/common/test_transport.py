@@ -250,10 +250,18 @@ def test_a_step_is_repeated_under_one_id() -> None:
     assert len({r.content for r in script.requests}) == 1
 
 
+def test_an_enrolment_that_was_cut_off_is_sent_again() -> None:
+    """The cloud answers the same keys with the same invite once more."""
+    script = Script(httpx.ReadError("cut"), problem(403, "forbidden"))
+    with pytest.raises(TripartyError):
+        CloudClient(script.connection()).enroll({"name": "phone"})
+    assert len(script.requests) == 2
+    assert script.requests[0].content == script.requests[1].content
+
+
 def test_what_is_sent_once_only() -> None:
-    """An enrolment uses its invite up, a rotation its token: nobody knows how far it came."""
+    """A rotation uses its token up, a fork opens a session: nobody knows how far it came."""
     calls: list[Call] = [
-        lambda c: c.enroll({}),
         lambda c: c.rotate_token(),
         lambda c: c.fork_session("s1"),
     ]
