@@ -54,7 +54,7 @@ def test_attention_maps_are_the_plain_ones_but_for_the_order_of_heads(
     rows, ids = scene.knowledge.traffic[0], scene.truth.token_ids[0]
     keyed = Running(given(scene.knowledge.hosted)).read(rows).attention
     plain = Running(given(scene.knowledge.base)).append(ids.tolist()).attention
-    assert np.abs(np.sort(keyed, axis=1) - np.sort(plain, axis=1)).max() < 1e-5
+    assert np.abs(np.sort(keyed, axis=1) - np.sort(plain, axis=1)).max() < 1e-4
     assert np.abs(keyed - plain).max() > 0.1
 
 
