@@ -2,7 +2,7 @@
 
 * `client`: `Device`, the public interface.
 * `enroll`, `pull`: the account, and bundles that are verified before they are used.
-* `inference`: conversation, generation.
+* `inference`: conversation, generation; whole texts and images through encoders.
 * `home`, `settings`, `cli`: files, configuration, commands.
 
 It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transformers.
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from triparty.device.client import Device
     from triparty.device.inference.completions import StockEngine
     from triparty.device.inference.generation import Generation
+    from triparty.device.inference.reading import Classification
 
-__all__ = ["Device", "Generation", "SamplingOptions", "StockEngine"]
+__all__ = ["Classification", "Device", "Generation", "SamplingOptions", "StockEngine"]
 
 _MODULES = {
+    "Classification": "triparty.device.inference.reading",
     "Device": "triparty.device.client",
     "Generation": "triparty.device.inference.generation",
     "SamplingOptions": "triparty.common.sampling",
