@@ -104,7 +104,7 @@ def _pooling(document: Mapping[str, Any]) -> Pooling:
     modes = [mode for name, mode in _OLD_MODES.items() if document.get(name) is True]
     if named is not None:
         modes = named if isinstance(named, list) else [named]
-    if len(modes) != 1 or modes[0] not in set(Pooling):
+    if len(modes) != 1 or str(modes[0]) not in set(Pooling):
         raise UnsupportedModelError(
             f"devices pool by one of {', '.join(Pooling)}; this model wants "
             f"{', '.join(map(str, modes)) or 'nothing'}"

@@ -69,7 +69,7 @@ def classification(
     """
     names = labels or tuple(f"LABEL_{number}" for number in range(len(logits)))
     values = _scored(logits.astype(np.float64), scores)
-    best = int(values.argmax())
+    best = int(logits.argmax())  # scores grow with logits, and may round to one number
     named = dict(zip(names, map(float, values), strict=True))
     return Classification(names[best], float(values[best]), named)
 
