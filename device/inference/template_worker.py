@@ -21,7 +21,8 @@ CPU_S = 3.0
 MEMORY_BYTES = 512 << 20
 MAX_TEXT_CHARACTERS = 8 << 20
 _WARMING = (
-    "{{ 'a\\n' | wordwrap(1) }}{{ strftime_now('%B') }}{{ messages | tojson | pprint | urlize }}",
+    "{{ 'a\\n' | wordwrap(1) }}{{ strftime_now('%B') }}",
+    "{{ messages | tojson | pprint | urlize }}",
     "{{ raise_exception('') }}",
     "{{ messages[0].content }}",
     "{% broken",

@@ -43,14 +43,13 @@ def processors(options: SamplingOptions) -> Any:
     config._eos_token_tensor = None
     mixin: Any = GenerationMixin()
     mixin.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=50))
-    made = mixin._get_logits_processor(
+    return mixin._get_logits_processor(
         config,
         input_ids_seq_length=1,
         encoder_input_ids=torch.zeros(1, 1, dtype=torch.long),
         prefix_allowed_tokens_fn=None,
         logits_processor=[],
     )
-    return made
 
 
 def reference_scores(

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from live_cloud import Developer, LiveCloud, running_cloud
+from local_endpoint import serving_locally
 
 from triparty.common.errors import (
     DeadlineError,
@@ -136,6 +138,12 @@ def test_an_answer_ends_before_its_stop(stage: Stage, model: str) -> None:
     free_of_sessions(stage)
 
 
+@pytest.fixture(scope="module")
+def endpoint(stage: Stage) -> Iterator[str]:
+    with serving_locally(stage.device._home.folder) as url:
+        yield url
+
+
 def free_of_sessions(stage: Stage) -> None:
     serving = stage.cloud.app.state.serving
     while serving.session_count():  # bounded by the test's own limit
@@ -242,6 +250,26 @@ def test_who_leaves_an_asynchronous_answer_frees_the_cloud(stage: Stage, model: 
 
     asyncio.run(left())
     free_of_sessions(stage)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("model", INTERFACES)
+def test_a_client_that_leaves_the_endpoint_frees_the_cloud(
+    stage: Stage, endpoint: str, model: str, streamed: bool
+) -> None:
+    serving = stage.cloud.app.state.serving
+    before = serving.totals().works
+    body = {"model": model, "prompt": "One", "max_tokens": 490, "ignore_eos": True}
+    url = f"{endpoint}/completions"
+    with httpx.Client() as client:
+        if streamed:
+            with client.stream("POST", url, json=body | {"stream": True}) as answer:
+                assert next(answer.iter_lines()).startswith("data: {")
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(url, json=body, timeout=0.3)
+    free_of_sessions(stage)
+    assert serving.totals().works - before < 400, "the answer went on to its end"
 
 
 @pytest.mark.parametrize("model", INTERFACES)
