@@ -1,4 +1,4 @@
-"""Unmodified clients of OpenAI's API, answered by protected models through a cloud over HTTPS."""
+"""Unmodified clients of OpenAI's API, answered through a cloud over HTTPS."""
 
 from __future__ import annotations
 
