@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.device.cli_chat import chat
 from triparty.device.cli_serve import serve
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Ask with keyed rows, un-key the answers (P3).",
 )
 
+app.command()(chat)
 app.command()(serve)
 
 HomeOption = Annotated[

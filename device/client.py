@@ -62,7 +62,7 @@ class Device:
         self._home = Home(Path(home), passphrase=passphrase)
         self._shields = shields or Shields()
         self._attestation = attestation
-        self._opened: dict[str, OpenedModel] = {}
+        self._models: dict[str, OpenedModel] = {}
         self._opening = threading.Lock()
 
     def enroll(
@@ -133,6 +133,7 @@ class Device:
         *,
         options: SamplingOptions | None = None,
         engine: StockEngine | None = None,
+        traffic: Traffic | None = None,
         **changes: Unpack[OptionChanges],
     ) -> Parts:
         """Yields the answer piece by piece, then whole; closing it ends the work for it.
@@ -143,6 +144,8 @@ class Device:
                 model's chat template makes a text of; it never leaves the device.
             options: how tokens are chosen and where the answer ends; None is greedy.
             engine: serves a model of the interface `tokens` in place of the triparty cloud.
+            traffic: is told what goes over the wire while it does; None counts it for the
+                whole answer alone.
             **changes: members of the options by name, as `max_tokens=64`.
 
         Raises:
@@ -158,7 +161,7 @@ class Device:
         wanted = GenerationOptions.of(options, changes)
         opened = self.open(model)
         question = opened.question(prompt, wanted)
-        traffic = Traffic()
+        traffic = Traffic() if traffic is None else traffic
         if opened.bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(model)
             said = self._from_words(opened, question, wanted, engine, traffic)
@@ -223,10 +226,10 @@ class Device:
         """
         held = self._home.model(model)
         with self._opening:
-            opened = self._opened.get(model)
+            opened = self._models.get(model)
             if opened is None or opened.held != held:
                 opened = OpenedModel.open(held, self._home.bundle_folder(model))
-                self._opened[model] = opened
+                self._models[model] = opened
             return opened
 
     def _from_rows(
