@@ -27,7 +27,7 @@ from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
 from triparty.cloud.rates import RequestRates
-from triparty.cloud.serving import Serving, completions, routes
+from triparty.cloud.serving import Serving, completions, forward, routes
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
 from triparty.cloud.upkeep import Upkeep
@@ -98,6 +98,7 @@ def create_app(
         artifacts,
         routes,
         completions,
+        forward,
     ):
         app.include_router(module.router)
     add_handlers(app)

@@ -19,7 +19,8 @@ and, for `tokens` where the answer is not about the vocabulary, `vocabulary_orde
 
 A model that takes images adds `patches.safetensors`: `mix` (P, P) float64, by which the
 P = C p^2 pixels of each patch are multiplied; and `preprocessor_config.json`, how an image
-becomes pixels. `labels.json` names the answers of a classifier, in their plain order.
+becomes pixels. `labels.json` names the answers of a classifier, in their plain order;
+`encoding.json` (`encodinginfo.py`) says how texts are cut and answers are read.
 
 Laws: `keyed_ids(i) == order[i]` and `plain_ids(order[i]) == i` (of the vocabulary).
 
@@ -41,6 +42,7 @@ from numpy.typing import NDArray
 
 from triparty.common.device_head import DeviceHead
 from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo, ImageInfo
+from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import CheckpointError, RequestError
 from triparty.common.tensorfile import TensorFile, as_float32, as_float64
 from triparty.common.wire import DType, Frame, float32_to_bfloat16
@@ -57,6 +59,7 @@ HEAD_FILE = "head.safetensors"
 PATCHES_FILE = "patches.safetensors"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 LABELS_FILE = "labels.json"
+ENCODING_FILE = "encoding.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 VOCABULARY_ORDER = "vocabulary_order"
@@ -257,6 +260,32 @@ class Bundle:
         ):
             raise CheckpointError(f"{path}: expected a list of {self.info.outputs} names")
         return tuple(names)
+
+    def encoding(self) -> EncodingInfo:
+        """How texts are cut, and answers read, for an encoder.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        path = self.folder / ENCODING_FILE
+        return EncodingInfo.from_json(path.read_bytes()) if path.is_file() else EncodingInfo()
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How an image becomes pixels; empty if the model's owner does not say.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        path = self.folder / PREPROCESSOR_FILE
+        if not path.is_file():
+            return {}
+        try:
+            document = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is not JSON") from error
+        if not isinstance(document, dict):
+            raise CheckpointError(f"{path} is not a JSON object")
+        return document
 
     def plain_logits(self, reply: KeyedReply) -> PlainLogits:
         """The answer in the plain order: logits of the tokenizer's ids, of labels.

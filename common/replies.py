@@ -137,6 +137,21 @@ class StepReply:
     position: int
 
 
+@dataclass(frozen=True)
+class ForwardReply:
+    """The answer to one forward request.
+
+    Attributes:
+        frame: (B, O), or (B, T, O) where every row has an answer; keyed.
+        version: of the model that made it.
+        epoch: key generation of that model.
+    """
+
+    frame: Frame
+    version: int
+    epoch: int
+
+
 def text(document: Document, name: str) -> str:
     """A text member without control characters."""
     value = document.get(name)

@@ -14,12 +14,13 @@ from urllib.parse import quote
 from triparty.common import replies
 from triparty.common.artifacts import Kind
 from triparty.common.blob_transfer import OnBytes, download_blob, upload_blob
-from triparty.common.connection import Connection
+from triparty.common.connection import Answer, Connection
 from triparty.common.documents import check_name
 from triparty.common.errors import CloudError, FrameError, TooLargeError
 from triparty.common.replies import (
     DeviceRecord,
     Enrolled,
+    ForwardReply,
     SessionRecord,
     Statements,
     StepReply,
@@ -197,10 +198,7 @@ class CloudClient:
             repeatable=True,
             limit_bytes=REPLY_LIMIT_BYTES + _HEADERS_BYTES,
         )
-        try:
-            frames = decode_frames(answer.body, limit_bytes=REPLY_LIMIT_BYTES)
-        except (FrameError, TooLargeError) as error:
-            raise CloudError(f"the cloud's reply is no frame: {error.message}") from error
+        frames = _frames(answer)
         stands = answer.headers.get("Triparty-Position", "")
         expected = position + rows.array.shape[0]
         if stands != str(expected):
@@ -220,6 +218,40 @@ class CloudClient:
     def close_session(self, session: str) -> None:
         """Frees a session; nothing if it ended already."""
         self.connection.request("DELETE", _session_path(session), accept=(200, 204, 404))
+
+    def forward(self, model: str, inputs: Mapping[str, Frame]) -> ForwardReply:
+        """Has an encoder answer about whole texts or images.
+
+        Args:
+            model: its name.
+            inputs: frames by the names of `Triparty-Inputs`, in order; keyed.
+
+        Raises:
+            NotFoundError: no such model for this principal.
+            RequestError: inputs that the model does not take, or a decoder.
+            TooLargeError: more than the cloud takes at once.
+        """
+        answer = self.connection.request(
+            "POST",
+            f"/v1/models/{check_name(model, what='model')}/forward",
+            content=encode_frames(*inputs.values()),
+            headers={"Content-Type": MEDIA_TYPE, "Triparty-Inputs": ",".join(inputs)},
+            repeatable=True,
+            limit_bytes=REPLY_LIMIT_BYTES + _HEADERS_BYTES,
+        )
+        frames = _frames(answer)
+        names = ("Triparty-Version", "Triparty-Epoch")
+        version, epoch = (answer.headers.get(name, "") for name in names)
+        if len(frames) != 1 or not all(n.isascii() and n.isdigit() for n in (version, epoch)):
+            raise CloudError("the cloud's answer is not one frame of a version and an epoch")
+        return ForwardReply(frames[0], int(version), int(epoch))
+
+
+def _frames(answer: Answer) -> list[Frame]:
+    try:
+        return decode_frames(answer.body, limit_bytes=REPLY_LIMIT_BYTES)
+    except (FrameError, TooLargeError) as error:
+        raise CloudError(f"the cloud's reply is no frame: {error.message}") from error
 
 
 def _session_path(session: str) -> str:

@@ -2,7 +2,7 @@
 
 * `client`: `Device`, the public interface; `asynchronous`: `AsyncDevice`.
 * `enroll`, `pull`: the account, and bundles that are verified before they are used.
-* `inference`: conversation, generation.
+* `inference`: conversation, generation; whole texts and images through encoders.
 * `home`, `settings`, `cli`: files, configuration, commands.
 
 It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transformers.
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from triparty.device.inference.completions import StockEngine
     from triparty.device.inference.generation import Generation
     from triparty.device.inference.options import GenerationOptions
+    from triparty.device.inference.reading import Classification
 
 __all__ = [
     "AsyncDevice",
+    "Classification",
     "Device",
     "Generation",
     "GenerationOptions",
@@ -29,6 +31,7 @@ __all__ = [
 
 _MODULES = {
     "AsyncDevice": "triparty.device.asynchronous",
+    "Classification": "triparty.device.inference.reading",
     "Device": "triparty.device.client",
     "Generation": "triparty.device.inference.generation",
     "GenerationOptions": "triparty.device.inference.options",

@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING, Unpack
 from triparty.common.errors import CloudError, SettingsError
 from triparty.device.inference.batch import AT_ONCE
 from triparty.device.inference.generation import Generation
+from triparty.device.inference.inputs import OnShortened, warn_shortened
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from triparty.common.sampling import SamplingOptions
     from triparty.device.client import Device
     from triparty.device.home import HeldModel
     from triparty.device.inference.answer import Piece
     from triparty.device.inference.completions import StockEngine
+    from triparty.device.inference.inputs import Input
     from triparty.device.inference.opened import Prompt
     from triparty.device.inference.options import OptionChanges
+    from triparty.device.inference.reading import Classification
     from triparty.device.pull import Pulled
 
 
@@ -45,6 +51,30 @@ class AsyncDevice:
     async def models(self) -> list[HeldModel]:
         """As `Device.models`."""
         return await asyncio.to_thread(self.device.models)
+
+    async def embed(
+        self,
+        model: str,
+        inputs: Sequence[Input],
+        *,
+        on_shortened: OnShortened = warn_shortened,
+    ) -> NDArray[np.float32]:
+        """As `Device.embed`."""
+        return await asyncio.to_thread(
+            self.device.embed, model, inputs, on_shortened=on_shortened
+        )
+
+    async def classify(
+        self,
+        model: str,
+        inputs: Sequence[Input],
+        *,
+        on_shortened: OnShortened = warn_shortened,
+    ) -> list[Classification]:
+        """As `Device.classify`."""
+        return await asyncio.to_thread(
+            self.device.classify, model, inputs, on_shortened=on_shortened
+        )
 
     async def stream(
         self,

@@ -1,9 +1,13 @@
-"""`triparty device`: enroll, models, pull, generate; chat and serve have files of their own."""
+"""`triparty device`: enroll, models, pull, generate, embed, classify.
+
+`chat` and `serve` have files of their own.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -214,6 +218,98 @@ def generate(
             console.report(asdict(part))
         else:
             console.write(part.text)
+
+
+ShieldNoise = Annotated[
+    float | None, typer.Option(help="Noise on rows, as a share of their size; costs accuracy.")
+]
+ShieldRounding = Annotated[
+    bool | None, typer.Option("--bfloat16-rows", help="Round rows to bfloat16.")
+]
+
+
+@app.command()
+def embed(
+    model: Annotated[str, typer.Argument(help="Name of an encoder that this device holds.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXT...",
+            help="Plain texts, not sent as such; '-' reads one a line from standard input, out "
+            "of the list of processes.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the vectors to this NumPy file, float32 (N, D)."),
+    ] = None,
+    noise: ShieldNoise = None,
+    bfloat16_rows: ShieldRounding = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn texts into vectors with a protected encoder."""
+    import numpy as np
+
+    from triparty.common.files import write_atomic
+
+    console = Console(as_json=as_json)
+    given = _lines(texts)
+    device = _device(home, config, noise=noise, bfloat16_rows=bfloat16_rows)
+    vectors = device.embed(model, given, on_shortened=_to_stderr)
+    document: dict[str, object] = {"texts": len(vectors), "width": vectors.shape[1]}
+    if output is None:
+        for vector in vectors:
+            console.say(" ".join(f"{value:.6g}" for value in vector))
+        document["embeddings"] = vectors.tolist()
+    else:
+        packed = BytesIO()
+        np.save(packed, vectors, allow_pickle=False)
+        write_atomic(output, packed.getvalue())
+        console.say(f"wrote {len(vectors)} vectors of {vectors.shape[1]} numbers to {output}")
+        document["output"] = str(output)
+    console.report(document)
+
+
+@app.command()
+def classify(
+    model: Annotated[str, typer.Argument(help="Name of a classifier that this device holds.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXT|IMAGE...",
+            help="Plain texts, or files of images, as the model takes them; '-' reads one a "
+            "line from standard input.",
+        ),
+    ],
+    noise: ShieldNoise = None,
+    bfloat16_rows: ShieldRounding = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a protected classifier name texts or images."""
+    console = Console(as_json=as_json)
+    given = _lines(inputs)
+    device = _device(home, config, noise=noise, bfloat16_rows=bfloat16_rows)
+    found = device.classify(model, given, on_shortened=_to_stderr)
+    for text, one in zip(given, found, strict=True):
+        console.write(f"{one.label}  {one.score:.4f}  {text}\n")
+    answers = [{"input": text, **asdict(one)} for text, one in zip(given, found, strict=True)]
+    console.report({"answers": answers})
+
+
+def _lines(words: list[str]) -> list[str]:
+    """The texts of a command; a lone '-' means the lines of standard input."""
+    if words != ["-"]:
+        return words
+    lines = sys.stdin.buffer.read().decode("utf-8", "replace").splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def _to_stderr(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _device(home: Path | None, config: Path | None, **shields: object) -> Device:

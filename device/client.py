@@ -15,15 +15,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triparty.common.access import Access
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import SettingsError
+from triparty.common.errors import RequestError, SettingsError
 from triparty.common.files import locked
 from triparty.common.invites import Invite
+from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home, SpentDecoys
@@ -32,12 +36,32 @@ from triparty.device.inference.attestation import Attestation
 from triparty.device.inference.batch import AT_ONCE, side_by_side
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.generation import Generation, Parts, Question, collect, whole
+from triparty.device.inference.forwarding import Answer, Forward
+from triparty.device.inference.generation import (
+    Generation,
+    Parts,
+    Question,
+    collect,
+    read_tokenizer,
+    whole,
+)
+from triparty.device.inference.inputs import Inputs, OnShortened, warn_shortened
 from triparty.device.inference.opened import OpenedModel, Prompt
 from triparty.device.inference.options import GenerationOptions, OptionChanges
+from triparty.device.inference.reading import (
+    Classification,
+    classification,
+    sentence_vector,
+)
 from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.inference.traffic import CountedSteps, Traffic
 from triparty.device.pull import Pulled, pull
+
+if TYPE_CHECKING:
+    from triparty.device.inference.inputs import Input
+
+EMBEDDING_TASKS = ("sentence-embedding", "image-text-embedding")
+CLASSIFIER_TASKS = ("sequence-classification", "image-classification")
 
 
 class Device:
@@ -293,6 +317,99 @@ class Device:
                     options=wanted,
                 )
             )
+
+    def embed(
+        self,
+        model: str,
+        inputs: Sequence[Input],
+        *,
+        on_shortened: OnShortened = warn_shortened,
+    ) -> NDArray[np.float32]:
+        """Vectors (N, D) of texts, pooled and normalised as the model's owner says.
+
+        Args:
+            model: name of an encoder that this device holds.
+            inputs: N plain texts, or images where the model has a space for both (files as
+                `Path`); they never leave the device.
+            on_shortened: told which texts were too long; their ends are left out.
+
+        Raises:
+            StateError: no bundle of this model.
+            RequestError: a model of another kind, or an input that it does not take.
+            SettingsError: shields that do not apply, or Pillow is missing.
+            RollbackError: the cloud hosts another version: pull.
+            TransportError: the cloud was not reached.
+        """
+        held, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
+        encoding = bundle.encoding()
+        answers = self._answers(held, bundle, inputs, on_shortened)
+        vectors = [sentence_vector(answer, encoding) for answer in answers]
+        return np.stack(vectors) if vectors else np.zeros((0, bundle.info.outputs), np.float32)
+
+    def count_tokens(self, model: str, texts: Sequence[str]) -> int:
+        """How many tokens texts have together, those included that the model adds to each.
+
+        Raises:
+            StateError: no bundle of this model.
+            CheckpointError: its bundle is damaged.
+        """
+        self._home.model(model)
+        tokenizer = read_tokenizer(Bundle.open(self._home.bundle_folder(model)))
+        return sum(len(encoded.ids) for encoded in tokenizer.encode_batch(list(texts)))
+
+    def classify(
+        self,
+        model: str,
+        inputs: Sequence[Input],
+        *,
+        on_shortened: OnShortened = warn_shortened,
+    ) -> list[Classification]:
+        """Labels with scores of texts or images, as a model takes them.
+
+        Args:
+            model: name of a classifier that this device holds.
+            inputs: plain texts, or pairs of texts, for a classifier of texts; files, images of
+                Pillow or pixels for one of images. They never leave the device.
+            on_shortened: told which texts were too long; their ends are left out.
+
+        Raises: as `embed`.
+        """
+        held, bundle = self._opened(model, "classify", CLASSIFIER_TASKS)
+        labels, scores = bundle.labels(), bundle.encoding().scores
+        answers = self._answers(held, bundle, inputs, on_shortened)
+        return [classification(answer, labels, scores) for answer in answers]
+
+    def _opened(self, model: str, verb: str, tasks: Sequence[str]) -> tuple[HeldModel, Bundle]:
+        held = self._home.model(model)
+        bundle = Bundle.open(self._home.bundle_folder(model))
+        if bundle.info.task not in tasks:
+            raise RequestError(
+                f"'{verb}' is for models of the task {' or '.join(tasks)}; '{model}' is of "
+                f"{bundle.info.task}"
+            )
+        return held, bundle
+
+    def _answers(
+        self,
+        held: HeldModel,
+        bundle: Bundle,
+        given: Sequence[Input],
+        on_shortened: OnShortened,
+    ) -> list[Answer]:
+        inputs = Inputs.prepare(given, bundle, on_shortened=on_shortened)
+        self._shields.refuse_around_whole_texts(held.name, images=inputs.has_images)
+        if inputs.has_texts and bundle.info.interface == TOKENS:
+            self._shields.refuse_without_rows(held.name)
+        with self._home.access().client() as client:
+            forward = Forward(
+                client,
+                bundle,
+                held.name,
+                version=held.version,
+                shield=self._shields.shield(),
+                attestation=self._attestation,
+            )
+            return inputs.answers(forward)
 
     def _connection(self, engine: StockEngine | None, deadline: Deadline) -> Connection:
         if engine is not None:

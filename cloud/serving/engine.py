@@ -2,9 +2,10 @@
 
 Serving (sessions, scheduling, HTTP) knows an `Engine` only by this protocol. `local.py`
 implements it with one model in this process; an engine on other machines implements the same
-four members and pins a session to the replica that holds its cache.
+four members and pins a session to the replica that holds its cache. An `Encoder` runs whole
+texts and images and keeps nothing between them; `encoding.py` implements it in this process.
 
-An engine is called by one thread at a time. It needs no bookkeeping of its own to survive
+Both are called by one thread at a time. An engine needs no bookkeeping of its own to survive
 failures: every piece of work says at which position its rows begin, and whatever a session's
 cache holds from there on (rows of a failed batch, of a cancelled step, or taken back) is
 replaced.
@@ -121,7 +122,7 @@ class Work:
 
 
 class Engine(Protocol):
-    """One loaded model, and the caches of its sessions."""
+    """One loaded decoder, and the caches of its sessions."""
 
     @property
     def info(self) -> ModelInfo:
@@ -143,3 +144,112 @@ class Engine(Protocol):
 
     def close(self, session: str) -> None:
         """Frees a session's cache; nothing if it has none."""
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """The texts that an encoder takes.
+
+    Attributes:
+        positions: most rows of a text.
+        width: columns D of its rows; None for a model that takes keyed ids.
+        vocabulary: V, ids that a hosted table has rows of.
+        types: types of ids, of which the hosted table has rows; 0 if ids have none.
+        attends_globally: whether chosen tokens attend to all others, and those to them, in a
+            model whose tokens otherwise attend to their neighbours.
+    """
+
+    positions: int
+    width: int | None
+    vocabulary: int
+    types: int = 0
+    attends_globally: bool = False
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The images that an encoder takes.
+
+    Attributes:
+        shape: C, S, S of one.
+        rows: that the model makes of it.
+    """
+
+    shape: tuple[int, int, int]
+    rows: int
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What serving must know of a loaded encoder.
+
+    Attributes:
+        family: the configuration's `model_type`.
+        reply: what it answers: `logits`, or `hidden` states after its last layer.
+        outputs: O, elements of an answer.
+        per_row: whether every row has an answer, and not the whole input one.
+        text: the texts that it takes, if it takes some.
+        image: the images that it takes, if it takes some.
+    """
+
+    family: str
+    reply: ReplyKind
+    outputs: int
+    per_row: bool
+    text: TextInput | None = None
+    image: ImageInput | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A whole text.
+
+    Attributes:
+        tokens: its rows (T, D), or its keyed ids (T,); T at least 1.
+        types: (T,) the type of each id, or None: all 0.
+        attends: (T,) which tokens attend to all others, or None: those that the model's
+            stock class chooses.
+    """
+
+    tokens: Inputs
+    types: Ids | None = None
+    attends: NDArray[np.bool_] | None = None
+
+    @property
+    def rows(self) -> int:
+        """T."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A whole image.
+
+    Attributes:
+        pixels: (C, S, S) float32.
+        rows: that the model makes of it.
+    """
+
+    pixels: NDArray[np.float32]
+    rows: int
+
+
+Passage = Text | Image
+"""What an encoder runs whole."""
+
+
+class Encoder(Protocol):
+    """One loaded encoder."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What serving must know of the model."""
+
+    def run(self, batch: Sequence[Passage]) -> list[Arrays]:
+        """Runs a batch of texts and images.
+
+        Law: each answer is what it would be alone, to rounding.
+
+        Returns:
+            For each its one answer, float32: (O,), or (T, O) where every row has one.
+        """

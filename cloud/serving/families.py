@@ -169,10 +169,7 @@ def config_of(raw: Mapping[str, Any], family: Family, *, tensors: int) -> PreTra
     dtype = raw.get("dtype", raw.get("torch_dtype", "float32"))
     if dtype not in DTYPES:
         raise UnsupportedModelError(f"dtype {dtype!r} is not served; served are {list(DTYPES)}")
-    for key in _LAYER_COUNTS:  # before the class makes a list of that length
-        count = raw.get(key, 0)
-        if isinstance(count, int) and count > tensors:
-            raise CheckpointError(f"{count} layers, but the files have {tensors} tensors")
+    check_layer_count(raw, tensors=tensors)
     kind = family.config
     known = {*kind.__annotations__, *kind.attribute_map, *family.older_keys}
     known -= set(_IGNORED_KEYS)
@@ -185,6 +182,18 @@ def config_of(raw: Mapping[str, Any], family: Family, *, tensors: int) -> PreTra
     _check_served(config)
     _check_numbers(config)
     return config
+
+
+def check_layer_count(raw: Mapping[str, Any], *, tensors: int) -> None:
+    """Refuses more layers than tensors, before a class makes a list of that length.
+
+    Raises:
+        CheckpointError: there are.
+    """
+    for key in _LAYER_COUNTS:
+        count = raw.get(key, 0)
+        if isinstance(count, int) and count > tensors:
+            raise CheckpointError(f"{count} layers, but the files have {tensors} tensors")
 
 
 def experts_implementation(config: PreTrainedConfig, experts: Experts | None) -> str:

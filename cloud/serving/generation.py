@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from triparty.cloud.serving.engine import Ids, Reply, ReplyKind
-from triparty.cloud.serving.hosting import Hosted, ServableModel
-from triparty.cloud.serving.serving import Serving
+from triparty.cloud.serving.hosting import AnyHosted, Hosted, ServableModel
+from triparty.cloud.serving.serving import Serving, decoder_of
 from triparty.cloud.serving.sessions import Session
 from triparty.cloud.serving.text import TextRules
 from triparty.common import opaque
@@ -69,9 +69,10 @@ async def generate(
         CloudError: the model failed.
     """
     async with serving.text_session(principal_id, model) as session:
-        info = session.hosted.engine.info
-        ids = _prompt_ids(request.prompt, session.hosted)
-        most = min(request.max_tokens, session.hosted.positions - len(ids))
+        hosted = decoder_of(session)
+        info = hosted.engine.info
+        ids = _prompt_ids(request.prompt, hosted)
+        most = min(request.max_tokens, hosted.positions - len(ids))
         rules, rng = info.text or TextRules(frozenset()), request.options.generator()
         for count in range(1, most + 1):
             suppressed = rules.suppressed_first if count == 1 else rules.suppressed
@@ -100,7 +101,7 @@ def _prompt_ids(prompt: str, hosted: Hosted) -> Ids:
 
 async def _next(
     serving: Serving,
-    session: Session[Hosted],
+    session: Session[AnyHosted],
     ids: Ids,
     options: SamplingOptions,
     rng: np.random.Generator,

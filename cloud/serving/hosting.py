@@ -1,4 +1,4 @@
-"""Loaded models: each with its engine and the thread that owns it, loaded when first asked for.
+"""Loaded models: each with what runs it and its thread, loaded when first asked for.
 
 All methods are for the event loop's thread.
 """
@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from triparty.cloud.serving.engine import Engine
+from triparty.cloud.serving.engine import Encoder, EncoderInfo, Engine, Passage, Work
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.worker import Worker, WorkerCounts
@@ -21,6 +21,7 @@ from triparty.common.errors import LimitError
 _log = logging.getLogger(__name__)
 
 BUSY_RETRY_S = 5
+FLOAT32_BYTES = 4
 CHUNK_ROWS = 512
 """Most rows of prompts in a batch: what a decoder waits for between two of its rows."""
 
@@ -71,7 +72,7 @@ class ModelKey:
 
 @dataclass(frozen=True, eq=False)
 class Hosted:
-    """A loaded model.
+    """A loaded decoder.
 
     Attributes:
         key: which.
@@ -82,26 +83,48 @@ class Hosted:
 
     key: ModelKey
     engine: Engine
-    worker: Worker
+    worker: Worker[Work]
     positions: int
 
 
-def load_local(folder: Path) -> Engine:
+@dataclass(frozen=True, eq=False)
+class HostedEncoder:
+    """A loaded encoder.
+
+    Attributes:
+        key: which.
+        encoder: runs it; only the worker's thread may call its methods.
+        worker: its thread.
+    """
+
+    key: ModelKey
+    encoder: Encoder
+    worker: Worker[Passage]
+
+
+AnyHosted: TypeAlias = Hosted | HostedEncoder
+
+
+def load_local(folder: Path) -> Engine | Encoder:
     """The engine of this process; imports torch and transformers when first called."""
+    from triparty.cloud.serving.encoding import LocalEncoder
+    from triparty.cloud.serving.loading import holds_encoder
     from triparty.cloud.serving.local import LocalEngine
 
-    return LocalEngine.load(folder)
+    return LocalEncoder.load(folder) if holds_encoder(folder) else LocalEngine.load(folder)
 
 
 class Models:
     """The loaded models."""
 
-    def __init__(self, settings: ServingSettings, *, load: Callable[[Path], Engine]) -> None:
+    def __init__(
+        self, settings: ServingSettings, *, load: Callable[[Path], Engine | Encoder]
+    ) -> None:
         """No model yet.
 
         Args:
             settings: limits.
-            load: makes an engine of a model's folder; called in a thread.
+            load: makes an engine or an encoder of a model's folder; called in a thread.
         """
         self._settings = settings
         self._load = load
@@ -109,11 +132,13 @@ class Models:
             batch_rows=max(2, settings.max_batch_rows),
             chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
         )
-        self._tasks: dict[ModelKey, asyncio.Task[Hosted]] = {}
-        self._unloading: set[Hosted] = set()
+        self._tasks: dict[ModelKey, asyncio.Task[AnyHosted]] = {}
+        self._unloading: set[AnyHosted] = set()
         self._unloaded = WorkerCounts()
 
-    async def host(self, model: ServableModel, *, in_use: Callable[[Hosted], bool]) -> Hosted:
+    async def host(
+        self, model: ServableModel, *, in_use: Callable[[AnyHosted], bool]
+    ) -> AnyHosted:
         """The loaded model; requests that ask at once share one load.
 
         A load goes on when its request is cancelled; one that fails is tried again by the
@@ -138,7 +163,7 @@ class Models:
             task.add_done_callback(lambda done: self._forget_failed(key, done))
         return await asyncio.shield(task)
 
-    def loaded(self) -> list[Hosted]:
+    def loaded(self) -> list[AnyHosted]:
         """The models that are ready."""
         return list(self._ready())
 
@@ -147,7 +172,7 @@ class Models:
         hosts = [*self._ready(), *self._unloading]
         return sum((hosted.worker.counts for hosted in hosts), self._unloaded)
 
-    async def _make_room(self, developer: str, in_use: Callable[[Hosted], bool]) -> None:
+    async def _make_room(self, developer: str, in_use: Callable[[AnyHosted], bool]) -> None:
         most = self._settings.max_models_per_developer
         mine = [key for key in self._tasks if key.developer == developer]
         unused = [
@@ -164,7 +189,7 @@ class Models:
         for hosted in unused[: max(0, surplus)]:  # the first loaded first
             await self._unload(hosted)
 
-    async def _unload(self, hosted: Hosted) -> None:
+    async def _unload(self, hosted: AnyHosted) -> None:
         del self._tasks[hosted.key]
         self._unloading.add(hosted)
         await asyncio.to_thread(hosted.worker.stop)
@@ -175,7 +200,7 @@ class Models:
             extra={"model": hosted.key.name, "version": hosted.key.version},
         )
 
-    async def unload_replaced(self, in_use: Callable[[Hosted], bool]) -> None:
+    async def unload_replaced(self, in_use: Callable[[AnyHosted], bool]) -> None:
         """Unloads each model without sessions of which a newer version is loaded."""
         loaded = self.loaded()
         for old in loaded:
@@ -187,21 +212,39 @@ class Models:
         tasks = list(self._tasks.values())
         self._tasks.clear()
         for hosted in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(hosted, Hosted):
+            if isinstance(hosted, AnyHosted):
                 await asyncio.to_thread(hosted.worker.stop)
 
-    async def _host(self, key: ModelKey, folder: Path) -> Hosted:
-        engine = await asyncio.to_thread(self._load, folder)
-        worker = Worker(
-            engine, self._limits, name=f"model-{key.name}", on_start=self._set_threads
-        )
-        worker.start()
+    async def _host(self, key: ModelKey, folder: Path) -> AnyHosted:
+        loaded = await asyncio.to_thread(self._load, folder)
+        hosted: AnyHosted
+        if isinstance(loaded.info, EncoderInfo):
+            hosted = self._hosted_encoder(key, loaded)
+        else:
+            hosted = self._hosted_decoder(key, loaded)
+        hosted.worker.start()
         _log.info(
             "model loaded",
             extra={"model": key.name, "version": key.version, "epoch": key.epoch},
         )
+        return hosted
+
+    def _hosted_decoder(self, key: ModelKey, engine: Engine) -> Hosted:
+        worker = Worker(
+            engine, self._limits, name=f"model-{key.name}", on_start=self._set_threads
+        )
         positions = min(self._settings.max_positions, engine.info.positions)
         return Hosted(key, engine, worker, positions)
+
+    def _hosted_encoder(self, key: ModelKey, encoder: Encoder) -> HostedEncoder:
+        """Its batches are bounded by what they answer, too: a row may become a vocabulary."""
+        info, rows = encoder.info, self._limits.batch_rows
+        if info.per_row:
+            answered = self._settings.max_body_bytes // (FLOAT32_BYTES * info.outputs)
+            rows = max(2, min(rows, answered))
+        limits = Limits(batch_rows=rows, whole=True)
+        worker = Worker(encoder, limits, name=f"model-{key.name}", on_start=self._set_threads)
+        return HostedEncoder(key, encoder, worker)
 
     def _set_threads(self) -> None:
         if self._settings.threads:
@@ -209,12 +252,12 @@ class Models:
 
             torch.set_num_threads(self._settings.threads)
 
-    def _forget_failed(self, key: ModelKey, task: asyncio.Task[Hosted]) -> None:
+    def _forget_failed(self, key: ModelKey, task: asyncio.Task[AnyHosted]) -> None:
         failed = task.cancelled() or task.exception() is not None
         if failed and self._tasks.get(key) is task:
             del self._tasks[key]
 
-    def _ready(self) -> Iterator[Hosted]:
+    def _ready(self) -> Iterator[AnyHosted]:
         for task in list(self._tasks.values()):
             if task.done() and not task.cancelled() and task.exception() is None:
                 yield task.result()

@@ -1,30 +1,39 @@
 """Opens a published folder with stock transformers classes, trusting nothing in it.
 
 The folder comes from a developer whom the operator does not trust. So: only families on a
-list (`families.py`), by their stock class; only safetensors; the configuration is rebuilt
-from the keys that the stock class declares, so that no class name, code reference, file name
-or option outside of them is ever acted on; every tensor's name and shape is compared with the
-model's before any weight is allocated (`tensors.py`); the hub is off.
+list (`families.py`, `encoder_families.py`), by their stock class; only safetensors; the
+configuration is rebuilt from the keys that the stock class declares, so that no class name,
+code reference, file name or option outside of them is ever acted on; every tensor's name and
+shape is compared with the model's before any weight is allocated (`tensors.py`); the hub is
+off.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils import logging as transformers_logging
 
 from triparty.cloud.serving import attention
 from triparty.cloud.serving.attention import PackedBatch, Span
 from triparty.cloud.serving.cache import SessionCache
+from triparty.cloud.serving.encoder_families import (
+    Head,
+    encoder_config,
+    encoder_info,
+    encoder_of,
+)
+from triparty.cloud.serving.engine import EncoderInfo
 from triparty.cloud.serving.families import (
     FOREIGN,
-    Family,
     config_of,
     experts_implementation,
     family_of,
@@ -52,8 +61,18 @@ _INDEX_LIMIT_BYTES = 64 << 20
 _TOKENIZER_LIMIT_BYTES = 64 << 20
 
 
+def holds_encoder(folder: Path) -> bool:
+    """Whether a folder's configuration names an encoder that is served.
+
+    Raises:
+        CheckpointError: a configuration that cannot be read.
+    """
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    return encoder_of(raw) is not None
+
+
 def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
-    """The model in a folder, in evaluation mode, with packed attention.
+    """The decoder in a folder, in evaluation mode, with packed attention.
 
     Args:
         folder: verified files laid out as a Hugging Face checkpoint.
@@ -69,25 +88,84 @@ def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
     family = family_of(raw)
     found = _shapes(folder)
     config = config_of(raw, family, tensors=len(found))
-    check_tensors(found, _meta_model(config, family), family.experts)
+    check_tensors(found, _meta_model(config, family.model), family.experts)
+    implementations = {
+        "attn_implementation": attention.NAME,
+        "experts_implementation": experts_implementation(config, family.experts),
+    }
+    model = _stock(folder, family.model, config, device=device, options=implementations)
+    _try_out(model)
+    return model
+
+
+def load_encoder(
+    folder: Path, *, device: torch.device
+) -> tuple[PreTrainedModel, Head, EncoderInfo]:
+    """The encoder in a folder, in evaluation mode, with what it takes and answers.
+
+    Args and errors as for `load_model`.
+    """
+    _check_files(folder)
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    family = encoder_of(raw)
+    if family is None:
+        raise UnsupportedModelError(f"model_type {raw.get('model_type')!r} is no encoder")
+    head, found = family.head_of(raw), _shapes(folder)
+    config = encoder_config(raw, family, head, tensors=len(found))
+    takes_ids = family.text and takes_words(folder, vocabulary=_vocabulary(config))
+    info = encoder_info(config, family, head, takes_ids=takes_ids)
+    meta = _meta_model(config, head.model)
+    check_tensors(_renamed(found, meta), meta, None)
+    return _stock(folder, head.model, config, device=device), head, info
+
+
+def _vocabulary(config: PreTrainedConfig) -> int:
+    size: int = getattr(config, "text_config", config).vocab_size
+    return size
+
+
+def _stock(
+    folder: Path,
+    kind: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    *,
+    device: torch.device,
+    options: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """A folder's weights in a stock class, in evaluation mode, on a device."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model: PreTrainedModel = family.model.from_pretrained(
+        model: PreTrainedModel = kind.from_pretrained(
             folder,
             config=config,
-            attn_implementation=attention.NAME,
-            experts_implementation=experts_implementation(config, family.experts),
             dtype=config.dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            **(options or {}),
         )
     except (*FOREIGN, OSError, SafetensorError) as error:
         raise CheckpointError(f"the checkpoint cannot be loaded: {one_line(error)}") from error
     torch.nn.Module.to(model, device)  # transformers hides its signature
     model.requires_grad_(False)
-    _try_out(model)
     return model  # in evaluation mode: `from_pretrained` leaves it so
+
+
+def _renamed(found: Mapping[str, Shape], model: PreTrainedModel) -> dict[str, Shape]:
+    """The names by which the stock class loads what older versions of it have saved.
+
+    Raises:
+        CheckpointError: two tensors with one name.
+    """
+    steps = get_model_conversion_mapping(model)
+    renamings = [step for step in steps if isinstance(step, WeightRenaming)]
+    renamed: dict[str, Shape] = {}
+    for name, shape in found.items():
+        now, _ = rename_source_key(name, renamings, [])
+        if now in renamed:
+            raise CheckpointError(f"the checkpoint has {now} twice, as {name} too")
+        renamed[now] = shape
+    return renamed
 
 
 def load_text_rules(folder: Path, *, vocabulary: int) -> TextRules | None:
@@ -100,15 +178,20 @@ def load_text_rules(folder: Path, *, vocabulary: int) -> TextRules | None:
     Raises:
         CheckpointError: rules that cannot be read.
     """
-    tokenizer = folder / opaque.TOKENIZER_FILE
-    if not tokenizer.is_file() or tokenizer.stat().st_size > _TOKENIZER_LIMIT_BYTES:
-        return None
-    if not is_opaque_tokenizer(tokenizer.read_bytes(), vocabulary=vocabulary):
+    if not takes_words(folder, vocabulary=vocabulary):
         return None
     name = "generation_config.json"
     path = folder / (name if (folder / name).is_file() else "config.json")
     generation = _read_json(path, limit_bytes=_CONFIG_LIMIT_BYTES)
     return TextRules.of(generation, vocabulary=vocabulary)
+
+
+def takes_words(folder: Path, *, vocabulary: int) -> bool:
+    """Whether a folder has the opaque tokenizer of V words, so that its embedding is real."""
+    tokenizer = folder / opaque.TOKENIZER_FILE
+    if not tokenizer.is_file() or tokenizer.stat().st_size > _TOKENIZER_LIMIT_BYTES:
+        return False
+    return is_opaque_tokenizer(tokenizer.read_bytes(), vocabulary=vocabulary)
 
 
 def _check_files(folder: Path) -> None:
@@ -137,11 +220,11 @@ def _read_json(path: Path, *, limit_bytes: int) -> dict[str, Any]:
     return document
 
 
-def _meta_model(config: PreTrainedConfig, family: Family) -> PreTrainedModel:
+def _meta_model(config: PreTrainedConfig, kind: type[PreTrainedModel]) -> PreTrainedModel:
     """The model without its numbers."""
     try:
         with torch.device("meta"):
-            return family.model(config)
+            return kind(config)
     except FOREIGN as error:
         raise CheckpointError(f"config.json is not valid: {one_line(error)}") from error
 

@@ -58,7 +58,7 @@ async def step(session_id: str, request: Request, principal: Inferrer) -> Respon
     serving = serving_of(request)
     with serving.step_turn(principal.id, session_id) as limit_bytes:
         position, request_id, reply = _step_headers(request.headers)
-        body = await _read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
+        body = await read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
         rows = _rows(body, limit_bytes=limit_bytes)
         wanted = StepRequest(position=position, request_id=request_id, reply=reply, rows=rows)
         answer = await unless_gone(request, serving.step(principal.id, session_id, wanted))
@@ -85,7 +85,7 @@ async def rollback(session_id: str, request: Request, principal: Inferrer) -> di
     """Takes back the rows from a position on; the body is `{"position": N}`."""
     serving = serving_of(request)
     serving.step_limit_bytes(principal.id, session_id)
-    position = _position_in(await _read_body(request, limit_bytes=JSON_LIMIT_BYTES))
+    position = _position_in(await read_body(request, limit_bytes=JSON_LIMIT_BYTES))
     return {"position": await serving.rollback(principal.id, session_id, position)}
 
 
@@ -140,7 +140,7 @@ def _step_headers(headers: Mapping[str, str]) -> tuple[int, str, Reply]:
     return int(position), request_id, Reply.parse(headers.get("Triparty-Reply", ""))
 
 
-async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
+async def read_body(request: Request, *, limit_bytes: int) -> bytes:
     """The body, never holding more than `limit_bytes` of it.
 
     Raises:

@@ -16,6 +16,8 @@ The rules:
 3. Inside each class principals take turns: one step each per round, oldest first, in the
    order of a ring. Who was served goes to the end of the ring, newcomers too, so that
    nobody waits for more than one turn of everybody else, whatever the others send.
+4. Where steps run *whole*, they are one class, each is one slice, and a batch ends before the
+   first that does not fit; one that fits into no batch has one to itself.
 
 Laws: every row of every step that is not removed is in exactly one slice, in order; the
 slices of one batch are of different steps; no principal is passed over for ever.
@@ -41,11 +43,13 @@ class Limits:
         chunk_rows: most rows of long steps in a batch. More is a faster first token for a
             prompt and a longer pause for everybody who decodes meanwhile.
         short_rows: most rows of a step that counts as decoding.
+        whole: whether a step is never cut.
     """
 
     batch_rows: int = 8192
     chunk_rows: int = 512
     short_rows: int = 8
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Refuses limits under which a class of steps would starve."""
@@ -124,6 +128,10 @@ class Schedule:
             The slices of the batch (none exactly when no step waits), and the schedule of
             what is left.
         """
+        if limits.whole:
+            everybody = _Class.of(self.short, self.waiting)
+            taken = tuple(everybody.take(limits.batch_rows, whole=True))
+            return taken, self._after(taken, short=everybody.next_ring())
         short = _Class.of(self.short, (s for s in self.waiting if s.rows <= limits.short_rows))
         long = _Class.of(self.long, (s for s in self.waiting if s.rows > limits.short_rows))
         room = limits.batch_rows
@@ -132,11 +140,12 @@ class Schedule:
         chunks = long.take(min(limits.chunk_rows, room))
         room -= _rows(chunks)
         taken = (*first, *chunks, *short.take(room))
-        return taken, Schedule(
-            waiting=tuple(_left(self.waiting, {s.number: s.rows for s in taken})),
-            short=short.next_ring(),
-            long=long.next_ring(),
-        )
+        return taken, self._after(taken, short=short.next_ring(), long=long.next_ring())
+
+    def _after(self, taken: Iterable[Slice], *, short: Ring, long: Ring = ()) -> Schedule:
+        """What is left, with the next turn orders."""
+        left = _left(self.waiting, {part.number: part.rows for part in taken})
+        return Schedule(waiting=tuple(left), short=short, long=long)
 
 
 class _Class:
@@ -158,13 +167,20 @@ class _Class:
         new = [principal for principal in queues if principal not in ring]
         return cls((*known, *new), queues)
 
-    def take(self, room: int) -> list[Slice]:
-        """Slices of at most `room` rows, one step a principal and round."""
+    def take(self, room: int, *, whole: bool = False) -> list[Slice]:
+        """Slices of at most `room` rows, one step a principal and round.
+
+        If `whole`, none is cut: it ends before a step that does not fit, unless that is the
+        first.
+        """
         slices: list[Slice] = []
         while room > 0 and self._order:
+            step = self._queues[self._order[0]][0]
+            if whole and slices and step.rows > room:
+                break
             principal = self._order.popleft()
-            step = self._queues[principal].popleft()
-            slices.append(Slice(step.number, min(step.rows, room)))
+            self._queues[principal].popleft()
+            slices.append(Slice(step.number, step.rows if whole else min(step.rows, room)))
             room -= slices[-1].rows
             self._served[principal] = None
             if self._queues[principal]:

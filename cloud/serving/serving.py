@@ -1,7 +1,9 @@
 """Serving as the routes see it: models on demand, sessions, steps.
 
 The path of a step: `routes` -> `Serving.step` -> `worker` -> `scheduler` -> `engine`, and the
-answer back through the step's future. Everything here runs in the event loop's thread.
+answer back through the step's future. A forward request is a session of its own from before its
+body is read until it is answered, so that limits, revocation and unloading know it; each of its
+texts and images is a task. Everything here runs in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -10,15 +12,33 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from triparty.cloud.serving.engine import Arrays, Engine, Ids, Inputs, Reply, ReplyKind, Rows
+import numpy as np
+
+from triparty.cloud.serving.engine import (
+    Arrays,
+    Encoder,
+    EncoderInfo,
+    Engine,
+    Ids,
+    Inputs,
+    Passage,
+    Reply,
+    ReplyKind,
+    Rows,
+    Text,
+)
+from triparty.cloud.serving.futures import all_of
 from triparty.cloud.serving.hosting import (
+    FLOAT32_BYTES,
+    AnyHosted,
     Hosted,
+    HostedEncoder,
     ModelKey,
     Models,
     ServableModel,
@@ -35,9 +55,10 @@ from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
-from triparty.cloud.serving.worker import Step, WorkerCounts
+from triparty.cloud.serving.worker import Step, Whole, WorkerCounts
 from triparty.common.errors import (
     LimitError,
+    NotFoundError,
     PositionError,
     RequestError,
     TooLargeError,
@@ -50,7 +71,7 @@ _log = logging.getLogger(__name__)
 MAX_PENDING = 2
 """Requests on one session at a time: the running one, and the retry of a client in doubt."""
 
-FLOAT32_BYTES = 4
+FORWARD_RETRY_S = 1
 LOOP_TIMEOUT_S = 30.0
 
 
@@ -77,9 +98,9 @@ class SessionInfo:
     replies: tuple[ReplyKind, ...]
 
     @classmethod
-    def of(cls, session: Session[Hosted]) -> SessionInfo:
+    def of(cls, session: Session[AnyHosted]) -> SessionInfo:
         """The public part of a session."""
-        hosted = session.hosted
+        hosted = decoder_of(session)
         key = hosted.key
         return cls(
             session=session.id,
@@ -109,6 +130,24 @@ class StepRequest:
     rows: Rows
 
 
+@dataclass(frozen=True, eq=False)
+class ForwardTurn:
+    """Room for one forward request.
+
+    Attributes:
+        session: what it counts as, until it is answered.
+        hosted: the encoder.
+    """
+
+    session: Session[AnyHosted]
+    hosted: HostedEncoder
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What the encoder takes and answers."""
+        return self.hosted.encoder.info
+
+
 class Serving:
     """All loaded models and open sessions of a cloud."""
 
@@ -116,19 +155,19 @@ class Serving:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine] = load_local,
+        load: Callable[[Path], Engine | Encoder] = load_local,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serving that is not started yet.
 
         Args:
             settings: limits.
-            load: makes an engine of a model's folder; called in a thread.
+            load: makes an engine or an encoder of a model's folder; called in a thread.
             clock: seconds that never go back, for idle times.
         """
         self._settings = settings
         self._models = Models(settings, load=load)
-        self._sessions: Sessions[Hosted] = Sessions(
+        self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
                 per_developer=settings.max_sessions_per_developer,
@@ -139,6 +178,7 @@ class Serving:
             clock=clock,
         )
         self._tokens = 0
+        self._passages = 0
         self._shares = Shares(
             steps=settings.max_steps_per_developer,
             cache_bytes=settings.max_cache_bytes_per_developer,
@@ -179,10 +219,66 @@ class Serving:
 
         Raises:
             LimitError: too many sessions.
+            RequestError: the model is an encoder.
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
         return SessionInfo.of(await self._open(principal_id, model))
+
+    @asynccontextmanager
+    async def forwarding(
+        self, principal_id: str, model: ServableModel
+    ) -> AsyncIterator[ForwardTurn]:
+        """Room for one forward request on an encoder, from before its body is read.
+
+        It counts as a step of the model's developer and as a session of the principal.
+
+        Raises:
+            LimitError: too many steps or sessions.
+            RequestError: the model is a decoder.
+            CheckpointError: the model cannot be served.
+            UnavailableError: the cloud is shutting down.
+        """
+        self._check_running()
+        with self._shares.step(model.developer):
+            session = await self._open(principal_id, model, encoder=True)
+            session.pending = 1
+            try:
+                yield ForwardTurn(session, _encoder_of(session))
+            finally:
+                self._sessions.close(session)
+
+    async def forward(self, turn: ForwardTurn, passages: Sequence[Passage]) -> list[Arrays]:
+        """What the encoder answers to each of some texts or images that it takes.
+
+        Cancelling frees what has not run yet.
+
+        Raises:
+            LimitError: the request's place was given to somebody else, or access was revoked.
+            UnavailableError: the cloud is shutting down.
+            CloudError: the model failed.
+        """
+        session = turn.session
+        tasks = [Whole(session.principal, passage) for passage in passages]
+        try:
+            _check_open(session)
+            if self._trace is not None:
+                for passage in passages:
+                    if isinstance(passage, Text) and passage.tokens.ndim == 2:
+                        self._trace.record(np.asarray(passage.tokens, np.float32))
+            session.running = all_of([task.future for task in tasks])
+            for task in tasks:
+                turn.hosted.worker.submit(task)
+            arrays: list[Arrays] = await asyncio.wrap_future(session.running)
+        except NotFoundError as error:
+            raise LimitError(
+                "the cloud ended this request, to make room or for lost access: repeat it",
+                retry_after_s=FORWARD_RETRY_S,
+            ) from error
+        finally:
+            session.running = None
+        self._passages += len(passages)
+        return arrays
 
     async def step(
         self, principal_id: str, session_id: str, request: StepRequest
@@ -217,7 +313,7 @@ class Serving:
     @asynccontextmanager
     async def text_session(
         self, principal_id: str, model: ServableModel
-    ) -> AsyncIterator[Session[Hosted]]:
+    ) -> AsyncIterator[Session[AnyHosted]]:
         """A session of the cloud's own for a block, on a model that takes ids.
 
         It counts among the principal's sessions, and is closed in every case.
@@ -230,7 +326,7 @@ class Serving:
         """
         session = await self._open(principal_id, model)
         try:
-            if session.hosted.engine.info.text is None:
+            if decoder_of(session).engine.info.text is None:
                 raise RequestError(
                     f"model '{model.name}' takes rows, not words: open a session on it"
                 )
@@ -238,7 +334,7 @@ class Serving:
         finally:
             self._sessions.close(session)
 
-    async def advance(self, session: Session[Hosted], ids: Ids, reply: Reply) -> Arrays:
+    async def advance(self, session: Session[AnyHosted], ids: Ids, reply: Reply) -> Arrays:
         """Appends ids (T,) to a `text_session`; answers about the last one.
 
         The caller has checked that the ids exist and that there is room for them.
@@ -279,10 +375,10 @@ class Serving:
             LimitError: too many sessions.
         """
         async with self._turn(principal_id, session_id) as source:
-            hosted, position = source.hosted, source.position
+            hosted, position = decoder_of(source), source.position
             target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             try:
-                self._shares.reserve(target, position, self._sessions)
+                self._shares.reserve(target, hosted, position, self._sessions)
                 copied = hosted.worker.call(
                     lambda: hosted.engine.fork(source.id, target.id, position=position)
                 )
@@ -338,13 +434,16 @@ class Serving:
             models=len(loaded),
             sessions=len(self._sessions),
             waiting=sum(hosted.worker.waiting for hosted in loaded),
-            cache_bytes=sum(hosted.engine.cache_bytes for hosted in loaded),
+            cache_bytes=sum(
+                hosted.engine.cache_bytes for hosted in loaded if isinstance(hosted, Hosted)
+            ),
             batches=counts.batches,
             failed_batches=counts.failed_batches,
             works=counts.works,
             rows=counts.rows,
             steps=counts.steps,
             tokens=self._tokens,
+            passages=self._passages,
         )
 
     def step_limit_bytes(self, principal_id: str, session_id: str) -> int:
@@ -355,7 +454,7 @@ class Serving:
         """
         self._check_running()
         session = self._sessions.find(session_id, principal_id)
-        row_bytes = session.hosted.engine.info.width * FLOAT32_BYTES
+        row_bytes = decoder_of(session).engine.info.width * FLOAT32_BYTES
         return min(self._settings.max_rows_per_step * row_bytes, self._settings.max_body_bytes)
 
     @contextmanager
@@ -380,6 +479,11 @@ class Serving:
         return self._settings.max_rows_per_step
 
     @property
+    def body_bytes(self) -> int:
+        """Most bytes of rows in one request."""
+        return self._settings.max_body_bytes
+
+    @property
     def idle_s(self) -> float:
         """Seconds after which an unused session is dropped."""
         return self._settings.session_idle_s
@@ -389,7 +493,9 @@ class Serving:
             raise UnavailableError("the cloud is shutting down: repeat the request")
 
     @asynccontextmanager
-    async def _turn(self, principal_id: str, session_id: str) -> AsyncIterator[Session[Hosted]]:
+    async def _turn(
+        self, principal_id: str, session_id: str
+    ) -> AsyncIterator[Session[AnyHosted]]:
         """A session of the principal, to itself until the block ends."""
         self._check_running()
         session = self._sessions.find(session_id, principal_id)
@@ -405,8 +511,9 @@ class Serving:
         finally:
             session.pending -= 1
 
-    def _check_step(self, session: Session[Hosted], request: StepRequest) -> None:
-        info, rows = session.hosted.engine.info, request.rows
+    def _check_step(self, session: Session[AnyHosted], request: StepRequest) -> None:
+        hosted, rows = decoder_of(session), request.rows
+        info = hosted.engine.info
         if request.position != session.position:
             raise PositionError(
                 f"the session is at position {session.position}, the step begins at "
@@ -423,9 +530,9 @@ class Serving:
                 f"a step has at most {self._settings.max_rows_per_step} rows, "
                 f"got {len(rows)}: send them in several steps"
             )
-        if end > session.hosted.positions:
+        if end > hosted.positions:
             raise TooLargeError(
-                f"a session of this model has at most {session.hosted.positions} positions, "
+                f"a session of this model has at most {hosted.positions} positions, "
                 f"the step would end at {end}"
             )
         if request.reply.kind not in info.replies:
@@ -438,11 +545,15 @@ class Serving:
                 f"topk is at most the vocabulary, {info.vocabulary}, got {request.reply.k}"
             )
 
-    async def _open(self, principal_id: str, model: ServableModel) -> Session[Hosted]:
+    async def _open(
+        self, principal_id: str, model: ServableModel, *, encoder: bool = False
+    ) -> Session[AnyHosted]:
         self._check_running()
         self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
+        if isinstance(hosted, HostedEncoder) != encoder:
+            raise _wrong_kind(model.name, is_encoder=not encoder)
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         try:
             await asyncio.to_thread(self._check_principal, principal_id)
@@ -462,8 +573,9 @@ class Serving:
 
         return asyncio.run_coroutine_threadsafe(closing(), self._loop).result(LOOP_TIMEOUT_S)
 
-    async def _run(self, session: Session[Hosted], rows: Inputs, reply: Reply) -> Arrays:
-        self._shares.reserve(session, session.position + len(rows), self._sessions)
+    async def _run(self, session: Session[AnyHosted], rows: Inputs, reply: Reply) -> Arrays:
+        hosted = decoder_of(session)
+        self._shares.reserve(session, hosted, session.position + len(rows), self._sessions)
         step = Step(
             session=session.id,
             principal=session.principal,
@@ -472,7 +584,7 @@ class Serving:
             reply=reply,
         )
         session.running = step.future
-        session.hosted.worker.submit(step)
+        hosted.worker.submit(step)
         try:
             arrays = await asyncio.wrap_future(step.future)
         finally:
@@ -492,15 +604,45 @@ class Serving:
             await self._models.unload_replaced(self._sessions.has_any_on)
 
 
-def _check_open(session: Session[Hosted]) -> None:
+def _check_open(session: Session[AnyHosted]) -> None:
     if session.closed:
         raise session_not_found()
 
 
-def _free(session: Session[Hosted]) -> None:
+def _free(session: Session[AnyHosted]) -> None:
     """Fails the step that runs on a closed session, and frees its cache."""
     if session.running is not None:
         with suppress(InvalidStateError):
             session.running.set_exception(session_not_found())
-    worker, engine = session.hosted.worker, session.hosted.engine
-    worker.call(lambda: engine.close(session.id))
+    hosted = session.hosted
+    if not isinstance(hosted, HostedEncoder):
+        hosted.worker.call(lambda: hosted.engine.close(session.id))
+
+
+def decoder_of(session: Session[AnyHosted]) -> Hosted:
+    """The decoder of a session that a client has; nobody has the id of a forward request's.
+
+    Raises:
+        NotFoundError: it is a forward request's.
+    """
+    if isinstance(session.hosted, HostedEncoder):
+        raise session_not_found()
+    return session.hosted
+
+
+def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
+    if isinstance(session.hosted, HostedEncoder):
+        return session.hosted
+    raise _wrong_kind(session.hosted.key.name, is_encoder=False)
+
+
+def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:
+    if is_encoder:
+        return RequestError(
+            f"model '{name}' is an encoder, which keeps no session: send whole texts or images "
+            f"to POST /v1/models/{name}/forward"
+        )
+    return RequestError(
+        f"model '{name}' is a decoder: open a session on it with "
+        f"POST /v1/models/{name}/sessions"
+    )

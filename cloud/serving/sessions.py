@@ -66,7 +66,7 @@ class Session(Generic[HostedT]):
         principal: whose it is.
         developer: whose model it is.
         hosted: the loaded model that it runs on.
-        reserved_rows: rows for which its developer's share counts memory.
+        reserved_bytes: memory that its developer's share counts for it.
         position: rows that the model has seen and the client knows of.
         last_used: the clock's seconds of the last request.
         stored: the answer to the last step.
@@ -81,7 +81,7 @@ class Session(Generic[HostedT]):
     developer: str
     hosted: HostedT
     last_used: float
-    reserved_rows: int = 0
+    reserved_bytes: int = 0
     position: int = 0
     stored: StoredReply | None = None
     pending: int = 0

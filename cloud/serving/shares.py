@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from triparty.cloud.serving.hosting import Hosted
+from triparty.cloud.serving.hosting import AnyHosted, Hosted
 from triparty.cloud.serving.sessions import Session
 from triparty.common.errors import LimitError
 
@@ -53,29 +53,39 @@ class Shares:
                 del self._steps[developer]
 
     def reserve(
-        self, session: Session[Hosted], rows: int, everybody: Iterable[Session[Hosted]]
+        self,
+        session: Session[AnyHosted],
+        hosted: Hosted,
+        rows: int,
+        everybody: Iterable[Session[AnyHosted]],
     ) -> None:
         """Counts the memory of a session that will hold `rows` rows.
+
+        Args:
+            session: whose memory.
+            hosted: the decoder that it runs on.
+            rows: that it will hold.
+            everybody: all sessions; those that are one forward request hold no memory.
 
         Raises:
             LimitError: over the developer's share; the session is as it was.
         """
-        info = session.hosted.engine.info
-        reserved = reserved_rows(rows, positions=info.positions)
-        if reserved <= session.reserved_rows:
+        info = hosted.engine.info
+        reserved = reserved_rows(rows, positions=info.positions) * info.cache_row_bytes
+        if reserved <= session.reserved_bytes:
             return
         others = sum(
-            other.reserved_rows * other.hosted.engine.info.cache_row_bytes
+            other.reserved_bytes
             for other in everybody
             if other.developer == session.developer and other is not session
         )
-        if others + reserved * info.cache_row_bytes > self._most_bytes:
+        if others + reserved > self._most_bytes:
             raise LimitError(
                 f"the sessions of this developer's devices may use {self._most_bytes} bytes "
                 "of memory: close one, or wait until one is dropped",
                 retry_after_s=RETRY_S,
             )
-        session.reserved_rows = reserved
+        session.reserved_bytes = reserved
 
 
 def reserved_rows(rows: int, *, positions: int) -> int:

@@ -1,7 +1,8 @@
 """What the cloud received, for an operator who wants to see it.
 
-With `trace` set, every accepted step's rows are appended to one file as float32 frames
-(`common/wire.py`), one after another, nothing else. `developer audit --traffic` reads it.
+With `trace` set, the rows of every accepted step, and of every text of a forward request, are
+appended to one file as float32 frames (`common/wire.py`), one after another, nothing else.
+`developer audit --traffic` reads it.
 """
 
 from __future__ import annotations

@@ -1,27 +1,60 @@
-"""One thread that owns a loaded model: takes waiting steps, runs batches, answers futures.
+"""One thread that owns a loaded model: takes waiting tasks, runs batches, answers futures.
 
-The event loop and the thread share nothing but a queue of messages and the steps' futures.
+A task is a step of a session, or a text or an image that runs whole.
+
+The event loop and the thread share nothing but a queue of messages and the tasks' futures.
 Cancelling is done on the future: the thread looks at the futures before each batch, and
-drops the steps whose future is already done, so that a slot is free at the next batch.
+drops the tasks whose future is already done, so that a slot is free at the next batch.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from triparty.cloud.serving.engine import Arrays, Engine, Inputs, Reply, Work
+from triparty.cloud.serving.engine import Arrays, Inputs, Passage, Reply, Work
 from triparty.cloud.serving.scheduler import Limits, Schedule, Slice, WaitingStep
 from triparty.common.errors import CloudError, TripartyError, UnavailableError
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+WorkT = TypeVar("WorkT")
+TakenT = TypeVar("TakenT", contravariant=True)
+MadeT = TypeVar("MadeT", covariant=True)
+
+
+class Runner(Protocol[TakenT]):
+    """What a worker needs of an engine or an encoder."""
+
+    def run(self, batch: Sequence[TakenT], /) -> list[Arrays]:
+        """Runs a batch; the arrays of each work."""
+
+
+class Task(Protocol[MadeT]):
+    """Rows on their way through a model.
+
+    Attributes:
+        principal: whose turn it uses.
+        future: gets the reply's arrays, or an error; done early means cancelled.
+        done: rows that have run.
+    """
+
+    principal: str
+    future: Future[Arrays]
+    done: int
+
+    @property
+    def rows_in_all(self) -> int:
+        """All rows, done or not."""
+
+    def work(self, rows: int) -> MadeT:
+        """The next `rows` rows as the engine takes them."""
 
 
 @dataclass(eq=False)
@@ -46,6 +79,11 @@ class Step:
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
 
+    @property
+    def rows_in_all(self) -> int:
+        """All rows of the request."""
+        return len(self.rows)
+
     def work(self, rows: int) -> Work:
         """The next `rows` rows as the engine takes them."""
         end = self.done + rows
@@ -56,9 +94,31 @@ class Step:
             reply=self.reply if end == len(self.rows) else None,
         )
 
-    def refuse(self) -> None:
-        """Fails the step because the thread ends."""
-        _fail(self.future, _shutting_down())
+
+@dataclass(eq=False)
+class Whole:
+    """A text or an image on its way through an encoder, never cut.
+
+    Attributes:
+        principal: whose turn it uses.
+        passage: the text or image.
+        future: gets the answer, or an error; done early means cancelled.
+        done: rows that have run.
+    """
+
+    principal: str
+    passage: Passage
+    future: Future[Arrays] = field(default_factory=Future)
+    done: int = 0
+
+    @property
+    def rows_in_all(self) -> int:
+        """Rows that the model makes of it."""
+        return self.passage.rows
+
+    def work(self, rows: int) -> Passage:
+        """The passage as the encoder takes it."""
+        return self.passage
 
 
 @dataclass(frozen=True)
@@ -69,8 +129,8 @@ class WorkerCounts:
         batches: passes of the model.
         rows: in all batches.
         failed_batches: of these, failed.
-        works: sessions in all batches.
-        steps: that ran to their end.
+        works: sessions, texts and images in all batches.
+        steps: tasks that ran to their end.
     """
 
     batches: int = 0
@@ -111,15 +171,22 @@ class _Stop:
     """The message that ends the thread."""
 
 
-_Message = Step | _Call[Any] | _Stop
+@dataclass(frozen=True, eq=False)
+class _Submitted(Generic[WorkT]):
+    """A task that joins the queue."""
+
+    task: Task[WorkT]
+
+    def refuse(self) -> None:
+        _fail(self.task.future, _shutting_down())
 
 
-class Worker:
-    """Runs the steps of one engine in a thread of its own."""
+class Worker(Generic[WorkT]):
+    """Runs the tasks of one engine in a thread of its own."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Runner[WorkT],
         limits: Limits,
         *,
         name: str,
@@ -136,10 +203,10 @@ class Worker:
         self._engine = engine
         self._limits = limits
         self._on_start = on_start
-        self._inbox: SimpleQueue[_Message] = SimpleQueue()
+        self._inbox: SimpleQueue[_Submitted[WorkT] | _Call[Any] | _Stop] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._numbers = count()
-        self._steps: dict[int, Step] = {}
+        self._tasks: dict[int, Task[WorkT]] = {}
         self._schedule = Schedule()
         self._stopping = False
         self._ended = False
@@ -149,14 +216,14 @@ class Worker:
         """Starts the thread."""
         self._thread.start()
 
-    def submit(self, step: Step) -> None:
-        """Queues a step; its future is answered in time."""
-        self._put(step)
+    def submit(self, task: Task[WorkT]) -> None:
+        """Queues a task; its future is answered in time."""
+        self._put(_Submitted(task))
 
     @property
     def waiting(self) -> int:
-        """Steps and calls that wait or run, about; any thread may ask."""
-        return len(self._steps) + self._inbox.qsize()
+        """Tasks and calls that wait or run, about; any thread may ask."""
+        return len(self._tasks) + self._inbox.qsize()
 
     def call(self, function: Callable[[], _T]) -> Future[_T]:
         """Runs a function in the thread, between two batches."""
@@ -170,7 +237,7 @@ class Worker:
         if wait and self._thread.ident is not None:
             self._thread.join()
 
-    def _put(self, message: _Message) -> None:
+    def _put(self, message: _Submitted[WorkT] | _Call[Any] | _Stop) -> None:
         self._inbox.put(message)
         if self._ended:  # nobody may be left to take it: whoever of the two sees it, fails it
             self._fail_inbox()
@@ -181,8 +248,8 @@ class Worker:
             self._receive()
             self._run_batch()
         self._ended = True
-        for step in self._steps.values():
-            step.refuse()
+        for task in self._tasks.values():
+            _fail(task.future, _shutting_down())
         self._fail_inbox()
 
     def _fail_inbox(self) -> None:
@@ -195,7 +262,7 @@ class Worker:
                 message.refuse()
 
     def _receive(self) -> None:
-        """Takes in all messages; waits for one when no step waits."""
+        """Takes in all messages; waits for one when no task waits."""
         arrived: list[WaitingStep] = []
         while not self._stopping and (
             not self._inbox.empty() or (not self._schedule.waiting and not arrived)
@@ -203,29 +270,29 @@ class Worker:
             message = self._inbox.get()
             if isinstance(message, _Stop):
                 self._stopping = True
-            elif isinstance(message, Step):
-                number = next(self._numbers)
-                self._steps[number] = message
-                arrived.append(WaitingStep(number, message.principal, len(message.rows)))
+            elif isinstance(message, _Submitted):
+                number, task = next(self._numbers), message.task
+                self._tasks[number] = task
+                arrived.append(WaitingStep(number, task.principal, task.rows_in_all))
             else:
                 message.run()
         self._schedule = self._schedule.with_steps(arrived)
 
     def _run_batch(self) -> None:
-        self._drop(number for number, step in self._steps.items() if step.future.done())
+        self._drop(number for number, task in self._tasks.items() if task.future.done())
         slices, self._schedule = self._schedule.next_batch(self._limits)
         if not slices or self._stopping:
             return
-        steps = [self._steps[part.number] for part in slices]
-        pairs = list(zip(slices, steps, strict=True))
-        works = [step.work(part.rows) for part, step in pairs]
+        tasks = [self._tasks[part.number] for part in slices]
+        pairs = list(zip(slices, tasks, strict=True))
+        works = [task.work(part.rows) for part, task in pairs]
         failure: TripartyError | None = None
         try:
             replies = self._engine.run(works)
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
             failure = _as_ours(error, "a batch failed")
         rows = sum(part.rows for part in slices)
-        ended = sum(step.done + part.rows == len(step.rows) for part, step in pairs)
+        ended = sum(task.done + part.rows == task.rows_in_all for part, task in pairs)
         self.counts += WorkerCounts(
             batches=1,
             rows=rows,
@@ -236,17 +303,17 @@ class Worker:
         if failure is not None:
             self._fail_batch(slices, failure)
             return
-        for (part, step), reply in zip(pairs, replies, strict=True):
-            self._advance(part, step, reply)
+        for (part, task), reply in zip(pairs, replies, strict=True):
+            self._advance(part, task, reply)
 
-    def _advance(self, part: Slice, step: Step, reply: Arrays) -> None:
-        step.done += part.rows
-        if step.done == len(step.rows):
-            del self._steps[part.number]
-            _answer(step.future, reply)
+    def _advance(self, part: Slice, task: Task[WorkT], reply: Arrays) -> None:
+        task.done += part.rows
+        if task.done == task.rows_in_all:
+            del self._tasks[part.number]
+            _answer(task.future, reply)
 
     def _fail_batch(self, slices: tuple[Slice, ...], failure: TripartyError) -> None:
-        futures = [self._steps[part.number].future for part in slices]
+        futures = [self._tasks[part.number].future for part in slices]
         self._drop(part.number for part in slices)
         for future in futures:
             _fail(future, failure)
@@ -256,21 +323,21 @@ class Worker:
         if chosen:
             self._schedule = self._schedule.without(chosen)
             for number in chosen:
-                del self._steps[number]
+                del self._tasks[number]
 
 
 def _answer(future: Future[_T], result: _T) -> None:
     try:
         future.set_result(result)
     except InvalidStateError:
-        _log.debug("step cancelled while it ran")
+        _log.debug("task cancelled while it ran")
 
 
 def _fail(future: Future[_T], error: TripartyError) -> None:
     try:
         future.set_exception(error)
     except InvalidStateError:
-        _log.debug("step cancelled before it failed")
+        _log.debug("task cancelled before it failed")
 
 
 def _shutting_down() -> UnavailableError:

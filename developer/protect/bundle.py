@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.deviceinfo import HIDDEN, DeviceInfo, HeadInfo
+from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import CheckpointError
 from triparty.common.files import write_atomic
 from triparty.common.keying import (
     DEVICE_FILE,
+    ENCODING_FILE,
     HEAD_FILE,
     LABELS_FILE,
     PATCHES_FILE,
@@ -92,6 +94,7 @@ def write_bundle(
     *,
     mix: NDArray[np.float64] | None = None,
     labels: Sequence[str] = (),
+    encoding: EncodingInfo | None = None,
 ) -> None:
     """Writes the device's folder, but for the tables that the device looks up.
 
@@ -103,6 +106,7 @@ def write_bundle(
         source: the folder with the tokenizer.
         mix: (P, P) by which a device mixes the pixels of a patch, if the model takes images.
         labels: names of the answers, if they have some.
+        encoding: for `encoding.json`, if the model has a use for it.
     """
     if head is not None:
         write_arrays(folder / HEAD_FILE, head)
@@ -112,6 +116,8 @@ def write_bundle(
     if labels:
         names = json.dumps(labels, indent=2, ensure_ascii=False)
         write_atomic(folder / LABELS_FILE, names.encode())
+    if encoding is not None:
+        write_atomic(folder / ENCODING_FILE, encoding.to_json())
     if info.vocabulary:
         for file in tokenizer_files(source):
             write_atomic(folder / file.name, _without_paths(file))

@@ -16,6 +16,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 SLOW_TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "spiece.model")
+POOLING_FILES = "*_Pooling/config.json"
 DOWNLOADED = (
     "*.safetensors",
     INDEX_FILE,
@@ -25,6 +26,10 @@ DOWNLOADED = (
     "preprocessor_config.json",
     "processor_config.json",
     "special_tokens_map.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    POOLING_FILES,
     *TOKENIZER_FILES,
     *SLOW_TOKENIZER_FILES,
 )
@@ -115,8 +120,27 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: absent or not a JSON object.
     """
+    document = _parsed(path)
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} is not a JSON object: download it again")
+    return document
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """A JSON list of objects of a checkpoint folder.
+
+    Raises:
+        CheckpointError: absent or not such a list.
+    """
+    document = _parsed(path)
+    if not isinstance(document, list) or not all(isinstance(one, dict) for one in document):
+        raise CheckpointError(f"{path} is not a list of JSON objects: download it again")
+    return document
+
+
+def _parsed(path: Path) -> object:
     try:
-        document = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path.parent} is no checkpoint: it has no {path.name}; name the folder that has "
@@ -124,9 +148,6 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: download it again") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path} is not a JSON object: download it again")
-    return document
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

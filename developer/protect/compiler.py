@@ -150,6 +150,7 @@ class _Compilation:
             self._checkpoint.folder,
             mix=None if pixels is None else self._weights.matrix_of(pixels),
             labels=self._plan.labels,
+            encoding=self.decided.encoding,
         )
 
     @property

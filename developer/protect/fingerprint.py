@@ -10,7 +10,7 @@ from pathlib import Path
 
 from triparty.common.files import sha256_file
 from triparty.common.tensorfile import TensorFile
-from triparty.developer.protect.checkpoints import DOWNLOADED, INDEX_FILE
+from triparty.developer.protect.checkpoints import DOWNLOADED, INDEX_FILE, POOLING_FILES
 from triparty.developer.protect.keys import DERIVATION_VERSION
 from triparty.developer.protect.survey import Survey
 
@@ -29,8 +29,8 @@ def fingerprint(decided: Survey, *, seed: int | None) -> dict[str, str]:
     choices = {name: str(value) for name, value in asdict(decided.choices).items()}
     folder = decided.checkpoint.folder
     small = {
-        path.name: f"sha256 {sha256_file(path)[:_DIGITS]}"
-        for path in sorted(folder.iterdir())
+        str(path.relative_to(folder)): f"sha256 {sha256_file(path)[:_DIGITS]}"
+        for path in sorted([*folder.iterdir(), *folder.glob(POOLING_FILES)])
         if path.is_file() and _is_small(path)
     }
     shards = {shard.path.name: _described(shard) for shard in decided.checkpoint.shards}

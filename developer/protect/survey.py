@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from triparty.common.deviceinfo import DeviceInfo
+from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import CheckpointError, UnsupportedModelError
 from triparty.common.tensorfile import TensorEntry
 from triparty.developer.protect.bundle import device_info
@@ -23,6 +24,7 @@ from triparty.developer.protect.checkpoints import (
 )
 from triparty.developer.protect.choices import Choices, Head
 from triparty.developer.protect.device_head import with_device_head
+from triparty.developer.protect.encoding import encoding_of
 from triparty.developer.protect.families import family_of
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import Plan
@@ -47,6 +49,7 @@ class Survey:
         options: its configuration.
         plan: its symmetry plan.
         info: what `device.json` will say.
+        encoding: what `encoding.json` will say, if the model has a use for it.
     """
 
     checkpoint: Checkpoint
@@ -55,6 +58,7 @@ class Survey:
     options: Options
     plan: Plan
     info: DeviceInfo
+    encoding: EncodingInfo | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -90,7 +94,8 @@ def survey(source: str, choices: Choices) -> Survey:
     if plan.vocabulary:
         tokenizer_files(checkpoint.folder)
     info = device_info(checkpoint, plan, choices, dtype=_device_dtype(plan, tensors))
-    return Survey(checkpoint, choices, architecture, options, plan, info)
+    encoding = encoding_of(checkpoint, plan.task)
+    return Survey(checkpoint, choices, architecture, options, plan, info, encoding)
 
 
 def _canonical(plan: Plan, checkpoint: Checkpoint) -> dict[str, TensorEntry]:

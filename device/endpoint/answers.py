@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triparty.device.inference.answer import Piece
 from triparty.device.inference.generation import Generation
@@ -243,3 +247,26 @@ class TextForm:
             ],
             "text_offset": offsets,
         }
+
+
+def embeddings(
+    model: str, vectors: NDArray[np.float32], tokens: int, *, in_base64: bool
+) -> Document:
+    """The answer of `/v1/embeddings`.
+
+    Args:
+        model: its name.
+        vectors: (N, D).
+        tokens: of all texts together.
+        in_base64: vectors as base64 of little-endian float32, as OpenAI's library asks for.
+    """
+    told: list[str] | list[list[float]] = (
+        [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+        if in_base64
+        else vectors.tolist()
+    )
+    data = [
+        {"object": "embedding", "index": at, "embedding": one} for at, one in enumerate(told)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}

@@ -26,10 +26,23 @@ from triparty.common.errors import TripartyError
 from triparty.common.events import MEDIA_TYPE, event
 from triparty.device.asynchronous import AsyncDevice
 from triparty.device.client import Device
-from triparty.device.endpoint.answers import ChatForm, Form, TextForm, WholeAnswer, envelope
+from triparty.device.endpoint.answers import (
+    ChatForm,
+    Form,
+    TextForm,
+    WholeAnswer,
+    embeddings,
+    envelope,
+)
 from triparty.device.endpoint.failures import SERVER, Failure
 from triparty.device.endpoint.guard import Admission, Guard
-from triparty.device.endpoint.requests import Ask, ChatRequest, CompletionRequest, read
+from triparty.device.endpoint.requests import (
+    Ask,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    read,
+)
 from triparty.device.inference.answer import Piece
 from triparty.device.inference.generation import Generation
 
@@ -54,6 +67,7 @@ def create_app(device: Device, admission: Admission) -> Starlette:
         Route("/v1/models/{name}", endpoint.model, methods=["GET"]),
         Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
         Route("/v1/completions", endpoint.complete, methods=["POST"]),
+        Route("/v1/embeddings", endpoint.embed, methods=["POST"]),
     ]
     middleware = [
         Middleware(Guard, admission=admission),
@@ -109,6 +123,25 @@ class Endpoint:
         """`POST /v1/completions`."""
         body = read(await _body(request), CompletionRequest)
         return await self._answered(request, body, body.asks(), "cmpl", TextForm)
+
+    async def embed(self, request: Request) -> Response:
+        """`POST /v1/embeddings`; a text longer than the model takes is refused, not cut."""
+        body = read(await _body(request), EmbeddingRequest)
+        await self._check_model(body.model)
+
+        def refuse(line: str) -> None:
+            raise Failure(400, line, param="input")
+
+        with self._place(1):
+            vectors = await self._device.embed(body.model, body.texts, on_shortened=refuse)
+            tokens = await asyncio.to_thread(
+                self._device.device.count_tokens, body.model, body.texts
+            )
+        width = vectors.shape[1]
+        if body.dimensions not in (None, width):
+            raise Failure(400, f"'{body.model}' has {width} dimensions", param="dimensions")
+        in_base64 = body.encoding_format == "base64"
+        return JSONResponse(embeddings(body.model, vectors, tokens, in_base64=in_base64))
 
     async def _answered(
         self,

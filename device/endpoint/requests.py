@@ -20,6 +20,7 @@ DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 MAX_SEED = 2**63 - 1
 MAX_CHOICES = 16
 MAX_PROMPTS = 256
+MAX_TEXTS = 2048
 MAX_MESSAGES = 10_000
 
 NoPenalty = Annotated[float, Field(ge=0, le=0)] | None
@@ -203,6 +204,23 @@ class CompletionRequest(_Wanted):
         return self.choices_of(
             [one for one in self.prompt if not isinstance(one, int)], options
         )
+
+
+class EmbeddingRequest(BaseModel):
+    """`POST /v1/embeddings`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(max_length=200)
+    input: str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: Any = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts."""
+        return [self.input] if isinstance(self.input, str) else self.input
 
 
 def read(body: bytes, form: type[_Body]) -> _Body:

@@ -73,6 +73,15 @@ class Shields:
                 "bfloat16-rows, length-block and decoys are for the interface 'embeddings'"
             )
 
+    def refuse_around_whole_texts(self, model: str, *, images: bool = False) -> None:
+        """Raises SettingsError for what shields no whole text, or no image."""
+        rows = Shields(noise=self.noise, to_bfloat16=self.to_bfloat16)
+        if self != (Shields() if images else rows):
+            raise SettingsError(
+                f"'{model}' takes whole texts or images: length-block and decoys are for "
+                "answers that go on from a prompt, noise and bfloat16-rows for rows of texts"
+            )
+
 
 class SpentTexts(Protocol):
     """Where a device remembers the texts that served as decoys."""

@@ -266,6 +266,10 @@ PROBES: dict[tuple[str, str], list[Probe]] = {
     ("GET", "/v1/latest"): [plain("/v1/latest")],
     ("PUT", "/v1/latest"): [with_body("/v1/latest", its_statements)],
     ("POST", "/v1/models/{name}/sessions"): [plain("/v1/models/tiny/sessions", json={})],
+    ("POST", "/v1/models/{name}/forward"): [
+        plain("/v1/models/tiny/forward", content=ROWS),
+        plain("/v1/models/tiny/forward", content=b"no frame"),
+    ],
     ("POST", "/v1/completions"): [
         plain("/v1/completions", json={"model": "tiny", "prompt": "aaaa"})
     ],

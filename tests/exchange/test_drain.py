@@ -13,14 +13,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from permuted import permute
 from three_parties import Parties, triparty
+from tiny_encoders import tiny_encoder
 
 from triparty.common.errors import PROBLEM_PREFIX
+from triparty.common.keying import Bundle, KeyedReply
+from triparty.common.wire import Frame, decode_frames, encode_frames
 from triparty.developer.home import Home
 from triparty.device.client import Device
-from triparty.device.inference.generation import Generation, Piece
+from triparty.device.inference.generation import Generation, Piece, read_tokenizer
+from triparty.device.inference.reading import classification
 
 BLOB = b"0123456789" * 1000
 PROMPT = "Once upon a time"
@@ -43,26 +48,30 @@ def http(parties: Parties) -> Iterator[httpx.Client]:
         yield client.connection._http
 
 
-class HeldUpload:
-    """An upload under way that ends when it is let go."""
+class Held:
+    """A request whose body is under way and ends when it is let go."""
 
-    def __init__(self, http: httpx.Client, blob: bytes) -> None:
+    def __init__(self, http: httpx.Client, method: str, path: str, body: bytes) -> None:
         self.go_on, self.is_held = threading.Event(), threading.Event()
-        self._blob = blob
-        self._path = f"/v1/blobs/{hashlib.sha256(blob).hexdigest()}"
+        self._method, self._path, self._body = method, path, body
         self._pool = ThreadPoolExecutor(1)
         self.answer = self._pool.submit(self._send, http)
         assert self.is_held.wait(60)
 
     def _send(self, http: httpx.Client) -> httpx.Response:
-        headers = {"Content-Length": str(len(self._blob))}
-        return http.put(self._path, content=self._body(), headers=headers)
+        headers = {"Content-Length": str(len(self._body))}
+        return http.request(self._method, self._path, content=self._parts(), headers=headers)
 
-    def _body(self) -> Iterator[bytes]:
-        yield self._blob[:5000]
+    def _parts(self) -> Iterator[bytes]:
+        half = len(self._body) // 2
+        yield self._body[:half]
         self.is_held.set()
         self.go_on.wait(60)
-        yield self._blob[5000:]
+        yield self._body[half:]
+
+
+def held_upload(http: httpx.Client, blob: bytes) -> Held:
+    return Held(http, "PUT", f"/v1/blobs/{hashlib.sha256(blob).hexdigest()}", blob)
 
 
 def rest(listening: Iterator[Piece | Generation]) -> Generation:
@@ -87,7 +96,7 @@ def test_what_runs_is_finished_and_a_device_goes_on_after_the_restart(
 
     with http(parties) as idle, http(parties) as publisher, ThreadPoolExecutor(2) as pool:
         assert idle.get("/readyz").status_code == 200
-        upload = HeldUpload(publisher, BLOB)
+        upload = held_upload(publisher, BLOB)
         words = phone.stream("words", PROMPT, **long)
         rows = phone.stream("stories", PROMPT, **long)
         next(words), next(rows)
@@ -123,10 +132,45 @@ def test_what_runs_is_finished_and_a_device_goes_on_after_the_restart(
         assert going_on.result(120).token_ids == expected["stories"].token_ids
 
 
+def test_a_forward_request_under_way_is_answered(
+    parties: Parties, phone: Device, tmp_path: Any
+) -> None:
+    source = tiny_encoder("bert-labels", tmp_path / "source")
+    parties.publish(parties.protect(source, "moods"), "moods")
+    parties.grant("phone")
+    parties.pull("phone")
+    (expected,) = phone.classify("moods", ["quiet river"])
+    bundle = Bundle.open(phone._home.bundle_folder("moods"))
+    ids = read_tokenizer(bundle)
+    ids.no_padding()
+    rows = bundle.rows(np.array(ids.encode("quiet river").ids), start=0).array[None]
+    body = encode_frames(Frame.of(rows), Frame.of(np.ones(rows.shape[:2], np.int32)))
+    path = "/v1/models/moods/forward"
+    with phone._home.access().client() as client, http(parties) as idle:
+        assert idle.get("/readyz").status_code == 200
+        held = Held(client.connection._http, "POST", path, body)
+        process = parties.cloud.process
+        assert process is not None
+        process.send_signal(signal.SIGTERM)
+        until(lambda: idle.get("/readyz").status_code == 503)
+        assert idle.post(path, content=body).status_code == 503
+        held.go_on.set()
+        answer = held.answer.result(60)
+    assert answer.status_code == 200
+    (frame,) = decode_frames(answer.content, limit_bytes=1 << 20)
+    logits = bundle.plain_logits(KeyedReply(frame.as_float32()))[0]
+    found = classification(logits, bundle.labels(), bundle.encoding().scores)
+    assert found.label == expected.label
+    assert found.score == pytest.approx(expected.score, abs=1e-6)
+    assert process.wait(60) == 0
+    parties.cloud.stop()  # it has ended
+    parties.cloud.start()
+
+
 def test_the_second_signal_ends_it_at_once(parties: Parties) -> None:
     with http(parties) as idle, http(parties) as publisher:
         assert idle.get("/readyz").status_code == 200
-        upload = HeldUpload(publisher, BLOB[::-1])
+        upload = held_upload(publisher, BLOB[::-1])
         process = parties.cloud.process
         assert process is not None
         process.send_signal(signal.SIGTERM)

@@ -33,7 +33,15 @@ from transformers import (
     Qwen3Config,
 )
 
-from triparty.cloud.serving.engine import Arrays, ModelInfo, Work
+from triparty.cloud.serving.engine import (
+    Arrays,
+    EncoderInfo,
+    ModelInfo,
+    ReplyKind,
+    Text,
+    TextInput,
+    Work,
+)
 
 Rows = NDArray[np.float32]
 
@@ -345,3 +353,47 @@ def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
         return asyncio.run(bounded())
 
     return runner
+
+
+FAKE_ENCODER_INFO = EncoderInfo(
+    family="fake",
+    reply=ReplyKind.HIDDEN,
+    outputs=4,
+    per_row=True,
+    text=TextInput(positions=64, width=4, vocabulary=7),
+)
+
+
+@dataclass
+class FakeEncoder:
+    """An encoder without a model: each row is answered by its double.
+
+    Attributes:
+        gate: batches wait for it.
+        entered: set when a batch has begun.
+        batches: every batch that began.
+        error: what the next batch raises.
+    """
+
+    info: EncoderInfo = FAKE_ENCODER_INFO
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[Text]] = field(default_factory=list)
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def run(self, batch: Sequence[Text]) -> list[Arrays]:
+        self.batches.append(list(batch))
+        self.entered.set()
+        self.gate.wait(10)
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return [(2 * text.tokens,) for text in batch]
+
+
+@pytest.fixture
+def fake_encoder() -> FakeEncoder:
+    return FakeEncoder()

@@ -11,53 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from served_app import make_app
 
-from triparty.cloud.accounts import Principal
 from triparty.cloud.serving import Serving, routes
-from triparty.common.errors import (
-    NotFoundError,
-    TripartyError,
-    UnauthenticatedError,
-    from_problem,
-    to_problem,
-)
+from triparty.common.errors import TripartyError, from_problem
 from triparty.common.wire import MEDIA_TYPE, DType, Frame, decode_frames, encode_frames
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-class FakeCatalog:
-    """Everybody may use `story`; nobody anything else."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def model_for(self, principal: Principal, name: str) -> Any:
-        if name != "story":
-            raise NotFoundError("no such model")
-        return self.model
-
-
-def make_app(serving: Serving, model: Any) -> FastAPI:
-    app = FastAPI()
-    app.include_router(routes.router)
-    app.state.serving, app.state.catalog = serving, FakeCatalog(model)
-
-    async def who(request: Request) -> Principal:
-        name = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not name:
-            raise UnauthenticatedError("no token")
-        return Principal(id=name, role="device", developer="d", scopes=frozenset({"infer"}))
-
-    async def problem(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, TripartyError)
-        return JSONResponse(to_problem(error), status_code=error.status)
-
-    app.dependency_overrides[routes.may_infer] = who
-    app.add_exception_handler(TripartyError, problem)
-    return app
 
 
 class Device:

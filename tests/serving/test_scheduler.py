@@ -130,3 +130,52 @@ def test_an_empty_schedule_has_an_empty_batch() -> None:
 def test_limits_that_would_starve_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(SettingsError):
         Limits(*sizes)
+
+
+@given(st.integers(2, 12), TRAFFIC)
+def test_whole_steps_are_never_cut(
+    room: int, traffic: list[tuple[list[tuple[str, int]], set[int]]]
+) -> None:
+    limits = Limits(batch_rows=room, whole=True)
+    schedule, asked = Schedule(), dict[int, int]()
+    done: list[int] = []
+    cancelled: set[int] = set()
+    rounds = iter(traffic)
+    while True:
+        arrivals, cancels = next(rounds, ([], set()))
+        steps = [WaitingStep(len(asked) + n, p, r) for n, (p, r) in enumerate(arrivals)]
+        asked |= {step.number: step.rows for step in steps}
+        schedule = schedule.with_steps(steps).without(cancels)
+        cancelled |= cancels & set(asked)
+        batch, schedule = schedule.next_batch(limits)
+        if not batch:
+            break
+        assert all(part.rows == asked[part.number] for part in batch)
+        assert len(batch) == 1 or sum(part.rows for part in batch) <= room
+        done += [part.number for part in batch]
+    assert len(done) == len(set(done))
+    left = {step.number for step in schedule.waiting}
+    assert set(done) | left | cancelled == set(asked)
+    if not list(rounds):
+        assert not left
+
+
+def test_who_sends_many_whole_steps_gets_no_more_than_its_turn() -> None:
+    limits = Limits(batch_rows=6, whole=True)
+    steps = [WaitingStep(n, "greedy", 2) for n in range(50)]
+    schedule = Schedule().with_steps([*steps, WaitingStep(50, "modest", 2)])
+    first, schedule = schedule.next_batch(limits)
+    assert 50 in {part.number for part in first}
+    second, _ = schedule.next_batch(limits)
+    assert len(second) == 3
+
+
+def test_a_whole_step_that_does_not_fit_waits_for_a_batch_of_its_own() -> None:
+    limits = Limits(batch_rows=4, whole=True)
+    rows = {"a": 3, "b": 9, "c": 1}
+    steps = [WaitingStep(n, who, rows[who]) for n, who in enumerate("abc")]
+    schedule, batches = Schedule().with_steps(steps), []
+    while schedule:
+        batch, schedule = schedule.next_batch(limits)
+        batches.append({part.number: part.rows for part in batch})
+    assert batches == [{0: 3}, {1: 9}, {2: 1}]

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from sqlalchemy import update
 
 from triparty.cloud.app import create_app
-from triparty.cloud.initialise import initialise
+from triparty.cloud.initialise import initialise, url_of
 from triparty.cloud.settings import load_settings
 from triparty.cloud.tables import PrincipalRow, TokenRow
 from triparty.common.artifacts import Kind, Manifest
@@ -27,6 +27,7 @@ from triparty.common.connection import Connection
 from triparty.common.errors import UnreachableError
 from triparty.common.invites import Invite
 from triparty.common.replies import DeviceRecord
+from triparty.common.tls import certificate_pin
 from triparty.common.transport import CloudClient
 from triparty.common.trust import Latest
 from triparty.developer.enroll import enroll
@@ -73,16 +74,20 @@ class LiveCloud:
     url: str
     app: FastAPI
     operator: str = field(repr=False)
+    certificate_pem: str | None = field(default=None, repr=False)
 
     def invite(self, *, url: str | None = None) -> Invite:
         invite = Invite(
             url=url or self.url,
-            pin=None,
+            pin=certificate_pin(self.certificate_pem) if self.certificate_pem else None,
             root=None,
             role="developer",
             secret=secrets.token_bytes(32),
         )
-        with CloudClient(Connection(self.url, token=self.operator)) as client:
+        connection = Connection(
+            self.url, token=self.operator, certificate_pem=self.certificate_pem
+        )
+        with CloudClient(connection) as client:
             client.create_invite(
                 role="developer", login_hash=invite.login_hash, expires_in_s=600, label="dev"
             )
@@ -103,12 +108,22 @@ class LiveCloud:
 
 
 @contextmanager
-def running_cloud(data: Path) -> Iterator[LiveCloud]:
-    operator = initialise(data, now=utc_now()).token
-    app = create_app(
-        load_settings(data, enrolments_per_minute=100_000, failures_per_minute=100_000)
+def running_cloud(data: Path, *, https: bool = False, **changes: Any) -> Iterator[LiveCloud]:
+    """Serves a new cloud until the block ends.
+
+    Args:
+        data: its folder.
+        https: with a certificate of its own, which its invites pin.
+        changes: settings.
+    """
+    operator = initialise(data, self_signed=https, now=utc_now()).token
+    many = {"enrolments_per_minute": 100_000, "failures_per_minute": 100_000}
+    settings = load_settings(data, **many | changes)
+    app, files = create_app(settings), settings.certificate_files
+    tls = {"ssl_certfile": files[0], "ssl_keyfile": files[1]} if files else {}
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", ws="none", **tls
     )
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -119,7 +134,9 @@ def running_cloud(data: Path) -> Iterator[LiveCloud]:
             assert time.monotonic() < end, "the cloud did not start in time"
             time.sleep(0.01)
         try:
-            yield LiveCloud(f"http://127.0.0.1:{listener.getsockname()[1]}", app, operator)
+            url = url_of(*listener.getsockname(), is_tls=https)
+            pem = files[0].read_text() if files else None
+            yield LiveCloud(url, app, operator, pem)
         finally:
             server.should_exit = True
             thread.join(timeout=30)

@@ -28,6 +28,7 @@ from triparty.developer.protect.families import post_norm
 from triparty.developer.protect.families.shared import refuse_expansion, vocabulary_spaces
 from triparty.developer.protect.heads import attention_spaces
 from triparty.developer.protect.keys import Keys
+from triparty.developer.protect.labels import label_names
 from triparty.developer.protect.options import Options
 from triparty.developer.protect.plans import VOCABULARY, Plan
 from triparty.developer.protect.rules import Rows, dropped, linear, table
@@ -94,6 +95,7 @@ def plan(options: Options, choices: Choices, architecture: str) -> Plan:
         rules=made,
         output_space=output,
         ties=ties,
+        labels=label_names(options) if output == post_norm.LABELS else (),
         config={
             "num_labels": post_norm.label_count(options),
             "pad_token_id": padding if tokens else 0,
