@@ -36,7 +36,7 @@ from triparty.device.inference.attestation import Attestation
 from triparty.device.inference.batch import AT_ONCE, side_by_side
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.forwarding import Answer, Forward
+from triparty.device.inference.forwarding import Answer, Forward, text_ids
 from triparty.device.inference.generation import (
     Generation,
     Parts,
@@ -347,15 +347,21 @@ class Device:
         return np.stack(vectors) if vectors else np.zeros((0, bundle.info.outputs), np.float32)
 
     def count_tokens(self, model: str, texts: Sequence[str]) -> int:
-        """How many tokens texts have together, those included that the model adds to each.
+        """How many tokens an encoder reads of texts, together.
 
         Raises:
             StateError: no bundle of this model.
+            RequestError: a text without tokens, or a model that is no encoder.
             CheckpointError: its bundle is damaged.
         """
-        self._home.model(model)
-        tokenizer = read_tokenizer(Bundle.open(self._home.bundle_folder(model)))
-        return sum(len(encoded.ids) for encoded in tokenizer.encode_batch(list(texts)))
+        _, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
+        made = text_ids(
+            texts,
+            read_tokenizer(bundle),
+            bundle.encoding(),
+            positions=bundle.info.max_positions,
+        )
+        return sum(len(text.ids) for text in made)
 
     def classify(
         self,
