@@ -12,7 +12,6 @@ TOKENS = 64
 
 def main(model: str, prompt: str, home: Path) -> None:
     """One answer; prints its figures."""
-
     import triparty.common.cli
     import triparty.device.cli  # noqa: F401 what the command loads
     from triparty.device import Device
