@@ -25,7 +25,13 @@ from triparty.common.files import sha256_file
 from triparty.common.invites import Invite
 from triparty.common.transport import CloudClient
 from triparty.developer.enroll import enroll
+from triparty.developer.grant import find_device, grant_model
 from triparty.developer.home import Home
+from triparty.developer.invite import invite_device
+from triparty.developer.protect import protect
+from triparty.developer.publish import publish_model
+from triparty.developer.settings import DeveloperSettings
+from triparty.device.client import Device
 
 
 @contextmanager
@@ -60,13 +66,42 @@ def new_cloud(folder: Path) -> tuple[Path, Home]:
     token = initialise(data, now=now).token
     home.make_keys(key_days=365, now=now)
     with serving(data) as url:
-        invite = Invite(url, None, None, "developer", secrets.token_bytes(32))
-        with CloudClient(Connection(url, token=token)) as operator:
-            operator.create_invite(
-                role="developer", login_hash=invite.login_hash, expires_in_s=600, label="bench"
-            )
-        enroll(home, invite, cloud=url, name="bench", latest_days=30, now=now)
+        _enroll(home, url, token, now)
     return data, home
+
+
+@contextmanager
+def device_with(source: Path, folder: Path, *, name: str) -> Iterator[Device]:
+    """A device that has pulled one model, while a cloud process serves it."""
+    data, home = folder / "cloud", Home(folder / "developer")
+    now, settings = datetime.now(UTC), DeveloperSettings()
+    token = initialise(data, now=now).token
+    home.make_keys(key_days=365, now=now)
+    protect(str(source), folder / "out")
+    with serving(data) as url:
+        _enroll(home, url, token, now)
+        later = now + timedelta(seconds=2)
+        publish_model(home, folder / "out", name=name, settings=settings, now=later)
+        code, _ = invite_device(home, label="bench", days=1, now=later)
+        device = Device(folder / "device")
+        device.enroll(code, name="bench")
+        later += timedelta(seconds=2)
+        with home.access().client() as client:
+            record = find_device(home, client, "bench")
+            model = home.existing_model(name)
+            grant_model(home, client, model, record, settings=settings, now=later)
+        device.pull()
+        yield device
+
+
+def _enroll(home: Home, url: str, token: str, now: datetime) -> None:
+    """Enrols a developer with a cloud whose operator has this token."""
+    invite = Invite(url, None, None, "developer", secrets.token_bytes(32))
+    with CloudClient(Connection(url, token=token)) as operator:
+        operator.create_invite(
+            role="developer", login_hash=invite.login_hash, expires_in_s=600, label="bench"
+        )
+    enroll(home, invite, cloud=url, name="bench", latest_days=30, now=now)
 
 
 def fill(data: Path, home: Home, count: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.checkpoints import random_llama, real_model, trained_encoder
+from benchmarks.device_process import CASES as DEVICE_CASES
 from benchmarks.harness import Case, Effort, case, cpu_time
 from benchmarks.quantised import quantisation_cases
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
@@ -71,6 +72,9 @@ def _exactness(name: str, scheme: Scheme) -> tuple[Case, Case]:
 EXACTNESS: tuple[Case, ...] = tuple(
     one for name in TRAINED for scheme in Scheme for one in _exactness(name, scheme)
 )
+
+
+DEVICE: tuple[Case, ...] = DEVICE_CASES
 
 
 def _decode_cpu(engine: LocalEngine, rows: np.ndarray, session: str) -> float:

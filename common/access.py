@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from triparty.common.connection import Connection
+from triparty.common.deadline import Deadline
 from triparty.common.documents import parse_time
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.files import make_private_folder, write_private
@@ -54,13 +55,18 @@ class Access:
         """Never shows the token."""
         return f"Access(url={self.url!r}, principal={self.principal!r})"
 
-    def client(self) -> CloudClient:
-        """A client with the token; the caller closes it."""
+    def client(self, deadline: Deadline | None = None) -> CloudClient:
+        """A client with the token; the caller closes it.
+
+        Args:
+            deadline: by which every request has to be answered.
+        """
         connection = Connection(
             self.url,
             token=self.token,
             certificate_pem=self.certificate_pem,
             allow_http=self.allow_http,
+            deadline=deadline,
         )
         return CloudClient(connection)
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 
+from triparty.common.deadline import Deadline
 from triparty.common.errors import (
     CertificateError,
     CloudError,
@@ -33,6 +34,7 @@ PROBLEM_TYPE = "application/problem+json"
 ATTEMPTS = 4
 LONGEST_WAIT_S = 60.0
 BACKOFF_S = 0.2
+CONNECT_S = 10.0
 _REPEATABLE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _BUSY = frozenset({429, 503})
 # The connection was there and broke (a keep-alive connection closed by the other side, a
@@ -118,6 +120,8 @@ class Connection:
         timeout_s: longest silence of the cloud inside one answer.
         transport: replaces the network (tests).
         sleep: waits between repetitions.
+        deadline: by which every request has to be answered, with its own way to wait; None
+            sets none.
 
     Raises:
         SettingsError: a URL that must not be used.
@@ -134,10 +138,12 @@ class Connection:
         timeout_s: float = 120.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        deadline: Deadline | None = None,
     ) -> None:
         """Prepares the connection; nothing is sent yet."""
         self.url = check_url(url, allow_http=allow_http)
-        self._sleep = sleep
+        self._deadline = deadline or Deadline(sleep=sleep)
+        self._sleep, self._timeout_s = self._deadline.sleep, timeout_s
         headers = {"User-Agent": "triparty", "Accept-Encoding": "identity"}
         if token is not None:
             if not (token.isascii() and token.isprintable()):
@@ -149,7 +155,7 @@ class Connection:
             headers=headers,
             verify=client_context(certificate_pem) if needs_tls else False,
             trust_env=not is_loopback(self.url),  # a proxy does not serve this machine
-            timeout=httpx.Timeout(timeout_s, connect=10.0),
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             transport=transport,
         )
 
@@ -197,6 +203,7 @@ class Connection:
 
         Raises:
             TransportError: the cloud was not reached.
+            DeadlineError: the answer was not there in time.
             TripartyError: what the cloud answered.
         """
         if repeatable is None:
@@ -242,31 +249,63 @@ class Connection:
         """
         request = self._http.build_request(method, path, json=body, headers=headers)
         patience = _Patience(self._sleep, attempts=ATTEMPTS)
-        with translated(self.url):
-            response = self._http.send(request, stream=True)
+        with self._translated():
+            response = self._opened(request)
             try:
                 while response.status_code not in accept:
-                    said = _read(response, JSON_LIMIT_BYTES)
+                    said = self._read(response, JSON_LIMIT_BYTES)
                     answer = Answer(response.status_code, response.headers, said)
                     if not patience.wait(answer.pause_s):
                         raise answer.error()
                     response.close()
-                    response = self._http.send(request, stream=True)
+                    response = self._opened(request)
                 _refuse_encoding(response)
                 answer = Answer(response.status_code, response.headers, b"")
-                yield answer, response.iter_bytes()
+                yield answer, self._chunks(response)
             finally:
                 response.close()
 
     def _send(self, request: httpx.Request, limit_bytes: int) -> Answer:
-        with translated(self.url):
-            response = self._http.send(request, stream=True)
+        with self._translated():
+            response = self._opened(request)
             try:
-                return Answer(
-                    response.status_code, response.headers, _read(response, limit_bytes)
-                )
+                body = self._read(response, limit_bytes)
+                return Answer(response.status_code, response.headers, body)
             finally:
                 response.close()
+
+    def _opened(self, request: httpx.Request) -> httpx.Response:
+        """The beginning of an answer; no wait for it is longer than the time left."""
+        left_s = self._deadline.left_s()
+        timeout = httpx.Timeout(min(self._timeout_s, left_s), connect=min(CONNECT_S, left_s))
+        request.extensions["timeout"] = timeout.as_dict()
+        return self._http.send(request, stream=True)
+
+    def _read(self, response: httpx.Response, limit_bytes: int) -> bytes:
+        _refuse_encoding(response)
+        pieces: list[bytes] = []
+        held = 0
+        for piece in self._chunks(response):
+            held += len(piece)
+            if held > limit_bytes:
+                raise CloudError(f"the cloud's answer is longer than {limit_bytes} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
+        for piece in response.iter_bytes():
+            self._deadline.left_s()
+            yield piece
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """As `translated`; a wait that the deadline cut short ends in its error."""
+        try:
+            with translated(self.url):
+                yield
+        except UnreachableError:
+            self._deadline.left_s()
+            raise
 
 
 class _Patience:
@@ -333,18 +372,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _read(response: httpx.Response, limit_bytes: int) -> bytes:
-    _refuse_encoding(response)
-    pieces: list[bytes] = []
-    held = 0
-    for piece in response.iter_bytes():
-        held += len(piece)
-        if held > limit_bytes:
-            raise CloudError(f"the cloud's answer is longer than {limit_bytes} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _refuse_encoding(response: httpx.Response) -> None:

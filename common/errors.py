@@ -41,6 +41,7 @@ TripartyError
 ├── CloudError               the cloud failed
 └── TransportError
     ├── UnreachableError     no connection, or it broke
+    ├── DeadlineError        it did not answer by the time that was set
     └── CertificateError     a certificate that is not the pinned one
 ```
 
@@ -331,6 +332,13 @@ class UnreachableError(TransportError):
     """No connection, or it broke."""
 
     slug = "unreachable"
+
+
+class DeadlineError(TransportError):
+    """The cloud did not answer by the time that was set."""
+
+    slug = "deadline"
+    status = 504
 
 
 class CertificateError(TransportError):

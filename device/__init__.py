@@ -1,6 +1,6 @@
 """The device (P3): asks with keyed rows and un-keys the answers.
 
-* `client`: `Device`, the public interface.
+* `client`: `Device`, the public interface; `asynchronous`: `AsyncDevice`.
 * `enroll`, `pull`: the account, and bundles that are verified before they are used.
 * `inference`: conversation, generation; whole texts and images through encoders.
 * `home`, `settings`, `cli`: files, configuration, commands.
@@ -12,17 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from triparty.common.sampling import SamplingOptions
+    from triparty.device.asynchronous import AsyncDevice
     from triparty.device.client import Device
     from triparty.device.inference.completions import StockEngine
     from triparty.device.inference.generation import Generation
+    from triparty.device.inference.options import GenerationOptions
     from triparty.device.inference.reading import Classification
 
-__all__ = ["Classification", "Device", "Generation", "SamplingOptions", "StockEngine"]
+__all__ = [
+    "AsyncDevice",
+    "Classification",
+    "Device",
+    "Generation",
+    "GenerationOptions",
+    "SamplingOptions",
+    "StockEngine",
+]
 
 _MODULES = {
+    "AsyncDevice": "triparty.device.asynchronous",
     "Classification": "triparty.device.inference.reading",
     "Device": "triparty.device.client",
     "Generation": "triparty.device.inference.generation",
+    "GenerationOptions": "triparty.device.inference.options",
     "SamplingOptions": "triparty.common.sampling",
     "StockEngine": "triparty.device.inference.completions",
 }

@@ -1,4 +1,7 @@
-"""`triparty device`: enroll, models, pull, generate, embed, classify."""
+"""`triparty device`: enroll, models, pull, generate, embed, classify.
+
+`chat` and `serve` have files of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.device.cli_chat import chat
+from triparty.device.cli_serve import serve
 
 if TYPE_CHECKING:
     from triparty.device.client import Device
@@ -22,6 +27,9 @@ app = typer.Typer(
     add_completion=False,
     help="Ask with keyed rows, un-key the answers (P3).",
 )
+
+app.command()(chat)
+app.command()(serve)
 
 HomeOption = Annotated[
     Path | None,
@@ -120,7 +128,22 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Draw among the k likeliest; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw among the likeliest with this sum.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Draw among those with this share of the likeliest's.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: tokens that were there before are less likely.")
+    ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Repeats the draws.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; may be given again.")
+    ] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="With --json: log-probabilities of the tokens.")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds in which the whole answer has to be there.")
+    ] = None,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on after an end token, for measurements.")
     ] = False,
@@ -160,11 +183,23 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text with a protected model; the answer streams as it comes."""
-    from triparty.common.sampling import SamplingOptions
     from triparty.device.inference.generation import Generation
+    from triparty.device.inference.options import GenerationOptions
 
     console = Console(as_json=as_json)
-    options = SamplingOptions(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    options = GenerationOptions(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        max_tokens=max_tokens,
+        stop=stop or (),
+        logprobs=logprobs,
+        ignore_eos=ignore_eos,
+        deadline_s=deadline,
+    )
     shields = {
         "noise": noise,
         "bfloat16_rows": bfloat16_rows,
@@ -177,15 +212,7 @@ def generate(
     engine = _engine(engine_url, engine_model, config)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\n")
-    parts = device.stream(
-        model,
-        prompt,
-        max_tokens=max_tokens,
-        options=options,
-        ignore_eos=ignore_eos,
-        engine=engine,
-    )
-    for part in parts:
+    for part in device.stream(model, prompt, options=options, engine=engine):
         if isinstance(part, Generation):
             console.say("")
             console.report(asdict(part))

@@ -10,61 +10,58 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.access import Access
 from triparty.common.connection import Connection
+from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import CloudError, RequestError, SettingsError
+from triparty.common.errors import RequestError, SettingsError
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home, SpentDecoys
+from triparty.device.inference.answer import Pieces
 from triparty.device.inference.attestation import Attestation
+from triparty.device.inference.batch import AT_ONCE, side_by_side
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.forwarding import Answer, Forward
+from triparty.device.inference.forwarding import Answer, Forward, text_ids
 from triparty.device.inference.generation import (
     Generation,
-    Piece,
-    Pieces,
+    Parts,
+    Question,
     collect,
     read_tokenizer,
+    whole,
 )
 from triparty.device.inference.inputs import Inputs, OnShortened, warn_shortened
+from triparty.device.inference.opened import OpenedModel, Prompt
+from triparty.device.inference.options import GenerationOptions, OptionChanges
 from triparty.device.inference.reading import (
     Classification,
     classification,
     sentence_vector,
 )
 from triparty.device.inference.shields import Shields, shielded_pieces
+from triparty.device.inference.traffic import CountedSteps, Traffic
 from triparty.device.pull import Pulled, pull
 
 if TYPE_CHECKING:
     from triparty.device.inference.inputs import Input
 
-MAX_TOKENS = 128
 EMBEDDING_TASKS = ("sentence-embedding", "image-text-embedding")
 CLASSIFIER_TASKS = ("sequence-classification", "image-classification")
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """The arguments of one answer."""
-
-    prompt: str
-    options: SamplingOptions
-    max_tokens: int
-    ignore_eos: bool
 
 
 class Device:
@@ -89,6 +86,8 @@ class Device:
         self._home = Home(Path(home), passphrase=passphrase)
         self._shields = shields or Shields()
         self._attestation = attestation
+        self._models: dict[str, OpenedModel] = {}
+        self._opening = threading.Lock()
 
     def enroll(
         self,
@@ -154,98 +153,168 @@ class Device:
     def stream(
         self,
         model: str,
-        prompt: str,
+        prompt: Prompt,
         *,
-        max_tokens: int = MAX_TOKENS,
         options: SamplingOptions | None = None,
-        ignore_eos: bool = False,
         engine: StockEngine | None = None,
-    ) -> Iterator[Piece | Generation]:
+        traffic: Traffic | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Parts:
         """Yields the answer piece by piece, then whole; closing it ends the work for it.
 
         Args:
             model: name of a model that this device holds.
-            prompt: plain text; it never leaves the device.
-            max_tokens: most tokens to generate.
-            options: how tokens are chosen; None is greedy.
-            ignore_eos: go on after an end token, for measurements.
+            prompt: plain text, token ids, or the messages of a conversation, which the
+                model's chat template makes a text of; it never leaves the device.
+            options: how tokens are chosen and where the answer ends; None is greedy.
             engine: serves a model of the interface `tokens` in place of the triparty cloud.
+            traffic: is told what goes over the wire while it does; None counts it for the
+                whole answer alone.
+            **changes: members of the options by name, as `max_tokens=64`.
+
+        Raises:
+            StateError: no bundle of this model.
+            RequestError: a model of another kind, or a prompt that it cannot answer.
+            SettingsError: an engine for a model whose rows only a triparty cloud takes,
+                shields for a model of the interface `tokens`, which sends no rows, or an
+                option that this interface does not have.
+            RollbackError: the cloud hosts another version: pull.
+            DeadlineError: the answer was not complete in time.
+            TransportError: the cloud was not reached.
+        """
+        wanted = GenerationOptions.of(options, changes)
+        opened = self.open(model)
+        question = opened.question(prompt, wanted)
+        traffic = Traffic() if traffic is None else traffic
+        if opened.bundle.info.interface == TOKENS:
+            self._shields.refuse_without_rows(model)
+            said = self._from_words(opened, question, wanted, engine, traffic)
+        elif engine is None:
+            said = self._from_rows(opened, question, wanted, traffic)
+        else:
+            raise SettingsError(
+                f"'{model}' is of the interface '{opened.bundle.info.interface}', which stock "
+                "engines do not serve: leave out the engine"
+            )
+        yield from collect(said, question=question, traffic=traffic)
+
+    def generate(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        options: SamplingOptions | None = None,
+        engine: StockEngine | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Generation:
+        """The whole answer; see `stream`."""
+        return whole(self.stream(model, prompt, options=options, engine=engine, **changes))
+
+    def generate_batch(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        *,
+        options: SamplingOptions | None = None,
+        engine: StockEngine | None = None,
+        at_once: int = AT_ONCE,
+        **changes: Unpack[OptionChanges],
+    ) -> list[Generation]:
+        """The answers to several prompts, each what `generate` answers.
+
+        Args:
+            model: as in `stream`.
+            prompts: as in `stream`, each; answered side by side, in one batch of the cloud.
+            options: as in `stream`, for each prompt.
+            engine: as in `stream`.
+            at_once: most answers that are in the making together.
+            **changes: as in `stream`.
+
+        Raises:
+            TripartyError: as `stream`, by the first prompt that fails; the others end.
+        """
+        wanted = GenerationOptions.of(options, changes)
+
+        def answered(prompt: Prompt) -> Parts:
+            return self.stream(model, prompt, options=wanted, engine=engine)
+
+        return side_by_side([partial(answered, prompt) for prompt in prompts], at_once)
+
+    def open(self, model: str) -> OpenedModel:
+        """A language model that this device holds, opened; kept until a newer one is pulled.
 
         Raises:
             StateError: no bundle of this model.
             RequestError: a model of another kind: a classifier, an encoder.
-            SettingsError: an engine for a model whose rows only a triparty cloud takes, or
-                shields for a model of the interface `tokens`, which sends no rows.
-            RollbackError: the cloud hosts another version: pull.
-            TransportError: the cloud was not reached.
+            CheckpointError: its bundle is damaged.
         """
         held = self._home.model(model)
-        bundle = Bundle.open(self._home.bundle_folder(model))
-        if bundle.info.task != "causal-lm":
-            raise RequestError(
-                f"'{model}' writes no text that goes on from a prompt: its task is "
-                f"{bundle.info.task}"
-            )
-        wanted = _Wanted(prompt, options or SamplingOptions(), max_tokens, ignore_eos)
-        if bundle.info.interface == TOKENS:
-            self._shields.refuse_without_rows(model)
-            yield from collect(self._from_words(held, bundle, wanted, engine))
-        elif engine is None:
-            yield from collect(self._from_rows(held, bundle, wanted))
-        else:
-            raise SettingsError(
-                f"'{model}' is of the interface '{bundle.info.interface}', which stock engines "
-                "do not serve: leave out the engine"
-            )
+        with self._opening:
+            opened = self._models.get(model)
+            if opened is None or opened.held != held:
+                opened = OpenedModel.open(held, self._home.bundle_folder(model))
+                self._models[model] = opened
+            return opened
 
-    def _from_rows(self, held: HeldModel, bundle: Bundle, wanted: _Wanted) -> Pieces:
-        with self._home.access().client() as client:
+    def _from_rows(
+        self,
+        opened: OpenedModel,
+        question: Question,
+        wanted: GenerationOptions,
+        traffic: Traffic,
+    ) -> Pieces:
+        deadline = Deadline(wanted.deadline_s)
+        with self._home.access().client(deadline) as client:
 
             def conversation() -> Conversation:
                 return Conversation(
-                    client,
-                    bundle,
-                    held.name,
-                    version=held.version,
+                    CountedSteps(client, traffic),
+                    opened.bundle,
+                    opened.held.name,
+                    version=opened.held.version,
                     shield=self._shields.shield(),
                     block=self._shields.block,
                     attestation=self._attestation,
+                    deadline=deadline,
                 )
 
             return (
                 yield from shielded_pieces(
-                    wanted.prompt,
+                    question,
                     shields=self._shields,
-                    bundle=bundle,
-                    tokenizer=read_tokenizer(bundle),
+                    bundle=opened.bundle,
+                    tokenizer=opened.tokenizer,
                     conversation=conversation,
-                    options=wanted.options,
-                    max_tokens=wanted.max_tokens,
-                    ignore_eos=wanted.ignore_eos,
+                    options=wanted,
                     spent=SpentDecoys(self._home.folder),
                 )
             )
 
     def _from_words(
-        self, held: HeldModel, bundle: Bundle, wanted: _Wanted, engine: StockEngine | None
+        self,
+        opened: OpenedModel,
+        question: Question,
+        wanted: GenerationOptions,
+        engine: StockEngine | None,
+        traffic: Traffic,
     ) -> Pieces:
         if self._attestation is not None:
             self._attestation.require()
-        with self._connection(engine) as connection:
+        held, epoch = opened.held, opened.bundle.info.epoch
+        deadline = Deadline(wanted.deadline_s)
+        with self._connection(engine, deadline) as connection:
             completions = (
-                Completions(connection, engine.model)
+                Completions(connection, engine.model, traffic=traffic)
                 if engine
-                else Completions(connection, held.name, (held.version, bundle.info.epoch))
+                else Completions(connection, held.name, (held.version, epoch), traffic)
             )
             return (
                 yield from text_pieces(
-                    wanted.prompt,
-                    bundle=bundle,
-                    tokenizer=read_tokenizer(bundle),
+                    question,
+                    bundle=opened.bundle,
+                    tokenizer=opened.tokenizer,
                     completions=completions,
-                    options=wanted.options,
-                    max_tokens=wanted.max_tokens,
-                    ignore_eos=wanted.ignore_eos,
+                    options=wanted,
                 )
             )
 
@@ -276,6 +345,23 @@ class Device:
         answers = self._answers(held, bundle, inputs, on_shortened)
         vectors = [sentence_vector(answer, encoding) for answer in answers]
         return np.stack(vectors) if vectors else np.zeros((0, bundle.info.outputs), np.float32)
+
+    def count_tokens(self, model: str, texts: Sequence[str]) -> int:
+        """How many tokens an encoder reads of texts, together.
+
+        Raises:
+            StateError: no bundle of this model.
+            RequestError: a text without tokens, or a model that is no encoder.
+            CheckpointError: its bundle is damaged.
+        """
+        _, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
+        made = text_ids(
+            texts,
+            read_tokenizer(bundle),
+            bundle.encoding(),
+            positions=bundle.info.max_positions,
+        )
+        return sum(len(text.ids) for text in made)
 
     def classify(
         self,
@@ -331,29 +417,7 @@ class Device:
             )
             return inputs.answers(forward)
 
-    def _connection(self, engine: StockEngine | None) -> Connection:
-        return engine.connection() if engine else self._home.access().client().connection
-
-    def generate(
-        self,
-        model: str,
-        prompt: str,
-        *,
-        max_tokens: int = MAX_TOKENS,
-        options: SamplingOptions | None = None,
-        ignore_eos: bool = False,
-        engine: StockEngine | None = None,
-    ) -> Generation:
-        """The whole answer; see `stream`."""
-        parts = self.stream(
-            model,
-            prompt,
-            max_tokens=max_tokens,
-            options=options,
-            ignore_eos=ignore_eos,
-            engine=engine,
-        )
-        for part in parts:
-            if isinstance(part, Generation):
-                return part
-        raise CloudError("the answer ended without an end")
+    def _connection(self, engine: StockEngine | None, deadline: Deadline) -> Connection:
+        if engine is not None:
+            return engine.connection(deadline)
+        return self._home.access().client(deadline).connection

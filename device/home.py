@@ -11,13 +11,15 @@ HOME/spent-decoys                digests of texts that served as decoys: none se
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from triparty.common.access import Access
 from triparty.common.documents import check_name
 from triparty.common.errors import ArtifactError, StateError
-from triparty.common.files import make_private_folder, write_private
+from triparty.common.files import locked, make_private_folder, write_private
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
 from triparty.common.signing import PrivateKey
@@ -149,6 +151,12 @@ class SpentDecoys:
     """
 
     folder: Path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lets one answer at a time read and write."""
+        with locked(self.folder):
+            yield
 
     def read(self) -> set[str]:
         """Digests of the texts that served."""

@@ -20,6 +20,7 @@ class DeviceSettings(RoleSettings):
         home: keys, access and bundles of this device.
         passphrase: of the private keys; better in the environment than in a file.
         engine_key: API key of the stock engine that `generate --engine-url` names.
+        api_key: what clients of `serve` have to bring; None asks for none.
         noise: Gaussian noise on each element of a row, as a share of the row's root mean
             square; costs accuracy.
         bfloat16_rows: whether rows are rounded to bfloat16 on the wire.
@@ -35,6 +36,7 @@ class DeviceSettings(RoleSettings):
     home: HomePath = Field(default_factory=lambda: Path.home() / ".local/share/triparty/device")
     passphrase: str | None = Field(default=None, repr=False)
     engine_key: str | None = Field(default=None, repr=False)
+    api_key: str | None = Field(default=None, repr=False, min_length=1)
     noise: float = Field(default=0.0, ge=0, le=MAX_NOISE)
     bfloat16_rows: bool = False
     length_block: int = Field(default=1, ge=1, le=4096)

@@ -8,8 +8,9 @@ same words, and needs no part of triparty.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,22 @@ from tokenizers import Tokenizer
 
 from triparty.common import opaque
 from triparty.common.connection import Answer, Connection, printable
+from triparty.common.deadline import Deadline
 from triparty.common.errors import (
     CloudError,
     RequestError,
     RollbackError,
+    SettingsError,
     TripartyError,
     from_problem,
 )
 from triparty.common.events import events
 from triparty.common.keying import Bundle
-from triparty.common.sampling import SamplingOptions
-from triparty.device.inference.generation import (
-    AnswerText,
-    FinishReason,
-    Piece,
-    Pieces,
-    prompt_ids,
-)
+from triparty.device.inference.answer import Answer as GrowingAnswer
+from triparty.device.inference.answer import FinishReason, Piece, Pieces
+from triparty.device.inference.generation import Question
+from triparty.device.inference.options import GenerationOptions
+from triparty.device.inference.traffic import Traffic
 
 PATH = "/v1/completions"
 EVENT_LIMIT_BYTES = 1 << 20
@@ -54,14 +54,17 @@ class StockEngine:
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
 
-    def connection(self) -> Connection:
+    def connection(self, deadline: Deadline | None = None) -> Connection:
         """A connection to it.
+
+        Args:
+            deadline: by which every request has to be answered.
 
         Raises:
             SettingsError: a URL that must not be used.
         """
         base = self.url.rstrip("/").removesuffix("/v1")
-        return Connection(base, token=self.api_key)
+        return Connection(base, token=self.api_key, deadline=deadline)
 
 
 @dataclass(frozen=True)
@@ -86,28 +89,31 @@ class Completions:
         model: its name there; None leaves the choice to the engine.
         key: version and epoch of the bundle, which the answer must name; None for a stock
             engine, which knows neither.
+        traffic: where requests and answers are counted.
     """
 
     connection: Connection
     model: str | None
     key: tuple[int, int] | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
     def parts(
         self,
         words: str,
         *,
         max_tokens: int,
-        options: SamplingOptions,
-        ignore_eos: bool = False,
-    ) -> Iterator[Part]:
+        options: GenerationOptions,
+    ) -> Generator[Part]:
         """Sends a prompt of opaque words; yields the answer as it comes.
 
         Raises:
+            SettingsError: an option that needs the logits, or that the cloud does not have.
             RollbackError: the cloud hosts another version than the bundle's.
             CloudError: an answer that makes no sense, or one that breaks off.
             TransportError: the engine was not reached.
             TripartyError: what it answered.
         """
+        self._refuse(options)
         body: dict[str, Any] = {
             "prompt": words,
             "max_tokens": max_tokens,
@@ -116,16 +122,47 @@ class Completions:
             "stream": True,
         }
         # Not every engine has these; one that lacks what is asked for refuses it.
-        optional = {"model": self.model, "seed": options.seed, "top_k": options.top_k or None}
+        optional = {
+            "model": self.model,
+            "seed": options.seed,
+            "top_k": options.top_k or None,
+            "min_p": options.min_p or None,
+            "repetition_penalty": _unless(options.repetition_penalty, 1),
+            "ignore_eos": options.ignore_eos or None,
+        }
         body |= {name: value for name, value in optional.items() if value is not None}
-        if ignore_eos:
-            body["ignore_eos"] = True
+        self.traffic.requests += 1
+        self.traffic.bytes_sent += len(json.dumps(body))
         with self.connection.stream(PATH, method="POST", body=body, accept=(200,)) as (
             answer,
             chunks,
         ):
             self._check_key(answer)
-            yield from _parts(chunks)
+            yield from _parts(self._counted(chunks))
+
+    def _refuse(self, options: GenerationOptions) -> None:
+        if options.logprobs is not None:
+            raise SettingsError(
+                "a model of the interface 'tokens' answers without logits: leave out logprobs, "
+                "or ask a model of the interface 'embeddings'"
+            )
+        if self.key is None:  # a stock engine refuses by itself what it lacks
+            return
+        lacking = {
+            "min-p": options.min_p > 0,
+            "repetition-penalty": options.repetition_penalty != 1,
+        }
+        if any(lacking.values()):
+            names = " and ".join(name for name, asked in lacking.items() if asked)
+            raise SettingsError(
+                f"'{self.model}' is of the interface 'tokens': the cloud draws its tokens, and "
+                f"does not have {names}: leave that out"
+            )
+
+    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.traffic.bytes_received += len(chunk)
+            yield chunk
 
     def _check_key(self, answer: Answer) -> None:
         if self.key is None:
@@ -140,51 +177,58 @@ class Completions:
             )
 
 
+def _unless(value: float, neutral: float) -> float | None:
+    return None if value == neutral else value
+
+
 def text_pieces(
-    prompt: str,
+    question: Question,
     *,
     bundle: Bundle,
     tokenizer: Tokenizer,
     completions: Completions,
-    options: SamplingOptions,
-    max_tokens: int,
-    ignore_eos: bool = False,
+    options: GenerationOptions,
 ) -> Pieces:
-    """Yields the continuation of a prompt token by token, as `generation.pieces` does.
+    """Yields the answer to a question token by token, as `generation.pieces` does.
 
     An engine that leaves the end token out of its text (vLLM does) leaves it out here too.
 
     Args:
-        prompt: plain text.
+        question: what is answered.
         bundle: opened bundle of the model, interface `tokens`.
         tokenizer: of the bundle.
         completions: where the model is.
-        options: how the engine chooses tokens.
-        max_tokens: most tokens to generate, at least 1.
-        ignore_eos: go on after an end token, for measurements.
+        options: how the engine chooses tokens, and where the answer ends.
 
     Raises:
-        SettingsError: `max_tokens` below 1.
-        RequestError: a prompt without tokens, or too long for the model.
+        SettingsError: an option that this interface does not have.
         CloudError: words that are not the model's, or more than were asked for.
     """
-    ids, most = prompt_ids(prompt, tokenizer, bundle, max_tokens=max_tokens)
-    words = opaque.words(bundle.keyed_ids(np.asarray(ids, np.int64)))
-    parts = completions.parts(words, max_tokens=most, options=options, ignore_eos=ignore_eos)
-    text, count, last = AnswerText(tokenizer, ids), 0, None
-    reason: FinishReason | None = None
-    for tokens, said in _tokens(parts, bundle):
-        reason = said or reason
-        for token in tokens:
-            count, last = count + 1, token
-            if count > most:
-                raise CloudError(f"the answer has more than the {most} words asked for")
-            is_end = token in bundle.info.eos_ids and not ignore_eos
-            rest = text.rest if is_end or count == most else str
-            yield Piece(token, text.after(token) + rest())
-    if last is None and reason != "stop":
+    most, eos_ids = question.most, bundle.info.eos_ids
+    words = opaque.words(bundle.keyed_ids(np.asarray(question.ids, np.int64)))
+    answer = GrowingAnswer(tokenizer, question.ids, options=options, most=most, eos_ids=eos_ids)
+    waiting: Piece | None = None  # its text may be the beginning of a stop
+    said: FinishReason | None = None
+    completions.traffic.rows += len(question.ids)
+    with closing(completions.parts(words, max_tokens=most, options=options)) as parts:
+        for tokens, reason in _tokens(parts, bundle):
+            said = reason or said
+            for token in tokens:
+                if answer.count == most:
+                    raise CloudError(f"the answer has more than the {most} words asked for")
+                if waiting is not None:
+                    yield waiting
+                waiting = answer.add(token)
+                if not answer.holds_text:
+                    yield waiting
+                    waiting = None
+                if answer.is_stopped:
+                    return "stop"
+    if waiting is not None:
+        yield replace(waiting, text=waiting.text + answer.rest())
+    if not answer.count and said != "stop":
         raise CloudError("the answer has no words")
-    return "stop" if reason == "stop" or last in bundle.info.eos_ids else "length"
+    return "stop" if "stop" in (said, answer.reason) else "length"
 
 
 def _tokens(

@@ -10,13 +10,14 @@ Shapes: `T` tokens, `D` width, `V` vocabulary.
 
 from __future__ import annotations
 
+import random
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 import numpy as np
 
+from triparty.common.deadline import Deadline
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
@@ -34,6 +35,7 @@ from triparty.device.inference.attestation import Attestation
 
 SESSIONS = 3
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them
+CLOSING_S = 2.0
 
 
 class Steps(Protocol):
@@ -63,7 +65,7 @@ class Conversation:
         block: rows that requests and the whole session are multiples of, as far as they can
             be (`request_sizes`); 1 shows every length as it is.
         attestation: what has to be proven before each session; None asks for no proof.
-        sleep: waits between attempts.
+        deadline: how long it may go on, and how to wait between attempts; None sets no end.
     """
 
     def __init__(
@@ -76,11 +78,11 @@ class Conversation:
         shield: Shield | None = None,
         block: int = 1,
         attestation: Attestation | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        deadline: Deadline | None = None,
     ) -> None:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
-        self._version, self._sleep = version, sleep
+        self._version, self._deadline = version, deadline or Deadline()
         self._shield, self._block = shield or Shield(), block
         self._attestation = attestation
         self._session: SessionRecord | None = None
@@ -93,6 +95,7 @@ class Conversation:
     def __exit__(self, *_: object) -> None:
         """Frees the session on the cloud, if it can be reached."""
         if self._session is not None:
+            self._deadline.grace(CLOSING_S)
             try:
                 self._steps.close_session(self._session.id)
             except TripartyError:
@@ -186,7 +189,7 @@ class Conversation:
             try:
                 return self._request(session, rows, position, request_id)
             except UnreachableError:
-                self._sleep(pause_s)
+                self._deadline.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 no secret
         return self._request(session, rows, position, request_id)
 
     def _request(

@@ -7,39 +7,20 @@ the interface `tokens`.)
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
-from triparty.common.errors import CheckpointError, RequestError, SettingsError
+from triparty.common.errors import CheckpointError, CloudError, RequestError
 from triparty.common.keying import Bundle, PlainLogits
-from triparty.common.sampling import SamplingOptions, next_token
+from triparty.common.sampling import next_token
+from triparty.device.inference.answer import Answer, FinishReason, Piece, Pieces
 from triparty.device.inference.conversation import Conversation
-
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One generated token.
-
-    Attributes:
-        token_id: in the tokenizer's order.
-        text: what can be shown since the piece before; may be empty while a character is
-            not complete.
-    """
-
-    token_id: int
-    text: str
-
-
-Pieces = Generator[Piece, None, FinishReason]
-"""An answer token by token; why it ended is what the generator returns."""
+from triparty.device.inference.options import GenerationOptions
+from triparty.device.inference.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -47,16 +28,39 @@ class Generation:
     """A whole answer.
 
     Attributes:
-        text: without the prompt.
+        text: without the prompt, and without what it stopped at.
         token_ids: with the end token, if there was one and the engine says it.
-        finish_reason: `stop` at an end token, `length` at the limit.
+        finish_reason: `stop` at an end token or a stop text, `length` at the limit.
         seconds: from the first request to the last token.
+        prompt_tokens: how many tokens the prompt had.
+        logprobs: log-probability of each token, if they were asked for.
+        traffic: what went over the wire for it.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     seconds: float
+    prompt_tokens: int
+    logprobs: tuple[float, ...] = ()
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+Parts = Generator[Piece | Generation, None, None]
+"""The pieces of an answer as they come, then the whole; closing it ends the work for it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be answered.
+
+    Attributes:
+        ids: (T,) plain token ids.
+        most: how many tokens the answer may have.
+    """
+
+    ids: list[int]
+    most: int
 
 
 def read_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -71,73 +75,56 @@ def read_tokenizer(bundle: Bundle) -> Tokenizer:
         raise CheckpointError(f"{bundle.tokenizer_file} is no tokenizer: {error}") from error
 
 
-def pieces(
-    prompt: str,
-    *,
-    bundle: Bundle,
-    tokenizer: Tokenizer,
-    conversation: Conversation,
-    options: SamplingOptions,
-    max_tokens: int,
-    ignore_eos: bool = False,
-) -> Pieces:
-    """Yields the continuation of a prompt token by token; a generator that can be closed.
-
-    Args:
-        prompt: plain text.
-        bundle: opened bundle of the model.
-        tokenizer: of the bundle.
-        conversation: a new one; the caller closes it.
-        options: how tokens are chosen.
-        max_tokens: most tokens to generate, at least 1.
-        ignore_eos: go on after an end token, for measurements.
+def question_of(ids: Sequence[int], bundle: Bundle, options: GenerationOptions) -> Question:
+    """A question of token ids, if it leaves room for an answer.
 
     Raises:
-        SettingsError: `max_tokens` below 1.
-        RequestError: a prompt without tokens, or too long for the model.
+        RequestError: no tokens, or as many as the model has positions.
     """
-    ids, most = prompt_ids(prompt, tokenizer, bundle, max_tokens=max_tokens)
-    return (
-        yield from pieces_after(
-            ids,
-            bundle=bundle,
-            tokenizer=tokenizer,
-            conversation=conversation,
-            options=options,
-            most=most,
-            ignore_eos=ignore_eos,
+    if not len(ids):
+        raise RequestError("the prompt has no tokens; write something")
+    positions = bundle.info.max_positions
+    room = positions - len(ids)
+    if room < 1:
+        raise RequestError(
+            f"the prompt has {len(ids)} tokens and the model {positions} positions, which "
+            f"leaves none for an answer: shorten the prompt"
         )
-    )
+    return Question(list(ids), min(options.max_tokens or room, room))
 
 
-def pieces_after(
-    ids: list[int],
+def pieces(
+    question: Question,
     *,
     bundle: Bundle,
     tokenizer: Tokenizer,
     conversation: Conversation,
-    options: SamplingOptions,
-    most: int,
-    ignore_eos: bool = False,
+    options: GenerationOptions,
 ) -> Pieces:
-    """`pieces` of a prompt of token ids that leaves room for `most` tokens.
+    """Yields the answer to a question token by token; a generator that can be closed.
 
     After the last piece it sends what the conversation lacks to be a whole number of blocks:
     more of the model's own answer, which nobody reads.
+
+    Args:
+        question: what is answered.
+        bundle: opened bundle of the model.
+        tokenizer: of the bundle.
+        conversation: a new one; the caller closes it.
+        options: how tokens are chosen and where the answer ends.
     """
-    rng = options.generator()
-    text = AnswerText(tokenizer, ids)
-    pending, count = ids, 0
+    rng, eos_ids = options.generator(), bundle.info.eos_ids
+    answer = Answer(
+        tokenizer, question.ids, options=options, most=question.most, eos_ids=eos_ids
+    )
+    pending = question.ids
     while True:
         logits = conversation.logits_after(pending)  # (V,)
-        token = next_token(logits, options, rng)
-        count += 1
-        is_end = token in bundle.info.eos_ids
-        is_last = count == most or (is_end and not ignore_eos)
-        yield Piece(token, text.after(token) + (text.rest() if is_last else ""))
-        if is_last:
-            _fill(conversation, logits, bundle.info.eos_ids)
-            return "stop" if is_end else "length"
+        token = next_token(logits, options, rng, answer.ids)
+        yield answer.add(token, logits)
+        if answer.reason is not None:
+            _fill(conversation, logits, eos_ids)
+            return answer.reason
         pending = [token]
 
 
@@ -149,34 +136,16 @@ def _fill(conversation: Conversation, logits: PlainLogits, eos_ids: tuple[int, .
         logits = conversation.logits_after([int(open_ended.argmax())])
 
 
-def prompt_ids(
-    prompt: str, tokenizer: Tokenizer, bundle: Bundle, *, max_tokens: int
-) -> tuple[list[int], int]:
-    """The plain ids (T,) of a prompt, and how many tokens an answer to it may have.
+def collect(stream: Pieces, *, question: Question, traffic: Traffic | None = None) -> Parts:
+    """The pieces as they come, then the whole answer; closing it closes the pieces.
 
-    Raises:
-        SettingsError: `max_tokens` below 1.
-        RequestError: a prompt without tokens, or too long for the model.
+    Args:
+        stream: the answer.
+        question: what it answers.
+        traffic: where its traffic is counted.
     """
-    if max_tokens < 1:
-        raise SettingsError(f"max-tokens must be at least 1, got {max_tokens}")
-    ids: list[int] = tokenizer.encode(prompt).ids
-    if not ids:
-        raise RequestError("the prompt has no tokens; write something")
-    room = bundle.info.max_positions - len(ids)
-    if room < 1:
-        raise RequestError(
-            f"the prompt has {len(ids)} tokens and the model {bundle.info.max_positions} "
-            f"positions, which leaves none for an answer: shorten the prompt"
-        )
-    return ids, min(max_tokens, room)
-
-
-def collect(stream: Pieces) -> Iterator[Piece | Generation]:
-    """The pieces as they come, then the whole answer; closing it closes the pieces."""
     started = time.monotonic()
-    text: list[str] = []
-    token_ids: list[int] = []
+    said: list[Piece] = []
     with closing(stream):
         while True:
             try:
@@ -184,35 +153,27 @@ def collect(stream: Pieces) -> Iterator[Piece | Generation]:
             except StopIteration as end:
                 reason: FinishReason = end.value
                 break
-            text.append(piece.text)
-            token_ids.append(piece.token_id)
+            said.append(piece)
             yield piece
     yield Generation(
-        text="".join(text),
-        token_ids=tuple(token_ids),
+        text="".join(piece.text for piece in said),
+        token_ids=tuple(piece.token_id for piece in said),
         finish_reason=reason,
         seconds=time.monotonic() - started,
+        prompt_tokens=len(question.ids),
+        logprobs=tuple(piece.logprob for piece in said if piece.logprob is not None),
+        traffic=traffic or Traffic(),
     )
 
 
-class AnswerText:
-    """The answer's text as it grows, one character at a time at least."""
+def whole(parts: Parts) -> Generation:
+    """The whole answer, which comes after its pieces.
 
-    def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
-        """The text after a prompt of these ids."""
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(ids=prompt, skip_special_tokens=True)
-        self._ids = list(prompt)
-        self._shown = tokenizer.decode(prompt)
-
-    def after(self, token: int) -> str:
-        """What the token adds; empty while a character lacks bytes."""
-        self._ids.append(token)
-        new: str = self._stream.step(self._tokenizer, token) or ""
-        self._shown += new
-        return new
-
-    def rest(self) -> str:
-        """What the stream held back at the end: a character that stayed incomplete."""
-        whole: str = self._tokenizer.decode(self._ids)
-        return whole[len(self._shown) :] if whole.startswith(self._shown) else ""
+    Raises:
+        CloudError: it does not come.
+    """
+    with closing(parts):
+        for part in parts:
+            if isinstance(part, Generation):
+                return part
+    raise CloudError("the answer ended without an end")

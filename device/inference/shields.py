@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,16 +24,11 @@ from tokenizers import Tokenizer
 from triparty.common.decoys import DecoyKind, DecoyTexts, turns
 from triparty.common.errors import SettingsError
 from triparty.common.keying import Bundle
-from triparty.common.sampling import SamplingOptions
 from triparty.common.shielding import Shield
+from triparty.device.inference.answer import FinishReason, Piece, Pieces
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.generation import (
-    FinishReason,
-    Piece,
-    Pieces,
-    pieces_after,
-    prompt_ids,
-)
+from triparty.device.inference.generation import Question, pieces
+from triparty.device.inference.options import GenerationOptions
 
 MAX_TEXTS_BYTES = 64 << 20
 
@@ -91,6 +86,9 @@ class Shields:
 class SpentTexts(Protocol):
     """Where a device remembers the texts that served as decoys."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """Lets one answer at a time read and write."""
+
     def read(self) -> set[str]:
         """Digests of the texts that served."""
 
@@ -99,55 +97,49 @@ class SpentTexts(Protocol):
 
 
 def shielded_pieces(
-    prompt: str,
+    question: Question,
     *,
     shields: Shields,
     bundle: Bundle,
     tokenizer: Tokenizer,
     conversation: Callable[[], Conversation],
-    options: SamplingOptions,
-    max_tokens: int,
-    ignore_eos: bool = False,
+    options: GenerationOptions,
     spent: SpentTexts | None = None,
     random: Random | None = None,
 ) -> Pieces:
-    """Yields the continuation of a prompt as `generation.pieces` does, beside its decoys.
+    """Yields the answer to a question as `generation.pieces` does, beside its decoys.
 
     Args:
-        prompt: plain text.
+        question: the real one.
         shields: how many decoys, and of what.
         bundle: opened bundle of the model.
         tokenizer: of the bundle.
         conversation: begins a conversation, one for each stream.
-        options: how tokens are chosen.
-        max_tokens: most tokens to generate, at least 1.
-        ignore_eos: go on after an end token, for measurements.
+        options: how tokens are chosen and where an answer ends.
         spent: remembers which texts served; None begins anew.
         random: places and decoys; None draws from the operating system.
 
     Raises:
-        SettingsError: `max_tokens` below 1, or texts that no decoy can be drawn from.
-        RequestError: a prompt without tokens, or too long for the model.
+        SettingsError: texts that no decoy can be drawn from.
     """
-    ids, most = prompt_ids(prompt, tokenizer, bundle, max_tokens=max_tokens)
     random = random or secrets.SystemRandom()
-    questions = [ids]
+    questions = [question]
     if shields.decoys:
-        texts = _read(shields, tokenizer, spent.read() if spent else set())
-        questions += [texts.draw(len(ids), random) for _ in range(shields.decoys)]
-        if spent:
-            spent.write(texts.spent)
+        with nullcontext() if spent is None else spent.held():
+            texts = _read(shields, tokenizer, spent.read() if spent else set())
+            drawn = [texts.draw(len(question.ids), random) for _ in range(shields.decoys)]
+            if spent:
+                spent.write(texts.spent)
+        questions += [Question(ids, question.most) for ids in drawn]
     order = turns(len(questions), random)
     with ExitStack() as stack:
         streams = [
-            pieces_after(
+            pieces(
                 questions[number],
                 bundle=bundle,
                 tokenizer=tokenizer,
                 conversation=stack.enter_context(conversation()),
                 options=options,
-                most=most,
-                ignore_eos=ignore_eos,
             )
             for number in order
         ]

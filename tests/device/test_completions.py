@@ -29,9 +29,14 @@ from triparty.common.errors import (
 )
 from triparty.common.events import event
 from triparty.common.keying import Bundle
-from triparty.common.sampling import SamplingOptions
 from triparty.device.inference.completions import Completions, StockEngine, text_pieces
-from triparty.device.inference.generation import Generation, collect, read_tokenizer
+from triparty.device.inference.generation import (
+    Generation,
+    collect,
+    question_of,
+    read_tokenizer,
+)
+from triparty.device.inference.options import GenerationOptions
 
 V, END, OTHER_END = 40, 7, 8
 PROMPT = "w3 w1 w4 w1 w5"
@@ -141,16 +146,19 @@ def stream(
         transport=httpx.MockTransport(engine.handle),
         sleep=lambda _: None,
     )
-    options = {"options": SamplingOptions(), "max_tokens": 12} | wanted
+    options = GenerationOptions(**({"max_tokens": 12} | wanted))
+    tokenizer = read_tokenizer(bundle)
+    question = question_of(tokenizer.encode(prompt).ids, bundle, options)
     with connection:
         yield from collect(
             text_pieces(
-                prompt,
+                question,
                 bundle=bundle,
-                tokenizer=read_tokenizer(bundle),
+                tokenizer=tokenizer,
                 completions=Completions(connection, model, key),
-                **options,
-            )
+                options=options,
+            ),
+            question=question,
         )
 
 
@@ -181,8 +189,9 @@ def test_words_go_out_and_text_comes_back(ask: Ask, words: Any) -> None:
 
 def test_options_are_sent_only_where_they_say_something(ask: Ask, words: Any) -> None:
     engine = Engine(chunk(words(9), "length"))
-    options = SamplingOptions(temperature=0.5, top_k=3, top_p=0.9, seed=0)
-    ask(engine, model=None, key=None, options=options, max_tokens=100, ignore_eos=True)
+    options: dict[str, Any] = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 0}
+    options |= {"min_p": 0.1, "repetition_penalty": 1.2}
+    ask(engine, model=None, key=None, max_tokens=100, ignore_eos=True, **options)
     (asked,) = engine.asked
     assert "model" not in asked
     del asked["prompt"]
@@ -191,6 +200,8 @@ def test_options_are_sent_only_where_they_say_something(ask: Ask, words: Any) ->
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 3,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
         "seed": 0,
         "stream": True,
         "ignore_eos": True,

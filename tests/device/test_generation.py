@@ -6,13 +6,13 @@ purpose; the same story runs against real clouds in `tests/exchange`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from small_cloud import POSITIONS, SmallCloud, small_bundle
 from tokenizers import Tokenizer
 
+from triparty.common.deadline import Deadline
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
@@ -22,9 +22,15 @@ from triparty.common.errors import (
     UnreachableError,
 )
 from triparty.common.keying import Bundle
-from triparty.common.sampling import SamplingOptions
 from triparty.device.inference.conversation import PAUSES_S, Conversation
-from triparty.device.inference.generation import Generation, collect, pieces, read_tokenizer
+from triparty.device.inference.generation import (
+    Generation,
+    collect,
+    pieces,
+    question_of,
+    read_tokenizer,
+)
+from triparty.device.inference.options import GenerationOptions
 
 
 @pytest.fixture
@@ -37,18 +43,19 @@ PROMPT = "w3 w1 w4 w1 w5 w9 w2 w6 w5"
 
 def answer(cloud: SmallCloud, bundle: Bundle, **wanted: object) -> Generation:
     prompt = str(wanted.get("prompt", PROMPT))
-    options = SamplingOptions()
-    pauses: list[float] = []
-    with Conversation(cloud, bundle, "known", version=1, sleep=pauses.append) as conversation:
-        stream: Iterator[object] = collect(
+    options = GenerationOptions(max_tokens=int(str(wanted.get("max_tokens", 12))))
+    tokenizer, deadline = read_tokenizer(bundle), Deadline(sleep=lambda _: None)
+    question = question_of(tokenizer.encode(prompt).ids, bundle, options)
+    with Conversation(cloud, bundle, "known", version=1, deadline=deadline) as conversation:
+        stream = collect(
             pieces(
-                prompt,
+                question,
                 bundle=bundle,
-                tokenizer=read_tokenizer(bundle),
+                tokenizer=tokenizer,
                 conversation=conversation,
                 options=options,
-                max_tokens=int(str(wanted.get("max_tokens", 12))),
             ),
+            question=question,
         )
         *streamed, last = stream
     assert isinstance(last, Generation)
@@ -148,7 +155,7 @@ def test_logits_that_are_not_finite_are_refused(bundle: Bundle) -> None:
 
 
 def test_characters_split_over_tokens_are_shown_whole(bundle: Bundle) -> None:
-    from triparty.device.inference.generation import AnswerText
+    from triparty.device.inference.answer import AnswerText
 
     tokenizer = byte_tokenizer()
     ids = tokenizer.encode("naïve 漢字 🙂").ids

@@ -11,16 +11,23 @@ import numpy as np
 import pytest
 from small_cloud import POSITIONS, SmallCloud, small_bundle
 
+from triparty.common.deadline import Deadline
 from triparty.common.decoys import DecoyKind
 from triparty.common.errors import AttestationError, SettingsError
 from triparty.common.keying import Bundle
 from triparty.common.replies import StepReply
-from triparty.common.sampling import SamplingOptions
 from triparty.common.wire import Frame
 from triparty.device.home import SpentDecoys
 from triparty.device.inference.attestation import Attestation, SoftwareExecution
 from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.generation import Generation, collect, read_tokenizer
+from triparty.device.inference.generation import (
+    Generation,
+    Question,
+    collect,
+    question_of,
+    read_tokenizer,
+)
+from triparty.device.inference.options import GenerationOptions
 from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.settings import DeviceSettings
 
@@ -72,23 +79,35 @@ def answer(
     def conversation() -> Conversation:
         shield, block = shields.shield(), shields.block
         return Conversation(
-            cloud, bundle, "known", version=1, shield=shield, block=block, sleep=lambda _: None
+            cloud,
+            bundle,
+            "known",
+            version=1,
+            shield=shield,
+            block=block,
+            deadline=Deadline(sleep=lambda _: None),
         )
 
+    options = GenerationOptions(temperature=1.0, seed=4, max_tokens=max_tokens)
+    question = asked(prompt, bundle, options)
     *_, last = collect(
         shielded_pieces(
-            prompt,
+            question,
             shields=shields,
             bundle=bundle,
             tokenizer=read_tokenizer(bundle),
             conversation=conversation,
-            options=SamplingOptions(temperature=1.0, seed=4),
-            max_tokens=max_tokens,
+            options=options,
             random=random,
-        )
+        ),
+        question=question,
     )
     assert isinstance(last, Generation)
     return last
+
+
+def asked(prompt: str, bundle: Bundle, options: GenerationOptions) -> Question:
+    return question_of(read_tokenizer(bundle).encode(prompt).ids, bundle, options)
 
 
 def ending_on(bundle: Bundle, token: int) -> Bundle:
@@ -171,14 +190,14 @@ def test_a_reader_s_pause_comes_between_rounds(bundle: Bundle, texts: Path) -> N
     """Who reads slowly must not show by that which stream is read."""
     cloud = WatchingCloud(rows_per_step=16)
     shields = Shields(decoys=3, decoy_texts=texts)
+    options = GenerationOptions(max_tokens=6)
     stream = shielded_pieces(
-        PROMPT,
+        asked(PROMPT, bundle, options),
         shields=shields,
         bundle=bundle,
         tokenizer=read_tokenizer(bundle),
         conversation=lambda: Conversation(cloud, bundle, "known", version=1),
-        options=SamplingOptions(),
-        max_tokens=6,
+        options=options,
     )
     for number, _ in enumerate(stream, start=1):
         assert len(cloud.seen) == 4 * number
@@ -254,14 +273,14 @@ def test_texts_serve_once_for_all_time(bundle: Bundle, texts: Path, tmp_path: Pa
 
     def ask() -> list[bytes]:
         cloud = WatchingCloud(rows_per_step=16)
+        options = GenerationOptions(max_tokens=1)
         shielded = shielded_pieces(
-            PROMPT,
+            asked(PROMPT, bundle, options),
             shields=Shields(decoys=20, decoy_texts=texts),
             bundle=bundle,
             tokenizer=read_tokenizer(bundle),
             conversation=lambda: Conversation(cloud, bundle, "known", version=1),
-            options=SamplingOptions(),
-            max_tokens=1,
+            options=options,
             spent=SpentDecoys(home),
         )
         list(shielded)

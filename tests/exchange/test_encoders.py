@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from live_cloud import Developer, LiveCloud, running_cloud
+from local_endpoint import serving_locally
 from safetensors.numpy import load_file
 from tiny_encoders import LABELS, WORDS, tiny_encoder, write_sentence_files
 from transformers import (
@@ -544,3 +545,32 @@ def test_an_old_bundle_without_the_new_files_still_works(stage: Stage) -> None:
     finally:
         for name in ("encoding.json", "labels.json"):
             shutil.move(stage.folder / f"kept-{name}", folder / name)
+
+
+def test_openais_own_client_gets_the_same_vectors(stage: Stage) -> None:
+    from openai import BadRequestError, NotFoundError, OpenAI
+
+    name = "bert-orthogonal"
+    expected = stage.device.embed(name, TEXTS)
+    with (
+        serving_locally(stage.device._home.folder) as url,
+        OpenAI(base_url=url, api_key="unused", max_retries=0) as client,
+    ):
+        for options in ({}, {"encoding_format": "float"}, {"dimensions": expected.shape[1]}):
+            said = client.embeddings.create(model=name, input=list(TEXTS), **options)
+            vectors = np.array([one.embedding for one in said.data], np.float32)
+            np.testing.assert_array_equal(vectors, expected)
+            assert [one.index for one in said.data] == list(range(len(TEXTS)))
+        lone = client.embeddings.create(model=name, input=TEXTS[0])
+        np.testing.assert_allclose(lone.data[0].embedding, expected[0], atol=1e-6)
+        counts = stock_inputs(stage.sources[name], TEXTS, most=10_000)["attention_mask"].sum()
+        assert said.usage.prompt_tokens == said.usage.total_tokens == int(counts)
+        for options, named in (({"dimensions": 3}, "dimensions"), ({"input": []}, "input")):
+            with pytest.raises(BadRequestError, match=named):
+                client.embeddings.create(**{"model": name, "input": "bee"} | options)
+        with pytest.raises(BadRequestError, match="longer than the model takes"):
+            client.embeddings.create(model=name, input=" ".join(WORDS * 5))
+        with pytest.raises(BadRequestError, match="its task is"):
+            client.completions.create(model=name, prompt="bee")
+        with pytest.raises(NotFoundError, match="absent"):
+            client.embeddings.create(model="absent", input="bee")

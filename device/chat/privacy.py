@@ -1,0 +1,83 @@
+"""What the cloud saw of one turn, and what can be learnt from that, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from triparty.common.deviceinfo import TOKENS, DeviceInfo
+from triparty.device.inference.shields import Shields
+from triparty.device.inference.traffic import Traffic
+
+
+def account(traffic: Traffic, info: DeviceInfo, shields: Shields) -> Iterator[str]:
+    """The lines of `/privacy`.
+
+    Args:
+        traffic: of the turn.
+        info: of its model.
+        shields: what was added to the keys.
+    """
+    if not traffic.requests:
+        yield "Nothing was sent."
+        return
+    yield from _sent(traffic, info)
+    yield "It did not get: your words, the answer's words, token numbers, the keys."
+    yield ""
+    yield "This is re-keying, not encryption. From that the cloud can learn:"
+    yield "- when you asked, from which account, which model; how long question and answer are."
+    if info.interface == TOKENS:
+        yield (
+            "- which tokens are equal, in this turn and in all others, and how often each "
+            "comes: with enough text, counting alone reads much of it. It holds the keyed "
+            "table, draws the answer's tokens and knows the end token."
+        )
+    else:
+        yield (
+            "- which tokens are equal, in this turn and in all others: a token is always the "
+            "same row"
+            + (
+                " but for the noise"
+                if shields.noise
+                else ": with enough text, counting alone reads much of it"
+            )
+            + "; and how the model attends from one token to another."
+        )
+    yield (
+        "- everything, if it knows the model's embedding table, the public model that it comes "
+        "from, or has the help of somebody else who uses this model: then the words of this "
+        "turn can be read."
+    )
+    yield from _shielded(shields)
+    yield "What was measured: docs/privacy.md, docs/security.md."
+
+
+def _sent(traffic: Traffic, info: DeviceInfo) -> Iterator[str]:
+    if info.interface == TOKENS:
+        yield (
+            f"The cloud got {traffic.rows} keyed token numbers as opaque words, in one request "
+            f"of {traffic.bytes_sent:,} bytes, and wrote {traffic.bytes_received:,} bytes of "
+            "such words back."
+        )
+    else:
+        yield (
+            f"The cloud got {traffic.rows} keyed rows of {info.width} numbers (positions 0 to "
+            f"{traffic.positions - 1}) in {traffic.requests} requests and {traffic.sessions} "
+            f"session{'s' if traffic.sessions > 1 else ''}: {traffic.bytes_sent:,} bytes. "
+            f"Back came keyed {info.reply}, {traffic.bytes_received:,} bytes."
+        )
+    yield "The whole conversation is sent anew with every turn."
+
+
+def _shielded(shields: Shields) -> Iterator[str]:
+    if shields.noise:
+        yield (
+            f"Noise of {shields.noise:.0%} was added: it does not hide words from who has the "
+            "key, and earlier turns are sent again with other noise, which averages out."
+        )
+    if shields.block > 1:
+        yield f"Lengths show in blocks of {shields.block}."
+    if shields.decoys:
+        yield (
+            f"{shields.decoys} other texts were asked beside yours; who can read rows reads "
+            "them all and has to guess which one is yours."
+        )

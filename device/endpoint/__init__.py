@@ -1,0 +1,1 @@
+"""The OpenAI-compatible endpoint on this machine: `triparty device serve`."""

@@ -1,0 +1,68 @@
+"""What one answer sent and got: counted where it leaves the device, for the user to see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.wire import Frame, encode_frames
+from triparty.device.inference.conversation import Steps
+
+
+@dataclass
+class Traffic:
+    """Sums over the requests of one answer, its decoys and repetitions included.
+
+    Attributes:
+        sessions: opened on the cloud.
+        requests: that carried rows or keyed ids.
+        rows: keyed rows, or keyed ids, in them.
+        positions: the highest position of a session that was reached.
+        bytes_sent: of request bodies; headers and TLS come on top.
+        bytes_received: of the replies' bodies.
+    """
+
+    sessions: int = 0
+    requests: int = 0
+    rows: int = 0
+    positions: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+class CountedSteps:
+    """The session routes of a cloud, with everything counted that passes.
+
+    Args:
+        steps: the way to the cloud.
+        traffic: the sums, added to.
+    """
+
+    def __init__(self, steps: Steps, traffic: Traffic) -> None:
+        """Counts from now on."""
+        self._steps, self._traffic = steps, traffic
+
+    def open_session(self, model: str) -> SessionRecord:
+        """Opens a session of a model."""
+        session = self._steps.open_session(model)
+        self._traffic.sessions += 1
+        return session
+
+    def step(
+        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
+    ) -> StepReply:
+        """Sends keyed rows (T, D)."""
+        count = len(rows.array)
+        self._traffic.requests += 1
+        self._traffic.rows += count
+        self._traffic.bytes_sent += len(encode_frames(rows))
+        self._traffic.positions = max(self._traffic.positions, position + count)
+        answer = self._steps.step(
+            session, rows, position=position, request_id=request_id, reply=reply
+        )
+        self._traffic.bytes_received += sum(len(encode_frames(f)) for f in answer.frames)
+        return answer
+
+    def close_session(self, session: str) -> None:
+        """Ends a session."""
+        self._steps.close_session(session)
