@@ -23,6 +23,7 @@ from triparty.developer.audit.attack import Attack, Target
 from triparty.developer.audit.attacks import ATTACKS
 from triparty.developer.audit.attacks.noisy_rows import NoisyRows
 from triparty.developer.audit.attacks.rows_again import RowsAgain
+from triparty.developer.audit.claims import Tokens
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.mitigations import MITIGATIONS, Mitigation
 from triparty.developer.audit.scene import Scene
@@ -167,7 +168,10 @@ def leakage_of(
         knowledge = scene.knowledge.at(attack.level)
         share = 0.0
         if attack.lacks(knowledge) is None:
-            share = attack.mount(knowledge).score(scene.truth)
+            claim = attack.mount(knowledge)
+            if not isinstance(claim, Tokens):
+                continue  # what shows without naming a token, links
+            share = claim.score(scene.truth)
         found.setdefault(attack.level, {})[attack.name] = share
     return found
 

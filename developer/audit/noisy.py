@@ -117,12 +117,6 @@ class Mixture:
         return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
-def rotation(cross: Matrix) -> Matrix:
-    """The key with orthonormal rows nearest to a matrix (d, D) (Procrustes)."""
-    left, _, right = np.linalg.svd(cross, full_matrices=False)
-    return np.asarray(left @ right)
-
-
 def signed_permutation(cross: Matrix) -> Matrix:
     """A signed permutation that fits a matrix (d, d): largest entries first."""
     key = np.zeros_like(cross)

@@ -74,6 +74,12 @@ def finds(found: Findings) -> str:
     return _NOUNS.get(found.claim, found.target)
 
 
+def of_what(found: Findings) -> str:
+    """The same after a share: "of the key", "of what shows"."""
+    noun = finds(found)
+    return f"of {noun}" if found.claim == "Seen" else f"of the {noun}"
+
+
 def strongest(findings: Iterable[Findings], what: str, level: str) -> Findings | None:
     """The attack that gives an attacker of some level the most of one thing.
 

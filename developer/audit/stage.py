@@ -171,6 +171,7 @@ class Stage:
             known=_known(requests, ids, table.rows, counted, known),
             noise=self._mitigation.noise,
             unigrams=counted,
+            language=tuple(self._texts.counted),
         )
         return Scene(knowledge, replace(found.truth, token_ids=tuple(ids)), found.scheme)
 
@@ -276,16 +277,10 @@ def _nats(logits: NDArray[np.float32], texts: NDArray[np.int64]) -> float:
 
 def texts_of(plain: PreTrainedModel, effort: Effort) -> Texts:
     """Texts for everything that is measured, each kind from draws of its own."""
-    config = plain.config
-    begin = int(config.bos_token_id or 0)
-    ends = config.eos_token_id
-    never = {
-        int(end) for end in (ends if isinstance(ends, list) else [ends]) if end is not None
-    }
 
     def drawn(count: int, kind: int, length: int = effort.length) -> NDArray[np.int64]:
         seed = 4 * effort.seed + kind
-        return drawn_texts(plain, count, length, begin=begin, never=never, seed=seed)
+        return drawn_texts(plain, count, length, seed=seed)
 
     needed = -(-effort.rows // effort.length)
     most = -(-effort.most // effort.length)

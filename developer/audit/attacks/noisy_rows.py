@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 
 from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import Matrix, Tokens
+from triparty.developer.audit.isometries import nearest_rotation
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, given
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.noisy import (
-    Mixture,
-    Project,
-    rotation,
-    signed_permutation,
-)
+from triparty.developer.audit.noisy import Mixture, Project, signed_permutation
 
 Vector = NDArray[np.float64]
 
@@ -81,7 +77,9 @@ def _key(mixture: Mixture, rows: Matrix, known: KnownRows | None) -> Matrix:
     some = rows[:MAX_TRIED_ROWS]
     pull = None if known is None else _cross(mixture, known)
     square = rows.shape[1] == mixture.table.shape[1]
-    families: list[Project] = [rotation, signed_permutation] if square else [rotation]
+    families: list[Project] = (
+        [nearest_rotation, signed_permutation] if square else [nearest_rotation]
+    )
     tried: list[tuple[float, Matrix]] = []
     for project in families:
         for start in _starts(mixture, some, pull, project):

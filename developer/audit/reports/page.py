@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from triparty.developer.audit.attack import Findings, Unmounted
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.report import Report, finds, strongest, succeeded
+from triparty.developer.audit.report import Report, finds, of_what, strongest, succeeded
 from triparty.developer.audit.reports.citations import pieces
 from triparty.developer.audit.reports.markup import Child, element, rendered
 from triparty.developer.audit.reports.style import CSS
@@ -177,7 +177,7 @@ def _story(found: Findings) -> Element:
     if found.figures:
         seen = "; ".join(f"{name} {number(value)}" for name, value in found.figures.items())
         facts.insert(2, ("what was seen", (f"{seen}.",)))
-    heading = f"{found.name}: {recovered(found)} of the {finds(found)}"
+    heading = f"{found.name}: {recovered(found)} {of_what(found)}"
     return element("div", element("h3", heading), _facts(facts), class_="story")
 
 

@@ -10,8 +10,9 @@ import pytest
 from triparty.developer.audit.attacks.noisy_rows import NoisyRows
 from triparty.developer.audit.attacks.rows_again import RowsAgain
 from triparty.developer.audit.claims import UNKNOWN, Truth
+from triparty.developer.audit.isometries import nearest_rotation
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table
-from triparty.developer.audit.noisy import Mixture, rotation, signed_permutation
+from triparty.developer.audit.noisy import Mixture, signed_permutation
 
 V, WIDTH = 200, 32
 
@@ -118,7 +119,7 @@ def test_what_it_lacks() -> None:
 def test_the_nearest_keys_are_the_nearest() -> None:
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(9, 9)))[0]
-    np.testing.assert_allclose(rotation(3.0 * turn), turn, atol=1e-12)
+    np.testing.assert_allclose(nearest_rotation(3.0 * turn), turn, atol=1e-12)
     swap = np.eye(9)[rng.permutation(9)] * rng.choice([-1, 1], 9)
     noisy = 5 * swap + rng.uniform(-1, 1, size=(9, 9))
     np.testing.assert_array_equal(signed_permutation(noisy), swap)
