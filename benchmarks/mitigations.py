@@ -23,7 +23,8 @@ from typing import Any
 from benchmarks.checkpoints import real_model
 from benchmarks.harness import ROOT
 from triparty.common.decoys import DecoyKind
-from triparty.developer.audit.compare import Comparison, compare, leakage_of, table
+from triparty.developer.audit.compare import compare, leakage_of
+from triparty.developer.audit.comparison import Comparison, table
 from triparty.developer.audit.mitigations import ORTHOGONAL, Mitigation
 from triparty.developer.audit.stage import QUICK, Effort, Stage, plain_logits, texts_of
 from triparty.developer.stock import load_model

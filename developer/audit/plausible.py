@@ -19,7 +19,8 @@ def drawn_texts(
     """Texts (count, length) of token ids, drawn token by token at temperature 1.
 
     Each begins with the token that texts of the model begin with (its first one, if it knows
-    none); neither that one nor an end is drawn later, so that all texts have one length.
+    none); neither that one nor an end nor padding is drawn later, so that all texts have one
+    length.
 
     Args:
         model: a causal language model.
@@ -29,8 +30,10 @@ def drawn_texts(
     """
     import torch
 
-    begin = _within(model.config.bos_token_id, model) or [0]
-    never = sorted({begin[0], *_within(model.config.eos_token_id, model)})
+    config = model.config
+    begin = _within(config.bos_token_id, model) or [0]
+    ends = _within(config.eos_token_id, model), _within(config.pad_token_id, model)
+    never = sorted({begin[0], *ends[0], *ends[1]})
     draws = torch.Generator().manual_seed(seed)
     batches = []
     with torch.inference_mode():
