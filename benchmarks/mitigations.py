@@ -3,7 +3,8 @@
 `python -m benchmarks.mitigations [--quick]` tries a grid of noise, rows under one key, training
 under noise, a private table and decoys on one set of texts. It prints what each leaks at each
 number of known rows beside its accuracy, and measures those again on other texts that leak no
-more than the bound: nothing is chosen by what it is judged by.
+more than the bound: nothing is chosen by what it is judged by. What it found is kept in
+`docs/figures/search.json`, from which the documents are written; the short form keeps nothing.
 
 Rows under one key count over all instances that one cloud holds: instances of one model are
 linked by their weights, so another key is a fresh start only where that link is broken.
@@ -12,14 +13,18 @@ linked by their weights, so another key is a fresh start only where that link is
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.checkpoints import real_model
+from benchmarks.harness import ROOT
 from triparty.common.decoys import DecoyKind
-from triparty.developer.audit.compare import compare, leakage_of, table
+from triparty.developer.audit.compare import compare, leakage_of
+from triparty.developer.audit.comparison import Comparison, table
 from triparty.developer.audit.mitigations import ORTHOGONAL, Mitigation
 from triparty.developer.audit.stage import QUICK, Effort, Stage, plain_logits, texts_of
 from triparty.developer.stock import load_model
@@ -27,6 +32,9 @@ from triparty.developer.stock import load_model
 BOUND = 0.10
 KNOWN = (1, 16, 64, 256)
 ROWS = (128, 256, 1024, 10_240)
+
+FIGURES = ROOT / "docs" / "figures" / "search.json"
+MODEL = "stories260K"
 
 HEADLESS = {**ORTHOGONAL, "head": "device"}
 
@@ -76,21 +84,33 @@ def grid(rows: Sequence[int]) -> Iterator[Mitigation]:
         yield Mitigation(f"{decoys} decoys ({DecoyKind.TEXT})", decoys=decoys)
 
 
-def search(source: Path, effort: Effort, rows: Sequence[int] = ROWS) -> list[Tried]:
-    """Every point of the grid at every number of known rows."""
+def search(
+    source: Path,
+    effort: Effort,
+    mitigations: Sequence[Mitigation],
+    known: Sequence[int] = KNOWN,
+) -> list[Tried]:
+    """Every mitigation at every number of known rows; among decoys at the last alone.
+
+    Args:
+        source: folder of a causal language model.
+        effort: how much is measured.
+        mitigations: to be tried.
+        known: distinct tokens whose rows the attacker knows.
+    """
     plain = load_model(source)
     texts = texts_of(plain, effort)
     logits = plain_logits(plain, texts.judged)
     found: list[Tried] = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, mitigation in enumerate(grid(rows)):
+        for number, mitigation in enumerate(mitigations):
             stage = Stage(source, plain, mitigation, effort, texts, Path(folder) / str(number))
             named = max(stage.named().values(), default=1.0)
             agreement, ratio = stage.accuracy(logits)
-            for known in KNOWN if not mitigation.decoys else KNOWN[-1:]:
-                by_level = leakage_of(stage.scene(known=known))
+            for count in known[-1:] if mitigation.decoys else known:
+                by_level = leakage_of(stage.scene(known=count))
                 clear = max(share for by in by_level.values() for share in by.values())
-                tried = Tried(mitigation, known, clear * named, agreement, ratio)
+                tried = Tried(mitigation, count, clear * named, agreement, ratio)
                 found.append(tried)
                 print(line(tried), flush=True)
     return found
@@ -120,31 +140,70 @@ def frontier(found: Sequence[Tried]) -> list[Tried]:
     ]
 
 
+def within(found: Sequence[Tried], bound: float = BOUND) -> list[Mitigation]:
+    """The mitigations that leak no more than the bound, however much was known."""
+    worst: dict[str, float] = {}
+    for tried in found:
+        name = tried.mitigation.name
+        worst[name] = max(worst.get(name, 0.0), tried.attributed)
+    mitigations = {tried.mitigation.name: tried.mitigation for tried in found}
+    return [mitigations[name] for name, share in worst.items() if share <= bound]
+
+
+def figures_of(
+    found: Sequence[Tried], judged: Comparison | None, effort: Effort
+) -> dict[str, Any]:
+    """What is kept: every point of the search, and what was judged on other texts."""
+    return {
+        "model": MODEL,
+        "bound": BOUND,
+        "effort": asdict(effort),
+        "tried": [
+            {
+                "name": one.mitigation.name,
+                "known": one.known,
+                "attributed": round(one.attributed, 3),
+                "agreement": round(one.agreement, 3),
+                "perplexity_ratio": round(one.perplexity_ratio, 2),
+            }
+            for one in found
+        ],
+        "judged": [
+            {
+                "name": one.name,
+                "clear": round(one.clear, 3),
+                "attributed": round(one.attributed, 3),
+                "agreement": round(one.agreement, 3),
+                "perplexity_ratio": round(one.perplexity_ratio, 2),
+                "device_ratio": round(one.device_ratio, 1),
+                "cloud_ratio": round(one.cloud_ratio, 1),
+                "bytes_ratio": round(one.bytes_ratio, 1),
+            }
+            for one in (() if judged is None else judged.measured)
+        ],
+    }
+
+
 def main() -> None:
     """Searches, then judges on other texts what kept the bound against all that was known."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short form, to see it work")
     quick = parser.parse_args().quick
     effort = QUICK if quick else Effort()
-    source = real_model("stories260K")
-    found = search(source, effort, (256,) if quick else ROWS)
+    source = real_model(MODEL)
+    found = search(source, effort, list(grid((256,) if quick else ROWS)))
     print("\nfrontier of leakage and accuracy")
     for tried in frontier(found):
         print(line(tried))
-    worst: dict[str, list[Tried]] = {}
-    for tried in found:
-        worst.setdefault(tried.mitigation.name, []).append(tried)
-    kept = [
-        points[0].mitigation
-        for points in worst.values()
-        if max(point.attributed for point in points) <= BOUND
-    ]
     print(f"\nat most {BOUND:.0%} in the search, judged on other texts")
-    if not kept:
-        print("nothing")
-        return
-    judged = compare(source, mitigations=kept, effort=replace(effort, seed=1, known=max(KNOWN)))
-    print(table(judged))
+    judged = None
+    if kept := within(found):
+        other = replace(effort, seed=effort.seed + 1, known=max(KNOWN))
+        judged = compare(source, mitigations=kept, effort=other)
+    print("nothing" if judged is None else table(judged))
+    if not quick:
+        figures = figures_of(found, judged, effort)
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Text as a model writes it: tokens sampled from itself, kept under `build/` once made."""
+"""Text as a model writes it, in any amount, kept under `build/` once made."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import ROOT
+from triparty.developer.audit.plausible import drawn_texts
 
 LENGTH = 128
-BATCH = 512
 FOLDER = ROOT / "build" / "sampled-texts"
 
 
@@ -24,29 +24,9 @@ def sampled_texts(source: Path, tokens: int, *, seed: int) -> NDArray[np.int64]:
     """
     file = FOLDER / f"{source.name}-{seed}-{tokens}.npy"
     if not file.is_file():
-        texts = _sampled(source, -(-tokens // LENGTH), seed)
+        from triparty.developer.stock import load_model
+
+        texts = drawn_texts(load_model(source), -(-tokens // LENGTH), LENGTH, seed=seed)
         FOLDER.mkdir(parents=True, exist_ok=True)
         np.save(file, texts)
     return np.asarray(np.load(file), np.int64)
-
-
-def _sampled(source: Path, count: int, seed: int) -> NDArray[np.int64]:
-    """Texts in batches, each token drawn from the model's own distribution."""
-    import torch
-
-    from triparty.developer.stock import load_model
-
-    model = load_model(source)
-    draw = torch.Generator().manual_seed(seed)
-    texts = []
-    with torch.inference_mode():
-        for start in range(0, count, BATCH):
-            ids = torch.full((min(BATCH, count - start), 1), model.config.bos_token_id)
-            columns, cache = [ids], None
-            for _ in range(LENGTH - 1):
-                output = model(input_ids=columns[-1], past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
-                odds = torch.softmax(output.logits[:, -1].float(), dim=-1)
-                columns.append(torch.multinomial(odds, 1, generator=draw))
-            texts.append(torch.cat(columns, dim=1).numpy())
-    return np.concatenate(texts)

@@ -18,7 +18,8 @@ from benchmarks.checkpoints import real_model
 from benchmarks.claims import SETTINGS, Setting, measured
 from benchmarks.harness import Case, Effort, case
 from triparty.developer.audit import ATTACKS, Attack
-from triparty.developer.audit.compare import Measured, compare
+from triparty.developer.audit.compare import compare
+from triparty.developer.audit.comparison import Measured
 from triparty.developer.audit.mitigations import MITIGATIONS
 from triparty.developer.audit.stage import QUICK
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -71,14 +71,20 @@ def audit(
     K2 with the embedding table, K3 with public base weights, K4 with a user's bundle.
     """
     from triparty.developer.audit import Level, set_scene
+    from triparty.developer.audit.compare import check_comparable, compare
+    from triparty.developer.audit.comparison import table
     from triparty.developer.audit.report import Report, document
     from triparty.developer.audit.reports import alarm, lines, page
     from triparty.developer.audit.subject import Subject
+    from triparty.developer.protect.checkpoints import fetch
 
     console = Console(as_json=as_json)
     chosen = _chosen(attacks, Level.parse(levels))
     if html is not None and not html.parent.is_dir():
         raise SettingsError(f"--html: {html.parent} is no folder")
+    if compared:
+        folder = fetch(source)
+        check_comparable(folder)
     bases = base or []
     first = bases[0] if bases else None
     with ExitStack() as stack:
@@ -92,8 +98,8 @@ def audit(
             other=None if other is None else str(other),
         )
         if other is None:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="triparty-audit-")))
-            scene, made = _with_second_instance(scene, source, out, folder, chosen)
+            temporary = stack.enter_context(TemporaryDirectory(prefix="triparty-audit-"))
+            scene, made = _with_second_instance(scene, source, out, Path(temporary), chosen)
             subject = replace(subject, other=made)
         report = Report(
             subject,
@@ -102,26 +108,18 @@ def audit(
             version=version("triparty"),
             at=datetime.now(UTC),
         )
+    if compared:
+        report = replace(report, comparison=compare(folder, say=console.say))
     for line in alarm(report):
         console.say(typer.style(line, fg="red", bold=True))
     for line in lines(report):
         console.say(line)
+    if report.comparison is not None:
+        console.say(table(report.comparison))
     if html is not None:
         write_atomic(html, page(report).encode())
         console.say(f"Written: {html}")
-    comparison = _compared(source, console) if compared else {}
-    console.report({**document(report), **comparison})
-
-
-def _compared(source: str, console: Console) -> dict[str, Any]:
-    """Measures and shows all mitigations; the member of the report about them."""
-    from triparty.developer.audit.compare import compare
-    from triparty.developer.audit.compare import document as comparison_document
-    from triparty.developer.audit.compare import table as comparison_table
-
-    found = compare(Path(source), say=console.say)
-    console.say(comparison_table(found))
-    return {"comparison": comparison_document(found)}
+    console.report(document(report))
 
 
 def _chosen(names: str | None, levels: frozenset[Level]) -> list[Attack]:

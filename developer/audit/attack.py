@@ -19,8 +19,6 @@ class Target(StrEnum):
     KEY = "key"
     WEIGHTS = "weights"
     FUNCTION = "function"
-    PATTERNS = "patterns"
-    LINKS = "links"
 
 
 class Attack(Protocol):

@@ -11,79 +11,29 @@ and the texts that are attacked and judged are different ones.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.errors import SettingsError, UnsupportedModelError
 from triparty.developer.audit.attack import Attack, Target
 from triparty.developer.audit.attacks import ATTACKS
 from triparty.developer.audit.attacks.noisy_rows import NoisyRows
 from triparty.developer.audit.attacks.rows_again import RowsAgain
+from triparty.developer.audit.claims import Tokens
+from triparty.developer.audit.comparison import Comparison, Measured
+from triparty.developer.audit.decoding import decodes
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.mitigations import MITIGATIONS, Mitigation
 from triparty.developer.audit.scene import Scene
 from triparty.developer.audit.stage import Costs, Effort, Stage, plain_logits, texts_of
+from triparty.developer.audit.views import ModelView
 from triparty.developer.stock import load_model
 
 TOKEN_ATTACKS: tuple[Attack, ...] = (*ATTACKS, RowsAgain(), NoisyRows())
 ATTACKED = frozenset({Level.K0, Level.K1, Level.K2})
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One line of the table.
-
-    Attributes:
-        name: of the mitigation.
-        leakage: share of tokens that each attack recovers, by level, then by attack.
-        clear: share of tokens that the best attack up to K2 reads in the clear.
-        named: share of requests whose real text is named among its decoys, by what is looked
-            at; empty without decoys.
-        attributed: share of tokens that are read and known to be the user's.
-        agreement: share of positions with the plain model's likeliest token.
-        perplexity_ratio: perplexity through the mitigation over the plain model's.
-        device_ratio: processor time of a decode step on the device, over `permutation`'s.
-        cloud_ratio: the same on the cloud.
-        bytes_ratio: bytes on the wire for a token, over `permutation`'s.
-        seconds_per_instance: to compile one.
-        bytes_per_instance: of its model and one bundle.
-        rows: how many were attacked.
-    """
-
-    name: str
-    leakage: Mapping[str, Mapping[str, float]]
-    clear: float
-    named: Mapping[str, float]
-    attributed: float
-    agreement: float
-    perplexity_ratio: float
-    device_ratio: float
-    cloud_ratio: float
-    bytes_ratio: float
-    seconds_per_instance: float
-    bytes_per_instance: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All mitigations beside each other.
-
-    Attributes:
-        measured: a line each, in the order in which they were given.
-        positions: how many positions accuracy was judged on.
-        known: distinct tokens whose rows attackers of K1 and above know.
-        guess: share of tokens that is right if the most frequent one is always said.
-    """
-
-    measured: tuple[Measured, ...]
-    positions: int
-    known: int
-    guess: float
 
 
 def compare(
@@ -97,33 +47,55 @@ def compare(
     """Measures mitigations on a model.
 
     Args:
-        source: folder of a causal language model without learned positions.
+        source: folder of a causal language model.
         mitigations: to be measured, each by itself.
         effort: how much is measured; None is enough for a report.
         attacks: to be mounted, if they are after tokens.
         say: is told each line as it is measured.
 
     Raises:
-        SettingsError: a model whose devices send no rows, or sums with positions.
+        SettingsError: a model that is no decoder of text.
+        UnsupportedModelError: a model that is not protected at all.
     """
     effort = effort or Effort()
+    if why := decodes(ModelView.open(source)):
+        raise SettingsError(
+            f"{source}: mitigations are compared on models that write text: {why}"
+        )
     plain = load_model(source)
     texts = texts_of(plain, effort)
     logits = plain_logits(plain, texts.judged)
     lines: list[Measured] = []
+    refused: dict[str, str] = {}
     base: Costs | None = None
     with tempfile.TemporaryDirectory() as name:
         for number, mitigation in enumerate((Mitigation("", {}), *mitigations)):
-            stage = Stage(source, plain, mitigation, effort, texts, Path(name) / str(number))
+            folder = Path(name) / str(number)
+            try:
+                stage = Stage(source, plain, mitigation, effort, texts, folder)
+            except UnsupportedModelError as error:
+                if base is None:
+                    raise
+                refused[mitigation.name] = error.message
+                continue
             if base is None:
                 base = stage.costs()
                 continue
             lines.append(_measured(stage, mitigation, attacks, logits, base))
             say(f"{mitigation.name}: {lines[-1].attributed:.1%} of tokens attributed")
     counts = np.bincount(texts.traffic.ravel())
-    return Comparison(
-        tuple(lines), texts.judged[:, 1:].size, effort.known, float(counts.max() / counts.sum())
-    )
+    guess = float(counts.max() / counts.sum())
+    return Comparison(tuple(lines), texts.judged[:, 1:].size, effort.known, guess, refused)
+
+
+def check_comparable(source: Path) -> None:
+    """Refuses a model whose mitigations cannot be compared.
+
+    Raises:
+        SettingsError: a model that is no decoder of text.
+    """
+    if why := decodes(ModelView.open(source)):
+        raise SettingsError(f"{source}: only models that write text are compared: {why}")
 
 
 def _measured(
@@ -167,71 +139,9 @@ def leakage_of(
         knowledge = scene.knowledge.at(attack.level)
         share = 0.0
         if attack.lacks(knowledge) is None:
-            share = attack.mount(knowledge).score(scene.truth)
+            claim = attack.mount(knowledge)
+            if not isinstance(claim, Tokens):
+                continue  # what shows without naming a token, links
+            share = claim.score(scene.truth)
         found.setdefault(attack.level, {})[attack.name] = share
     return found
-
-
-def document(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as one JSON document."""
-    return asdict(comparison)
-
-
-_COLUMNS = (
-    "mitigation",
-    "K0",
-    "K1",
-    "K2",
-    "named",
-    "attributed",
-    "top-1",
-    "perplexity",
-    "device",
-    "cloud",
-    "bytes",
-    "s/instance",
-    "MB/instance",
-    "rows",
-)
-
-
-def table(comparison: Comparison) -> str:
-    """A table for people, a line a mitigation."""
-    lines = [_COLUMNS, *(_cells(line) for line in comparison.measured)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
-    drawn = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join(
-        [
-            *drawn,
-            "K0 to K2: share of tokens that the best attack of the level reads; named: share "
-            "of requests whose real text is told from its decoys; attributed: both.",
-            f"Always saying the most frequent token is right {comparison.guess:.1%} of the "
-            f"time. Attackers of K1 and K2 know rows of {comparison.known} distinct tokens.",
-            f"top-1: agreement with the plain model over {comparison.positions:,} positions; "
-            "device, cloud, bytes: of a decode step, over those of `permutation`.",
-        ]
-    )
-
-
-def _cells(line: Measured) -> tuple[str, ...]:
-    worst = [
-        f"{max(line.leakage[level].values()):.1%}" if line.leakage.get(level) else "-"
-        for level in (Level.K0, Level.K1, Level.K2)
-    ]
-    return (
-        line.name,
-        *worst,
-        f"{max(line.named.values()):.1%}" if line.named else "-",
-        f"{line.attributed:.1%}",
-        f"{line.agreement:.1%}",
-        f"x{line.perplexity_ratio:.3f}",
-        f"x{line.device_ratio:.2f}",
-        f"x{line.cloud_ratio:.2f}",
-        f"x{line.bytes_ratio:.2f}",
-        f"{line.seconds_per_instance:.2f}",
-        f"{line.bytes_per_instance / 1e6:.2f}",
-        f"{line.rows:,}",
-    )

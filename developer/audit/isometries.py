@@ -111,6 +111,12 @@ class Fit:
         return self.agreed >= _LEAST_AGREED and self.noise <= _NOISIER * noise + _ROUNDING
 
 
+def nearest_rotation(cross: Matrix) -> Matrix:
+    """The matrix with orthonormal rows nearest to a matrix (d, D) (orthogonal Procrustes)."""
+    left, _, right = np.linalg.svd(cross, full_matrices=False)
+    return np.asarray(left @ right)
+
+
 def procrustes(plain: Matrix, keyed: Matrix, *, noise: float = 0.0) -> Isometry:
     """The isometry that brings plain rows nearest to keyed ones.
 

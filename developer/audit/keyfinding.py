@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from triparty.developer.audit.claims import Matrix
+from triparty.developer.audit.isometries import nearest_rotation
 from triparty.developer.audit.pairing import MAX_ASSIGNED, Pairs, assigned, paired, unit
 from triparty.developer.audit.reading import Neurons, Reading
 
@@ -161,9 +162,7 @@ def _monomial(similarity: Matrix, signs: Matrix | None = None) -> Matrix:
 
 def best_rotation(left: Matrix, right: Matrix) -> Matrix:
     """The matrix with orthonormal rows nearest to `right == key.T @ left` (Procrustes)."""
-    u, _, v = np.linalg.svd(left @ right.T, full_matrices=False)
-    made: Matrix = u @ v
-    return made
+    return nearest_rotation(left @ right.T)
 
 
 def _closeness(left: Matrix, right: Matrix) -> Matrix:

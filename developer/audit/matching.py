@@ -2,11 +2,8 @@
 
 `match` compares *signatures*. With the values themselves as the signature, it reads traffic
 with a keyed table; with their sorted absolute values, it reads keyed traffic with the plain
-table, because a signed permutation changes neither.
-
-A model that adds positions sends sums, so a row is compared with every row of the table plus
-the vector of its position. A request begins at position 0 or where an earlier one ended.
-Norms do not change either, and cost one matrix product: they leave few candidates to sort.
+table, because a signed permutation changes neither. Neither does it change lengths, which
+leave few tokens to compare.
 """
 
 from __future__ import annotations
@@ -14,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triparty.developer.audit.claims import UNKNOWN, Rows, Tokens
 from triparty.developer.audit.knowledge import Table
+from triparty.developer.audit.lengths import Lengths, precision, squares
+from triparty.developer.audit.sessions import Deviations, Ids, read
 
 Signature = Callable[[Rows], Rows]
 
-TOLERANCE = 1e-3  # of the row's norm; above what bf16 rounding on the wire adds
-_LEAST_CANDIDATES = 64
-_BEGINNINGS = 16  # sessions that may be open at once
+_EXACT = 1e-5  # of the row's length; above what sums in fp32 add
+_ROUNDED = 1.5  # of the relative rounding of the wire; of a whole row it is 0.8
 
 
 def as_is(rows: Rows) -> Rows:
@@ -40,66 +37,30 @@ def match(traffic: Sequence[Rows], table: Table, signature: Signature) -> Tokens
     """The token behind each row of each request, where exactly one has its signature.
 
     Args:
-        traffic: (T, D) each.
+        traffic: (T, D) each, at least one.
         table: the candidates.
         signature: what the key does not change.
     """
-    reader = _Reader(table, signature)
-    return Tokens(tuple(reader.read(rows) for rows in traffic))
+    tolerance = max(_EXACT, _ROUNDED * precision(np.concatenate(traffic)))
+    lengths = Lengths(table)
 
+    def nearest(rows: Rows, places: Ids | None) -> tuple[Ids, Deviations]:
+        tokens, deviations = np.full(len(rows), UNKNOWN), np.full(len(rows), np.inf)
+        signatures, found = signature(rows), squares(rows)
+        for i, square in enumerate(found):
+            place = None if places is None else int(places[i])
+            least, most = square * (1 - tolerance) ** 2, square * (1 + tolerance) ** 2
+            candidates = lengths.within(least, np.nextafter(most, np.inf), place)
+            possible = table.rows[candidates]
+            if table.positions is not None:
+                possible = possible + table.positions[place]
+            off = np.linalg.norm(signature(possible) - signatures[i], axis=-1)
+            near = np.flatnonzero(off <= tolerance * np.sqrt(square))
+            if len(near):
+                deviations[i] = off[near].min() / np.sqrt(square) if square else 0.0
+            if len(near) == 1:
+                tokens[i] = candidates[near[0]]
+        return tokens, deviations
 
-class _Reader:
-    """Reads requests one after another and remembers where sessions have got to."""
-
-    def __init__(self, table: Table, signature: Signature) -> None:
-        self._table, self._signature = table, signature
-        self._squares = np.einsum("vd,vd->v", table.rows, table.rows)
-        self._next: list[int] = []
-        self._seen: dict[bytes, int] = {}
-
-    def read(self, rows: Rows) -> NDArray[np.int64]:
-        if self._table.positions is None:
-            return np.array([self._repeated(row) for row in rows], np.int64)
-        for start in [*reversed(self._next[-_BEGINNINGS:]), 0]:
-            if self._token(rows[0], start) != UNKNOWN:
-                return self._continued(rows, start)
-        return np.full(len(rows), UNKNOWN, np.int64)
-
-    def _continued(self, rows: Rows, start: int) -> NDArray[np.int64]:
-        if start in self._next:
-            self._next.remove(start)
-        self._next.append(start + len(rows))
-        return np.array([self._token(row, start + i) for i, row in enumerate(rows)], np.int64)
-
-    def _repeated(self, row: Rows) -> int:
-        """A token's row is always the same, so a row seen before is read already."""
-        known = row.tobytes()
-        if known not in self._seen:
-            self._seen[known] = self._token(row, 0)
-        return self._seen[known]
-
-    def _token(self, row: Rows, position: int) -> int:
-        """The only token whose signature is near enough, or UNKNOWN."""
-        rows, positions = self._table.rows, self._table.positions
-        squares = self._squares
-        if positions is not None:
-            if position >= len(positions):
-                return UNKNOWN
-            placed = positions[position]
-            squares = squares + 2 * (rows @ placed) + placed @ placed
-        candidates = _near(squares, float(row @ row))
-        possible = rows[candidates]
-        if positions is not None:
-            possible = possible + positions[position]
-        distances = np.linalg.norm(self._signature(possible) - self._signature(row), axis=-1)
-        near = candidates[distances <= TOLERANCE * float(np.linalg.norm(row))]
-        return int(near[0]) if len(near) == 1 else UNKNOWN
-
-
-def _near(squares: NDArray[np.float32], square: float) -> NDArray[np.int64]:
-    """The rows whose squared norm is near enough to be the row's, and some more."""
-    gaps = np.abs(squares - square)
-    within = np.flatnonzero(gaps <= 4 * TOLERANCE * square)
-    if len(within) >= _LEAST_CANDIDATES or len(gaps) <= _LEAST_CANDIDATES:
-        return within if len(within) >= _LEAST_CANDIDATES else np.arange(len(gaps))
-    return np.argpartition(gaps, _LEAST_CANDIDATES)[:_LEAST_CANDIDATES]
+    positions = None if table.positions is None else len(table.positions)
+    return read(traffic, nearest, positions=positions, tolerance=tolerance)

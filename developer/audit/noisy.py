@@ -11,7 +11,7 @@ Shapes: `V` tokens, `d` width of the table, `D` width of the rows, `N` rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,33 @@ _FITS = 1.3  # squared distances over what the noise makes of them, under the ri
 
 
 @dataclass(frozen=True, eq=False)
+class Sent:
+    """Rows that were sent.
+
+    Attributes:
+        rows: (N, D).
+        placed: (N, d) what positions add to each plain row; None where they add nothing.
+    """
+
+    rows: Matrix
+    placed: Matrix | None = None
+
+    def first(self, count: int) -> Sent:
+        """The first rows."""
+        return Sent(self.rows[:count], None if self.placed is None else self.placed[:count])
+
+    def blocks(self, size: int) -> Iterator[Sent]:
+        """All rows, some at a time."""
+        for at in range(0, len(self.rows), size):
+            part = slice(at, at + size)
+            yield Sent(self.rows[part], None if self.placed is None else self.placed[part])
+
+    def unplaced(self, key: Matrix) -> Matrix:
+        """(N, D) the rows without what positions add under a key."""
+        return self.rows if self.placed is None else self.rows - self.placed @ key
+
+
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """What the attacker knows of the rows that are sent.
 
@@ -34,47 +61,62 @@ class Mixture:
         table: (V, d) the plain rows.
         prior: (V,) how often each token occurs, all above 0, adding up to 1.
         noise: standard deviation of the noise, as a share of a row's root mean square.
+        squares: (V,) the mean squared length of the rows that a token is sent as.
     """
 
     table: Matrix
     prior: NDArray[np.float64]
     noise: float
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, table: Matrix, prior: NDArray[np.float64], noise: float, placed: Matrix | None
+    ) -> Mixture:
+        """The mixture of rows with what positions (N, d) add to them, if they do."""
+        squares = np.square(table).sum(axis=1)
+        if placed is not None:
+            squares = squares + np.square(placed).sum(axis=1).mean()
+            squares = squares + 2 * table @ placed.mean(axis=0)
+        return cls(table, prior, noise, squares)
 
     def variances(self, width: int, *, warmth: float = 0.0) -> NDArray[np.float64]:
         """(V,) the variance of each element of a token's row of this width."""
-        squares = np.square(self.table).sum(axis=1) / width
+        squares = self.squares / width
         noise = self.noise**2 + warmth**2
         return np.asarray(noise * squares + _FLOOR * squares.mean())
 
     def log_joint(
-        self, rows: Matrix, key: Matrix, variances: NDArray[np.float64]
+        self, sent: Sent, key: Matrix, variances: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """(N, V) log of prior times likelihood of each token behind each row."""
-        width = rows.shape[1]
+        rows = sent.unplaced(key)
         squares = np.square(rows).sum(axis=1)[:, None] + np.square(self.table).sum(axis=1)
         distances = squares - 2 * rows @ (self.table @ key).T
-        spread = width / 2 * np.log(2 * np.pi * variances)
+        spread = rows.shape[1] / 2 * np.log(2 * np.pi * variances)
         return np.asarray(np.log(self.prior) - spread - distances / (2 * variances))
 
-    def tokens(self, rows: Matrix, key: Matrix) -> NDArray[np.int64]:
+    def tokens(self, sent: Sent, key: Matrix) -> NDArray[np.int64]:
         """(N,) the likeliest token behind each row."""
-        variances = self.variances(rows.shape[1])
-        found = [self.log_joint(b, key, variances).argmax(axis=1) for b in self._blocks(rows)]
+        variances = self.variances(sent.rows.shape[1])
+        found = [
+            self.log_joint(block, key, variances).argmax(axis=1) for block in self._blocks(sent)
+        ]
         return np.concatenate(found)
 
-    def likelihood(self, rows: Matrix, key: Matrix) -> float:
+    def likelihood(self, sent: Sent, key: Matrix) -> float:
         """Mean log-likelihood of a row, in nats."""
-        variances = self.variances(rows.shape[1])
+        variances = self.variances(sent.rows.shape[1])
         total = 0.0
-        for block in self._blocks(rows):
+        for block in self._blocks(sent):
             joint = self.log_joint(block, key, variances)
             most = joint.max(axis=1)
             total += float((most + np.log(np.exp(joint - most[:, None]).sum(axis=1))).sum())
-        return total / len(rows)
+        return total / len(sent.rows)
 
     def fitted(
         self,
-        rows: Matrix,
+        sent: Sent,
         key: Matrix,
         project: Project,
         *,
@@ -87,40 +129,37 @@ class Mixture:
         and a key that is half right is pulled on instead of being stuck.
 
         Args:
-            rows: (N, D) the traffic.
+            sent: (N, D) the traffic.
             key: (d, D) to begin with.
             project: the nearest key of a family to a matrix (d, D).
             known: (d, D) sum of outer products of known pairs, over their variances.
             steps: how many.
         """
+        width = sent.rows.shape[1]
         for step in range(steps):
-            variances = self.variances(rows.shape[1], warmth=max(1.0, _WARMTH * _COOLING**step))
-            sums = np.zeros((len(self.table), rows.shape[1]))
-            for block in self._blocks(rows):
+            variances = self.variances(width, warmth=max(1.0, _WARMTH * _COOLING**step))
+            cross = np.zeros((self.table.shape[1], width)) if known is None else known.copy()
+            sums = np.zeros((len(self.table), width))
+            for block in self._blocks(sent):
                 joint = self.log_joint(block, key, variances)
                 joint -= joint.max(axis=1, keepdims=True)
                 shares = np.exp(joint)
                 shares /= shares.sum(axis=1, keepdims=True)
-                sums += shares.T @ block
-            cross = (self.table / variances[:, None]).T @ sums
-            key = project(cross if known is None else cross + known)
+                sums += shares.T @ block.rows
+                if block.placed is not None:
+                    sureness = shares @ (1 / variances)
+                    cross += (block.placed * sureness[:, None]).T @ block.rows
+            key = project(cross + (self.table / variances[:, None]).T @ sums)
         return key
 
-    def fits(self, rows: Matrix, key: Matrix) -> bool:
+    def fits(self, sent: Sent, key: Matrix) -> bool:
         """Whether rows are as far from their likeliest tokens as the noise makes them."""
-        tokens = self.tokens(rows, key)
-        away = np.square(rows - self.table[tokens] @ key).mean(axis=1)
-        return bool((away / self.variances(rows.shape[1])[tokens]).mean() < _FITS)
+        tokens = self.tokens(sent, key)
+        away = np.square(sent.unplaced(key) - self.table[tokens] @ key).mean(axis=1)
+        return bool((away / self.variances(sent.rows.shape[1])[tokens]).mean() < _FITS)
 
-    def _blocks(self, rows: Matrix) -> list[Matrix]:
-        size = max(1, _BLOCK_ELEMENTS // len(self.table))
-        return [rows[at : at + size] for at in range(0, len(rows), size)]
-
-
-def rotation(cross: Matrix) -> Matrix:
-    """The key with orthonormal rows nearest to a matrix (d, D) (Procrustes)."""
-    left, _, right = np.linalg.svd(cross, full_matrices=False)
-    return np.asarray(left @ right)
+    def _blocks(self, sent: Sent) -> Iterator[Sent]:
+        return sent.blocks(max(1, _BLOCK_ELEMENTS // len(self.table)))
 
 
 def signed_permutation(cross: Matrix) -> Matrix:

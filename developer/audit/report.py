@@ -9,6 +9,7 @@ from typing import Any
 
 from triparty.developer.audit.attack import Findings
 from triparty.developer.audit.audit import Audit
+from triparty.developer.audit.comparison import Comparison
 from triparty.developer.audit.exposure import Exposure
 from triparty.developer.audit.levels import Level
 from triparty.developer.audit.subject import Subject
@@ -32,6 +33,7 @@ class Report:
         exposure: what the public has already.
         version: of triparty.
         at: when the audit ended, in UTC.
+        comparison: of mitigations, if they were compared.
     """
 
     subject: Subject
@@ -39,6 +41,7 @@ class Report:
     exposure: Exposure
     version: str
     at: datetime
+    comparison: Comparison | None = None
 
     @property
     def levels(self) -> list[Level]:
@@ -74,6 +77,12 @@ def finds(found: Findings) -> str:
     return _NOUNS.get(found.claim, found.target)
 
 
+def of_what(found: Findings) -> str:
+    """The same after a share: "of the key", "of what shows"."""
+    noun = finds(found)
+    return f"of {noun}" if found.claim == "Seen" else f"of the {noun}"
+
+
 def strongest(findings: Iterable[Findings], what: str, level: str) -> Findings | None:
     """The attack that gives an attacker of some level the most of one thing.
 
@@ -97,6 +106,7 @@ def document(report: Report) -> dict[str, Any]:
     `attacks` and `public_base` are what scripts rely on: of each attack its `name`, `level`,
     `target`, `recovered` (0 to 1) and `seconds`.
     """
+    compared = report.comparison
     return {
         "attacks": [asdict(found) for found in report.audit.findings],
         "unmounted": [asdict(attack) for attack in report.audit.unmounted],
@@ -104,4 +114,5 @@ def document(report: Report) -> dict[str, Any]:
         "subject": asdict(report.subject),
         "version": report.version,
         "at": report.at.isoformat(timespec="seconds"),
+        **({} if compared is None else {"comparison": asdict(compared)}),
     }

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.decoys import DecoyTexts
-from triparty.common.errors import SettingsError
 from triparty.common.keying import Bundle, KeyedReply
 from triparty.common.shielding import Shield
 from triparty.common.wire import Frame, encode_frame
-from triparty.developer.audit.knowledge import KnownRows, given
+from triparty.developer.audit.knowledge import KnownRows, Table, given
 from triparty.developer.audit.mitigations import Mitigation
 from triparty.developer.audit.naming import named_shares, requests_among_decoys
 from triparty.developer.audit.plausible import drawn_texts, unigrams
@@ -44,7 +43,7 @@ class Effort:
         rows: of traffic that are attacked where a mitigation names no number.
         most: rows that are attacked where it does.
         judged: texts on which accuracy is judged.
-        length: tokens of a text.
+        length: tokens of a text, if the model has positions for so many.
         tuning: steps of training where a mitigation trains.
         known: distinct tokens whose rows an attacker of K1 and above knows.
         timed: decode steps that are timed.
@@ -121,11 +120,6 @@ class Stage:
         protect(str(self._source), self._out, choices=Choices.of(**choices))
         self.seconds = time.perf_counter() - started
         self._bundle = Bundle.open(self._out / DEVICE_FOLDER)
-        if self._bundle.info.positions or not self._bundle.info.replies:
-            raise SettingsError(
-                f"{source}: mitigations are compared on models whose devices send rows "
-                "without learned positions, such as a LLaMA"
-            )
         self._hosted = load_model(self._out / MODEL_FOLDER)
 
     def _sent(self, ids: NDArray[np.int64], start: int = 0) -> Frame:
@@ -154,7 +148,7 @@ class Stage:
         """
         known = self._effort.known if known is None else known
         limit = min(self._effort.most, self._mitigation.rows_per_key or self._effort.rows)
-        texts = self._texts.traffic[: -(-limit // self._effort.length)]
+        texts = self._texts.traffic[: -(-limit // self._texts.traffic.shape[1])]
         over = texts.size - limit
         ids = [*texts[:-1], texts[-1][: len(texts[-1]) - max(0, over)]]
         requests = [self._sent(text).as_float32() for text in ids]
@@ -168,9 +162,10 @@ class Stage:
             traffic=tuple(requests),
             starts=(0,) * len(requests),
             table=table,
-            known=_known(requests, ids, table.rows, counted, known),
+            known=_known(requests, ids, table, counted, known),
             noise=self._mitigation.noise,
             unigrams=counted,
+            language=tuple(self._texts.counted),
         )
         return Scene(knowledge, replace(found.truth, token_ids=tuple(ids)), found.scheme)
 
@@ -252,7 +247,7 @@ class Stage:
 def _known(
     requests: Sequence[NDArray[np.float32]],
     ids: Sequence[NDArray[np.int64]],
-    table: NDArray[np.float32],
+    table: Table,
     frequencies: NDArray[np.float64],
     count: int,
 ) -> KnownRows | None:
@@ -262,7 +257,11 @@ def _known(
     chosen = np.argsort(-frequencies[found])[:count]
     if not len(chosen):
         return None
-    return KnownRows(rows[first[chosen]], table[found[chosen]], found[chosen])
+    plain, taken = table.rows[found[chosen]], first[chosen]
+    if table.positions is None:
+        return KnownRows(rows[taken], plain, found[chosen])
+    places = np.concatenate([np.arange(len(text)) for text in ids])
+    return KnownRows(rows[taken], plain + table.positions[places[taken]])
 
 
 def _nats(logits: NDArray[np.float32], texts: NDArray[np.int64]) -> float:
@@ -276,22 +275,15 @@ def _nats(logits: NDArray[np.float32], texts: NDArray[np.int64]) -> float:
 
 def texts_of(plain: PreTrainedModel, effort: Effort) -> Texts:
     """Texts for everything that is measured, each kind from draws of its own."""
-    config = plain.config
-    begin = int(config.bos_token_id or 0)
-    ends = config.eos_token_id
-    never = {
-        int(end) for end in (ends if isinstance(ends, list) else [ends]) if end is not None
-    }
+    length = min(effort.length, int(plain.config.max_position_embeddings))
 
-    def drawn(count: int, kind: int, length: int = effort.length) -> NDArray[np.int64]:
-        seed = 4 * effort.seed + kind
-        return drawn_texts(plain, count, length, begin=begin, never=never, seed=seed)
+    def drawn(count: int, kind: int, length: int = length) -> NDArray[np.int64]:
+        return drawn_texts(plain, count, length, seed=4 * effort.seed + kind)
 
-    needed = -(-effort.rows // effort.length)
-    most = -(-effort.most // effort.length)
+    needed, most = -(-effort.rows // length), -(-effort.most // length)
     return Texts(
         drawn(max(needed, 40), 0),
-        drawn(effort.decoys, 1, min(effort.length, KEPT)),
+        drawn(effort.decoys, 1, min(length, KEPT)),
         drawn(max(most, effort.requests), 2),
         drawn(effort.judged, 3),
     )

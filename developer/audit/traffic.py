@@ -125,6 +125,7 @@ def _encoded(bundle: Bundle, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         tokenizer = Tokenizer.from_file(str(bundle.tokenizer_file))
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{bundle.tokenizer_file} does not load: {error}") from error
+    tokenizer.no_padding()  # sentences that go out one by one need none, and padding is no text
     limit = min(bundle.info.max_positions, MAX_TEXT_ROWS)
     encoded = (tokenizer.encode(text).ids[:limit] for text in texts)
     return [np.array(ids, np.int64) for ids in encoded if ids]

@@ -50,6 +50,7 @@ CHOICES: Mapping[str, dict[str, Any]] = {
     "permutation, norms kept": {"scheme": "permutation", "norms": "keep"},
     "permutation, tokens": {"scheme": "permutation", "interface": "tokens"},
     "orthogonal": {"scheme": "orthogonal"},
+    "permutation, scaled head": {"scheme": "permutation", "head_scales": True},
     "orthogonal, scaled head": {"scheme": "orthogonal", "head_scales": True},
 }
 MODULES = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,27 @@ def test_audit_writes_a_page_and_compares_bases(
     assert "sorted-rows recovered 100.0 %" in file.read_text(encoding="utf-8")
     quiet = run("audit", source, out, "--base", other, "--attacks", "sorted-rows").stdout
     assert "PUBLIC" not in quiet
+
+
+def test_audit_compares_mitigations_on_the_page_too(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triparty.developer.audit import compare, stage
+    from triparty.developer.audit.mitigations import MITIGATIONS
+
+    out, file = tmp_path / "out", tmp_path / "page.html"
+    run("protect", source, out)
+    few = replace(stage.QUICK, rows=64, most=64, judged=2, length=16, timed=1)
+    short = partial(compare.compare, mitigations=MITIGATIONS[:3], effort=few)
+    monkeypatch.setattr(compare, "compare", short)
+    words = ("--compare", "--html", file, "--attacks", "sorted-rows")
+    told = run("audit", source, out, *words)
+    found = json.loads(run("audit", source, out, *words, "--json").stdout)
+    names = [line["name"] for line in found["comparison"]["measured"]]
+    assert names == [mitigation.name for mitigation in MITIGATIONS[:3]]
+    for text in (told.stdout, file.read_text(encoding="utf-8")):
+        assert all(name in text for name in names)
+        assert "MB/instance" in text
 
 
 def test_audit_takes_a_second_instance(source: Path, tmp_path: Path) -> None:

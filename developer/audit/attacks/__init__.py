@@ -1,4 +1,8 @@
-"""Every attack of the audit, one a module."""
+"""Every attack of the audit, one a module.
+
+`ATTACKS` are those that `audit` mounts. `noisy_rows` and `rows_again` are made for rows that
+devices have shielded; `compare` mounts them as well.
+"""
 
 from triparty.developer.audit.attack import Attack
 from triparty.developer.audit.attacks.alignment import Alignment

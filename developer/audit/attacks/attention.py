@@ -26,7 +26,7 @@ class AttentionMaps:
 
     name = "attention"
     level = Level.K0
-    target = Target.PATTERNS
+    target = Target.TOKENS
     cites = "thesis 4.4, equation of attention under permutation"
     means = "The cloud sees which word looks at which, though not the words."
     remedy = "None that leaves the answers as they are."

@@ -38,7 +38,7 @@ class Echo:
 
     name = "echo"
     level = Level.K0
-    target = Target.LINKS
+    target = Target.TOKENS
     cites = "thesis 4.4.3, on permuted one-hot input"
     means = "The cloud learns which answers and which input rows are the same secret token."
     remedy = "Run the head on the device, so that the cloud sees no logits."

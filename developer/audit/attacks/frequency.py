@@ -42,8 +42,10 @@ class Frequency:
         return None
 
     def mount(self, knowledge: Knowledge) -> Tokens:
-        """The likeliest token of each different row."""
+        """The likeliest token of each different row; none if no row comes again."""
         symbols = distinct(knowledge.rows)
+        if int(symbols.max()) + 1 == len(symbols):
+            return Tokens(tuple(np.full(len(r), UNKNOWN, np.int64) for r in knowledge.traffic))
         sessions = _sessions(symbols, knowledge.traffic)
         seen = Counts.of(sessions)
         tokens = np.full(int(symbols.max()) + 1, UNKNOWN, np.int64)

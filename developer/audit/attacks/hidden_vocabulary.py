@@ -22,9 +22,9 @@ from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import Tokens
 from triparty.developer.audit.controls import unrelated_rows
 from triparty.developer.audit.decoding import EXACT, decoded, unreadable
+from triparty.developer.audit.distances import Fit, least_distances
 from triparty.developer.audit.knowledge import Knowledge
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.procrustes import Fit, least_distances
 from triparty.developer.audit.running import Inside, Values
 
 _GROWTH = 1.05  # the key is fitted again when there are so many times more pairs

@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 
 from triparty.developer.audit.attack import Target
 from triparty.developer.audit.claims import Matrix, Tokens
+from triparty.developer.audit.isometries import nearest_rotation
 from triparty.developer.audit.knowledge import Knowledge, KnownRows, given
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.noisy import (
-    Mixture,
-    Project,
-    rotation,
-    signed_permutation,
-)
+from triparty.developer.audit.moments import Weighed, by_axes, by_coordinates
+from triparty.developer.audit.noisy import Mixture, Project, Sent, signed_permutation
+from triparty.developer.audit.sessions import presumed_places
 
 Vector = NDArray[np.float64]
 
 MAX_TRIED_ROWS = 4096
+_DRAWN = 1 << 14  # sums of a token and a place that moments are taken of
 MAX_VALUES = 1 << 24  # tokens times width: a table that is fitted in minutes
 _STARTS = (0.0, 0.1, 0.1, 0.2, 0.2)  # share of axes whose sign is turned: skewness may be wrong
 
@@ -43,11 +42,9 @@ class NoisyRows:
     remedy = "Decoys like the real texts, or hardware that attests what it runs."
 
     def lacks(self, knowledge: Knowledge) -> str | None:
-        """It needs rows without positions, of a vocabulary that is fitted in time."""
+        """It needs rows and a table, of a vocabulary that is fitted in time."""
         if knowledge.table is None or not knowledge.traffic:
             return "there is no traffic to match"
-        if knowledge.table.positions is not None:
-            return "positions are added to the rows"
         if knowledge.table.rows.size > MAX_VALUES:
             return f"the table has more than {MAX_VALUES} values to fit the traffic to"
         if knowledge.rows.shape[1] < knowledge.table.rows.shape[1]:
@@ -60,10 +57,9 @@ class NoisyRows:
         prior = np.full(len(table), 1 / len(table))
         if knowledge.unigrams is not None:
             prior = knowledge.unigrams + 1e-4 / len(table)
-        mixture = Mixture(table, prior / prior.sum(), knowledge.noise)
-        rows = knowledge.rows.astype(np.float64)
-        key = _key(mixture, rows, knowledge.known)
-        found = mixture.tokens(rows, key)
+        sent = Sent(knowledge.rows.astype(np.float64), _placed(knowledge))
+        mixture = Mixture.of(table, prior / prior.sum(), knowledge.noise, sent.placed)
+        found = mixture.tokens(sent, _key(mixture, sent, knowledge.known))
         sizes = [len(request) for request in knowledge.traffic]
         return Tokens(tuple(np.split(found, np.cumsum(sizes)[:-1])))
 
@@ -76,12 +72,24 @@ class NoisyRows:
         return replace(knowledge, traffic=rows, known=None)
 
 
-def _key(mixture: Mixture, rows: Matrix, known: KnownRows | None) -> Matrix:
+def _placed(knowledge: Knowledge) -> Matrix | None:
+    """(N, d) what positions add to each row; None where they are not part of rows."""
+    positions = given(knowledge.table).positions
+    if positions is None:
+        return None
+    places = presumed_places(knowledge.traffic)
+    if knowledge.starts:
+        spans = zip(knowledge.starts, knowledge.traffic, strict=True)
+        places = np.concatenate([start + np.arange(len(rows)) for start, rows in spans])
+    return positions[np.minimum(places, len(positions) - 1)].astype(np.float64)
+
+
+def _key(mixture: Mixture, sent: Sent, known: KnownRows | None) -> Matrix:
     """The first key (d, D) that explains the traffic, else the likeliest of those tried."""
-    some = rows[:MAX_TRIED_ROWS]
+    some = sent.first(MAX_TRIED_ROWS)
     pull = None if known is None else _cross(mixture, known)
-    square = rows.shape[1] == mixture.table.shape[1]
-    families: list[Project] = [rotation, signed_permutation] if square else [rotation]
+    square = sent.rows.shape[1] == mixture.table.shape[1]
+    families: list[Project] = [nearest_rotation, *([signed_permutation] if square else [])]
     tried: list[tuple[float, Matrix]] = []
     for project in families:
         for start in _starts(mixture, some, pull, project):
@@ -100,60 +108,25 @@ def _cross(mixture: Mixture, known: KnownRows) -> Matrix:
 
 
 def _starts(
-    mixture: Mixture, rows: Matrix, pull: Matrix | None, project: Project
+    mixture: Mixture, sent: Sent, pull: Matrix | None, project: Project
 ) -> Iterator[Matrix]:
     """Matrices (d, D) to begin with."""
     if pull is not None:
         yield pull
+    plain = _expected(mixture, sent)
     if project is signed_permutation:
-        yield _by_coordinates(mixture, rows)
+        yield by_coordinates(plain, Weighed.evenly(sent.rows))
         return
     rng = np.random.default_rng(0)
     for share in _STARTS:
         turned = np.less(rng.random(mixture.table.shape[1]), share)
-        yield _by_axes(mixture, rows, turned)
+        yield by_axes(plain, Weighed.evenly(sent.rows), turned)
 
 
-def _by_axes(mixture: Mixture, rows: Matrix, turned: NDArray[np.bool_]) -> Matrix:
-    """Principal axes of the table on those of the traffic, signs by mean and skewness."""
-    centre, axes, plain_size, plain_skew = _moments(mixture.table, mixture.prior)
-    even = np.full(len(rows), 1 / len(rows))
-    keyed_centre, keyed_axes, keyed_size, keyed_skew = _moments(rows, even)
-    width = mixture.table.shape[1]
-    keyed_axes, keyed_skew = keyed_axes[:, :width], keyed_skew[:width]
-    means = (centre @ axes) * (keyed_centre @ keyed_axes)
-    signs = plain_skew * keyed_skew + 2 * means / np.sqrt(plain_size * keyed_size[:width])
-    signs = np.where((signs < 0) ^ turned, -1.0, 1.0)
-    return np.asarray((axes * signs) @ keyed_axes.T)
-
-
-def _moments(rows: Matrix, weights: Vector) -> tuple[Vector, Matrix, Vector, Vector]:
-    """Mean, principal axes from the largest on, variances on them, skewness on them."""
-    mean = weights @ rows
-    centred = rows - mean
-    sizes, axes = np.linalg.eigh((centred * weights[:, None]).T @ centred)
-    sizes, axes = np.maximum(sizes[::-1], 1e-12), axes[:, ::-1]
-    skewness = weights @ (centred @ axes) ** 3 / sizes**1.5
-    return mean, axes, sizes, skewness
-
-
-def _by_coordinates(mixture: Mixture, rows: Matrix) -> Matrix:
-    """How alike the moments of each coordinate are, with the sign under which they are."""
-    even = np.full(len(rows), 1 / len(rows))
-    plain = _coordinate_moments(mixture.table, mixture.prior)
-    keyed = _coordinate_moments(rows, even)
-    scale = plain.std(axis=1, keepdims=True) + 1e-12
-    odd = np.array([[-1.0], [1.0], [-1.0]])
-    straight = np.linalg.norm((plain / scale)[:, :, None] - (keyed / scale)[:, None], axis=0)
-    turned = np.linalg.norm(
-        (plain / scale)[:, :, None] - (odd * keyed / scale)[:, None], axis=0
-    )
-    likeness = 1 / (1e-9 + np.minimum(straight, turned))
-    return np.asarray(np.where(straight <= turned, likeness, -likeness))
-
-
-def _coordinate_moments(rows: Matrix, weights: Vector) -> Matrix:
-    """(3, D) mean, deviation and cube root of the third central moment."""
-    mean = weights @ rows
-    centred = rows - mean
-    return np.stack([mean, np.sqrt(weights @ centred**2), np.cbrt(weights @ centred**3)])
+def _expected(mixture: Mixture, sent: Sent) -> Weighed:
+    """The plain rows that traffic is made of: the table, or sums of tokens and places."""
+    if sent.placed is None:
+        return Weighed(mixture.table, mixture.prior)
+    drawn = np.random.default_rng(0).choice(len(mixture.prior), _DRAWN, p=mixture.prior)
+    placed = sent.placed[np.arange(_DRAWN) % len(sent.placed)]
+    return Weighed.evenly(mixture.table[drawn] + placed)

@@ -32,7 +32,10 @@ class PrivateWeights:
     level = Level.K3
     target = Target.WEIGHTS
     cites = "Wang et al., 'Game of Arrows' (ArrowMatch), USENIX Sec'25"
-    means = "Who has the public base also gets what the owner's training added to it."
+    means = (
+        "Who has the public base also gets what the owner's training added to it: here to the "
+        "matrices whose neurons trade places, not to the heads of attention."
+    )
     remedy = "Train from weights that are not public; no key that keeps the function helps."
 
     def lacks(self, knowledge: Knowledge) -> str | None:

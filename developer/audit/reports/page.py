@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from xml.etree.ElementTree import Element
 
 from triparty.developer.audit.attack import Findings, Unmounted
+from triparty.developer.audit.comparison import COLUMNS, Comparison, cells, notes
 from triparty.developer.audit.levels import Level
-from triparty.developer.audit.report import Report, finds, strongest, succeeded
+from triparty.developer.audit.report import Report, finds, of_what, strongest, succeeded
 from triparty.developer.audit.reports.citations import pieces
 from triparty.developer.audit.reports.markup import Child, element, rendered
 from triparty.developer.audit.reports.style import CSS
@@ -72,6 +73,8 @@ def _parts(report: Report) -> Iterable[Element]:
             yield _section(f"{level}: {ATTACKERS[level]}", *_level(report, level))
     if report.audit.unmounted:
         yield _section("Not mounted", _unmounted(report.audit.unmounted))
+    if report.comparison is not None:
+        yield _section("What would help, and what it costs", *_compared(report.comparison))
     yield _section("What was attacked", _subject(report))
 
 
@@ -177,7 +180,7 @@ def _story(found: Findings) -> Element:
     if found.figures:
         seen = "; ".join(f"{name} {number(value)}" for name, value in found.figures.items())
         facts.insert(2, ("what was seen", (f"{seen}.",)))
-    heading = f"{found.name}: {recovered(found)} of the {finds(found)}"
+    heading = f"{found.name}: {recovered(found)} {of_what(found)}"
     return element("div", element("h3", heading), _facts(facts), class_="story")
 
 
@@ -203,6 +206,26 @@ def _unmounted(attacks: Iterable[Unmounted]) -> Element:
         for attack in attacks
     ]
     return _table("Attacks that were not tried.", ["attack", "level", "because"], rows)
+
+
+def _compared(comparison: Comparison) -> Iterable[Element]:
+    """Every mitigation, measured."""
+    lines = [cells(line) for line in comparison.measured]
+    rows = [
+        element(
+            "tr",
+            element("th", first, scope="row"),
+            *(
+                element("td", text, class_="figure", data_label=name)
+                for name, text in zip(COLUMNS[1:], rest, strict=True)
+            ),
+        )
+        for first, *rest in lines
+    ]
+    caption = "Mitigations, each measured on this model with attackers who know of it."
+    table = _table(caption, list(COLUMNS), rows, figures=frozenset(COLUMNS[1:]))
+    yield element("div", table, class_="wide")
+    yield from (element("p", note, class_="soft") for note in notes(comparison))
 
 
 def _subject(report: Report) -> Element:
@@ -232,8 +255,12 @@ def _facts(facts: Iterable[tuple[str, tuple[Child, ...]]]) -> Element:
     )
 
 
-def _table(caption: str | Element, headings: list[str], rows: list[Element]) -> Element:
-    figures = {"recovered", "control", "time", "rows"}
+def _table(
+    caption: str | Element,
+    headings: list[str],
+    rows: list[Element],
+    figures: frozenset[str] = frozenset({"recovered", "control", "time", "rows"}),
+) -> Element:
     return element(
         "table",
         element("caption", caption),

@@ -38,6 +38,7 @@ th, td { text-align: left; padding: .4rem .7rem .4rem 0; border-bottom: 1px soli
 thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 tbody th { font-weight: 600; }
 .figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.wide { overflow-x: auto; }
 .bar { width: 30%; min-width: 8rem; }
 svg { display: block; width: 100%; height: 1.15rem; margin-top: .2rem; }
 .hit { fill: var(--hit); } .control { fill: var(--control); } .track { fill: var(--track); }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import fill
 
 from triparty.developer.audit.attack import Findings
-from triparty.developer.audit.report import Report, finds
+from triparty.developer.audit.report import Report, finds, of_what
 from triparty.developer.audit.reports.wording import (
     ATTACKERS,
     NOT_ENCRYPTION,
@@ -89,7 +89,7 @@ def _meaning(report: Report) -> Iterator[str]:
     if report.audit.findings and not report.successes:
         yield from [*_filled(NOTHING), ""]
     for found in report.successes:
-        yield f"{found.name} ({found.level}): {recovered(found)} of the {finds(found)}"
+        yield f"{found.name} ({found.level}): {recovered(found)} {of_what(found)}"
         yield from _filled(found.means, "  what it means      ", " " * 21)
         yield from _filled(found.remedy, "  what would change  ", " " * 21)
         if found.figures:

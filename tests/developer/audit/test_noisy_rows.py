@@ -10,16 +10,23 @@ import pytest
 from triparty.developer.audit.attacks.noisy_rows import NoisyRows
 from triparty.developer.audit.attacks.rows_again import RowsAgain
 from triparty.developer.audit.claims import UNKNOWN, Truth
-from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table
-from triparty.developer.audit.noisy import Mixture, rotation, signed_permutation
+from triparty.developer.audit.isometries import nearest_rotation
+from triparty.developer.audit.knowledge import Knowledge, KnownRows, Table, given
+from triparty.developer.audit.noisy import Mixture, Sent, signed_permutation
 
 V, WIDTH = 200, 32
 
 
 def planted(
-    *, scheme: str = "orthogonal", noise: float, rows: int, known: int, width: int = WIDTH
+    *,
+    scheme: str = "orthogonal",
+    noise: float,
+    rows: int,
+    known: int,
+    width: int = WIDTH,
+    places: int = 0,
 ) -> tuple[Knowledge, Truth]:
-    """Traffic of Zipf's tokens under a fixed key and fresh noise."""
+    """Traffic of Zipf's tokens under a fixed key and fresh noise, in texts of some places."""
     rng = np.random.default_rng(3)
     table = rng.normal(size=(V, WIDTH)) + 0.3 * rng.exponential(size=(V, WIDTH))
     prior = 1 / np.arange(1, V + 1)
@@ -29,7 +36,9 @@ def planted(
     else:
         key = np.eye(WIDTH)[rng.permutation(WIDTH)] * rng.choice([-1, 1], WIDTH)
     ids = rng.choice(V, size=rows, p=prior)
-    plain = table[ids] @ key
+    positions = rng.normal(size=(places + 1, WIDTH)) + 0.3 * rng.exponential(size=WIDTH)
+    added = positions[np.arange(rows) % places] if places else np.zeros((rows, WIDTH))
+    plain = (table[ids] + added) @ key
     size = np.sqrt(np.square(plain).mean(axis=1, keepdims=True))
     sent = (plain + noise * size * rng.normal(size=plain.shape)).astype(np.float32)
     found, first = np.unique(ids, return_index=True)
@@ -37,16 +46,19 @@ def planted(
     pairs = None
     if known:
         tokens = found[chosen]
-        pairs = KnownRows(sent[first[chosen]], table[tokens].astype(np.float32), tokens)
+        behind = (table[tokens] + added[first[chosen]]).astype(np.float32)
+        pairs = KnownRows(sent[first[chosen]], behind, None if places else tokens)
+    cuts = np.arange(places or rows // 2, rows, places or rows // 2)
+    requests = tuple(np.split(sent, cuts))
     knowledge = Knowledge(
-        (sent[: rows // 2], sent[rows // 2 :]),
+        requests,
         known=pairs,
-        table=Table(table.astype(np.float32), None),
+        table=Table(table.astype(np.float32), positions.astype("f4") if places else None),
         noise=noise,
         unigrams=prior,
+        starts=(0,) * len(requests),
     )
-    halves = (ids[: rows // 2], ids[rows // 2 :])
-    return knowledge, Truth(halves, table, key, np.arange(V), {})
+    return knowledge, Truth(tuple(np.split(ids, cuts)), table, key, np.arange(V), {})
 
 
 @pytest.mark.parametrize("scheme", ["orthogonal", "permutation"])
@@ -54,6 +66,18 @@ def planted(
 def test_the_key_is_found_through_the_noise(scheme: str, noise: float, known: int) -> None:
     knowledge, truth = planted(scheme=scheme, noise=noise, rows=2000, known=known)
     assert NoisyRows().mount(knowledge).score(truth) > (0.98 if known else 0.9)
+
+
+@pytest.mark.parametrize("scheme", ["orthogonal", "permutation"])
+@pytest.mark.parametrize("known", [0, 16])
+def test_the_key_is_found_beside_what_positions_add(scheme: str, known: int) -> None:
+    knowledge, truth = planted(scheme=scheme, noise=0.3, rows=3000, known=known, places=40)
+    assert NoisyRows().mount(knowledge).score(truth) > 0.98
+    table = given(knowledge.table)
+    blind = replace(knowledge, table=Table(table.rows, None))
+    assert NoisyRows().mount(blind).score(truth) < 0.9
+    later = replace(knowledge, starts=tuple(n + 1 for n in knowledge.starts))
+    assert NoisyRows().mount(later).score(truth) < 0.6, "in their places alone"
 
 
 def test_few_known_rows_give_a_permutation_that_is_no_rotation_yet() -> None:
@@ -70,8 +94,8 @@ def test_few_known_rows_give_a_permutation_that_is_no_rotation_yet() -> None:
 def test_of_two_tokens_with_one_row_the_frequent_one_is_likelier() -> None:
     table = np.random.default_rng(0).normal(size=(4, 8))
     table[3] = table[1]
-    mixture = Mixture(table, np.array([0.1, 0.2, 0.2, 0.5]), 0.1)
-    assert mixture.tokens(table, np.eye(8)).tolist() == [0, 3, 2, 3]
+    mixture = Mixture.of(table, np.array([0.1, 0.2, 0.2, 0.5]), 0.1, None)
+    assert mixture.tokens(Sent(table), np.eye(8)).tolist() == [0, 3, 2, 3]
 
 
 def test_as_much_noise_as_signal_hides_no_row_from_a_known_key() -> None:
@@ -107,8 +131,6 @@ def test_what_it_lacks() -> None:
     attack = NoisyRows()
     assert attack.lacks(knowledge) is None
     assert "traffic" in str(attack.lacks(replace(knowledge, traffic=())))
-    placed = Table(np.zeros((V, WIDTH), np.float32), np.zeros((5, WIDTH), np.float32))
-    assert "positions" in str(attack.lacks(replace(knowledge, table=placed)))
     huge = Table(np.zeros((1 << 20, WIDTH), np.float32), None)
     assert "more than" in str(attack.lacks(replace(knowledge, table=huge)))
     narrow = Table(np.zeros((V, 2 * WIDTH), np.float32), None)
@@ -118,7 +140,7 @@ def test_what_it_lacks() -> None:
 def test_the_nearest_keys_are_the_nearest() -> None:
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(9, 9)))[0]
-    np.testing.assert_allclose(rotation(3.0 * turn), turn, atol=1e-12)
+    np.testing.assert_allclose(nearest_rotation(3.0 * turn), turn, atol=1e-12)
     swap = np.eye(9)[rng.permutation(9)] * rng.choice([-1, 1], 9)
     noisy = 5 * swap + rng.uniform(-1, 1, size=(9, 9))
     np.testing.assert_array_equal(signed_permutation(noisy), swap)
@@ -127,8 +149,8 @@ def test_the_nearest_keys_are_the_nearest() -> None:
 def test_likelihood_is_highest_under_the_right_key_which_alone_fits() -> None:
     knowledge, truth = planted(noise=0.3, rows=500, known=0)
     assert knowledge.unigrams is not None
-    mixture = Mixture(truth.rows, knowledge.unigrams, 0.3)
-    rows = knowledge.rows.astype(np.float64)
+    mixture = Mixture.of(truth.rows, knowledge.unigrams, 0.3, None)
+    rows = Sent(knowledge.rows.astype(np.float64))
     other = np.linalg.qr(np.random.default_rng(9).normal(size=(WIDTH, WIDTH)))[0]
     assert mixture.likelihood(rows, truth.key) > mixture.likelihood(rows, other)
     assert mixture.fits(rows, truth.key)

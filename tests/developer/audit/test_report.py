@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from triparty.developer.audit import Audit, Findings
+from triparty.developer.audit import Audit, Findings, Level
 from triparty.developer.audit.attack import Unmounted
+from triparty.developer.audit.comparison import Comparison, Measured
 from triparty.developer.audit.exposure import Exposure
 from triparty.developer.audit.report import Report, document, strongest, succeeded
 from triparty.developer.audit.reports import alarm, lines, page
@@ -113,6 +114,42 @@ def test_what_was_found_is_not_called_more_than_it_is() -> None:
     )
     assert "relative key" in summary
     assert "what shows" not in summary
+
+
+LINE = Measured(
+    name="9 decoys <text>",
+    leakage={Level.K0: {"frequency": 0.25}, Level.K2: {"gram": 1.0, "norms": 0.5}},
+    clear=1.0,
+    named={"likelihood": 0.1, "order": 0.2},
+    attributed=0.2,
+    agreement=0.987,
+    perplexity_ratio=1.25,
+    device_ratio=9.5,
+    cloud_ratio=10.25,
+    bytes_ratio=10.0,
+    seconds_per_instance=0.5,
+    bytes_per_instance=2_500_000,
+    rows=1024,
+)
+COMPARED = Comparison((LINE,), 640, 16, 0.05, {"expanded": "norms are layer norms"})
+
+
+def test_a_comparison_is_on_the_page_and_in_the_document() -> None:
+    told = replace(WHOLE, comparison=COMPARED)
+    said = visible(page(told))
+    assert "What would help, and what it costs" in said
+    for figure in ("9 decoys <text>", "25.0%", "100.0%", "20.0%", "98.7%", "x1.250", "x10.00"):
+        assert figure in said
+    assert "expanded: not for this model: norms are layer norms" in said
+    assert "over 640 positions" in said
+    found = json.loads(json.dumps(document(told)))["comparison"]
+    assert found["measured"][0]["leakage"]["K2"] == {"gram": 1.0, "norms": 0.5}
+    assert found["refused"] == COMPARED.refused
+
+
+def test_without_a_comparison_nothing_is_said_of_one() -> None:
+    assert "what it costs" not in visible(page(WHOLE))
+    assert "comparison" not in document(WHOLE)
 
 
 def test_the_table_is_grouped_by_attacker() -> None:
