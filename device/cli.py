@@ -84,23 +84,29 @@ def models(
 @app.command()
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="One model (default: all granted).")
+        str | None, typer.Argument(help="One model or gate (default: all).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get the bundles that the developer granted; verified before they are used."""
+    """Get granted bundles and published gates; verified before they are used."""
     pulled = _device(home, config).pull(name)
     console = Console(as_json=as_json)
     for model in pulled.taken:
         console.say(f"got {_line(model)}")
     for model in pulled.kept:
         console.say(f"current: {_line(model)}")
+    for gate in pulled.taken_gates:
+        console.say(f"got gate {gate.name}  version {gate.version}")
+    for gate in pulled.kept_gates:
+        console.say(f"current: gate {gate.name}  version {gate.version}")
     console.report(
         {
             "taken": [asdict(model) for model in pulled.taken],
             "kept": [asdict(model) for model in pulled.kept],
+            "taken_gates": [asdict(gate) for gate in pulled.taken_gates],
+            "kept_gates": [asdict(gate) for gate in pulled.kept_gates],
         }
     )
 
