@@ -7,9 +7,10 @@ from pathlib import Path
 
 import av
 import pytest
+from video_encodings import ENCODINGS, Encoding, Encodings
+
 from triparty.device.streams.packets import Entry, Picture, PictureType
 from triparty.device.streams.typer import HEADERS, Typer
-from video_encodings import ENCODINGS, Encoding, Encodings
 
 CLIPS = ("bottle-detection", "car-detection", "one-by-one-person-detection")
 READABLE = [one for one in ENCODINGS if one.codec in HEADERS]
