@@ -7,6 +7,7 @@ from typing import Protocol
 
 from triparty.device.streams.bits import Data
 from triparty.device.streams.headers.h264 import H264
+from triparty.device.streams.headers.hevc import Hevc
 from triparty.device.streams.headers.unknown import Unknown
 from triparty.device.streams.packets import Picture
 
@@ -24,7 +25,7 @@ class Headers(Protocol):
         """
 
 
-HEADERS: dict[str, Callable[[bytes | None], Headers]] = {"h264": H264}
+HEADERS: dict[str, Callable[[bytes | None], Headers]] = {"h264": H264, "hevc": Hevc}
 
 
 class Typer:

@@ -21,11 +21,11 @@ from triparty.device.streams.headers.h264_sets import (
 )
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sei import Recovery, recovery_point
+from triparty.device.streams.headers.sets import Sets
 from triparty.device.streams.headers.units import first_slice, units
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 48  # bytes of a slice that are read: its header without long tables of weights
-MAX_SET = 4096  # bytes of a parameter set
 IDR, MESSAGES, SEQUENCE_SET, PICTURE_SET = 5, 6, 7, 8
 SLICES = bytes(int(header < 128 and header & 31 in (1, 2, IDR)) for header in range(256))
 TYPES = (PictureType.P, PictureType.B, PictureType.I, PictureType.P, PictureType.I)
@@ -61,7 +61,7 @@ class H264:
         self._length_size = 0
         self._sequence_sets: dict[int, SequenceSet] = {}
         self._picture_sets: dict[int, PictureSet] = {}
-        self._raw: dict[tuple[int, int], bytes] = {}
+        self._sets = Sets()
         self._layouts: dict[int, tuple[SequenceSet, PictureSet]] = {}
         self._starts: dict[bytes, Start] = {}
         self._recovery: Recovery | None = None
@@ -169,18 +169,16 @@ class H264:
         kind = unit[0] & 31
         if kind == MESSAGES:
             self._recovery = recovery_point(unit, 1) or self._recovery
-        elif kind in (SEQUENCE_SET, PICTURE_SET) and unit not in self._raw.values():
-            if len(unit) > MAX_SET:
-                raise PacketError(f"a parameter set of {len(unit)} bytes, above {MAX_SET}")
+        elif kind in (SEQUENCE_SET, PICTURE_SET) and self._sets.is_new(unit):
             bits = Bits(unescape(unit[1:]))
             if kind == SEQUENCE_SET:
                 sequence = sequence_set(bits)
                 self._sequence_sets[sequence.id] = sequence
-                self._raw[kind, sequence.id] = unit
+                self._sets.put(kind, sequence.id, unit)
             else:
                 pictures = picture_set(bits)
                 self._picture_sets[pictures.id] = pictures
-                self._raw[kind, pictures.id] = unit
+                self._sets.put(kind, pictures.id, unit)
             self._layouts.clear()
 
     def _read_extradata(self, extradata: bytes) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Bits
+from triparty.device.streams.headers.sets import at_most
 
 HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 CHROMA_444 = 3
@@ -62,26 +62,26 @@ def sequence_set(bits: Bits) -> SequenceSet:
     """
     profile = bits.take(8)
     bits.take(16)
-    number = _at_most(bits.ue(), MAX_SEQUENCE_SETS - 1, "seq_parameter_set_id")
+    number = at_most(bits.ue(), MAX_SEQUENCE_SETS - 1, "seq_parameter_set_id")
     chroma, planes = 1, False
     if profile in HIGH_PROFILES:
-        chroma = _at_most(bits.ue(), CHROMA_444, "chroma_format_idc")
+        chroma = at_most(bits.ue(), CHROMA_444, "chroma_format_idc")
         planes = chroma == CHROMA_444 and bits.flag()
         bits.ue()
         bits.ue()
         bits.flag()
         if bits.flag():
             _skip_scaling_lists(bits, 12 if chroma == CHROMA_444 else 8)
-    number_bits = 4 + _at_most(bits.ue(), 12, "log2_max_frame_num_minus4")
-    order_type = _at_most(bits.ue(), 2, "pic_order_cnt_type")
+    number_bits = 4 + at_most(bits.ue(), 12, "log2_max_frame_num_minus4")
+    order_type = at_most(bits.ue(), 2, "pic_order_cnt_type")
     order_bits, order_deltas = 0, False
     if order_type == 0:
-        order_bits = 4 + _at_most(bits.ue(), 12, "log2_max_pic_order_cnt_lsb_minus4")
+        order_bits = 4 + at_most(bits.ue(), 12, "log2_max_pic_order_cnt_lsb_minus4")
     elif order_type == 1:
         order_deltas = not bits.flag()
         bits.se()
         bits.se()
-        for _ in range(_at_most(bits.ue(), MAX_ORDER_CYCLE, "num_ref_frames_in_cycle")):
+        for _ in range(at_most(bits.ue(), MAX_ORDER_CYCLE, "num_ref_frames_in_cycle")):
             bits.se()
     bits.ue()
     bits.flag()
@@ -107,14 +107,14 @@ def picture_set(bits: Bits) -> PictureSet:
     Raises:
         PacketError: it ends early or holds numbers that the standard does not allow.
     """
-    number = _at_most(bits.ue(), MAX_PICTURE_SETS - 1, "pic_parameter_set_id")
-    sequence = _at_most(bits.ue(), MAX_SEQUENCE_SETS - 1, "seq_parameter_set_id")
+    number = at_most(bits.ue(), MAX_PICTURE_SETS - 1, "pic_parameter_set_id")
+    sequence = at_most(bits.ue(), MAX_SEQUENCE_SETS - 1, "seq_parameter_set_id")
     arithmetic, bottom_order = bits.flag(), bits.flag()
     if bits.ue():
         return PictureSet(
             number, sequence, arithmetic, bottom_order, (1, 1), False, 0, None, False
         )
-    references = (1 + _at_most(bits.ue(), 31, "refs"), 1 + _at_most(bits.ue(), 31, "refs"))
+    references = (1 + at_most(bits.ue(), 31, "refs"), 1 + at_most(bits.ue(), 31, "refs"))
     weighted, weighted_b = bits.flag(), bits.take(2)
     qp = 26 + bits.se()
     bits.se()
@@ -142,9 +142,3 @@ def _skip_scaling_lists(bits: Bits, count: int) -> None:
             if following:
                 following = (last + bits.se()) % 256
             last = following or last
-
-
-def _at_most(number: int, limit: int, name: str) -> int:
-    if number > limit:
-        raise PacketError(f"{name} is {number}, above {limit}: the header is damaged")
-    return number

@@ -41,7 +41,7 @@ def first_slice(
         if at == begin:
             continue
         if slices[data[begin]]:
-            return begin, at
+            return begin, min(at, size)
         other(bytes(data[begin : min(at, begin + MAX_PREFIX)]))
     raise PacketError(f"a packet of {size} bytes holds no slice among its first units")
 
