@@ -20,6 +20,7 @@ TripartyError
 ├── AttestationError         no proof that the cloud runs what it should
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
+├── PacketError              video headers that cannot be read
 ├── CheckpointError          a checkpoint that cannot be compiled or loaded
 │   ├── UnknownTensorError   a tensor that no rule of the plan names
 │   └── UnsupportedModelError  a model family or option without a plan
@@ -192,6 +193,13 @@ class FrameError(TripartyError):
 
     slug = "frame"
     status = 400
+
+
+class PacketError(TripartyError):
+    """Headers of a video packet that cannot be read; its stream resumes at the next entry."""
+
+    slug = "packet"
+    status = 422
 
 
 class CheckpointError(TripartyError):
