@@ -96,7 +96,9 @@ class Settings:
         """
         for name in ("seconds", "budget_ms", "round_s"):
             if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} of a replay is {getattr(self, name)}: expected > 0")
+                raise SettingsError(
+                    f"{name} of a replay is {getattr(self, name)}: expected > 0"
+                )
         if not 0 <= self.warm_up_s < self.seconds:
             raise SettingsError("a replay's warm-up must end before the replay does")
 
@@ -371,9 +373,7 @@ class Replay:
         frames = frames.only(seen)
         self._observe(frames, row[frames.pick], lap[frames.pick])
 
-    def _invest(
-        self, offered: _Newest, start: Integers, index: int, leftover: float
-    ) -> float:
+    def _invest(self, offered: _Newest, start: Integers, index: int, leftover: float) -> float:
         """Decodes the first part of a chain, as much as fits; nothing is looked at."""
         at, t = self._at, self._t
         stream, row = int(offered.stream[index]), int(offered.row[index])
@@ -415,7 +415,10 @@ class Replay:
             )
         )
         effective = np.maximum(shown, passed)
-        useful = frames.selected | (shown >= passed)
+        # Of frames that were shown already, the newest alone says what is held from now on.
+        late = shown < passed
+        superseded = late[:-1] & late[1:] & (frames.stream[1:] == frames.stream[:-1])
+        useful = ~np.append(superseded, False)
         self._looks.add(
             frames.stream[useful], frames.row[useful], shown[useful], effective[useful]
         )
@@ -522,11 +525,13 @@ class _Frames:
 
 
 class _Memory:
-    """The two newest frames, in presentation order, that were observed of each stream."""
+    """The newest frames, in presentation order, that were observed of each stream."""
+
+    depth = 6  # frames that arrive before one that is shown earlier, and some to spare
 
     def __init__(self, streams: int, tasks: int) -> None:
-        self._shown = np.full((streams, 2), -1, dtype=np.int64)
-        self._state = np.full((streams, 2, tasks), UNKNOWN, dtype=np.int64)
+        self._shown = np.full((streams, self.depth), -1, dtype=np.int64)
+        self._state = np.full((streams, self.depth, tasks), UNKNOWN, dtype=np.int64)
 
     def compare(self, stream: Integers, shown: Integers, state: Integers) -> Integers:
         """(n, tasks) what was known before each frame; then keeps the frames.
@@ -537,37 +542,29 @@ class _Memory:
             state: (n, tasks) what the frames show.
         """
         count = len(stream)
-        same = np.zeros(count, dtype=bool)
-        same[1:] = stream[1:] == stream[:-1]
-        previous = np.where(same, np.concatenate([[-1], shown[:-1]]), -1)
+        rows = np.arange(count)
+        begins = np.append(True, stream[1:] != stream[:-1])
+        previous = np.where(begins, -1, np.append(-1, shown[:-1]))
         candidates = np.column_stack([previous, self._shown[stream]])
         candidates = np.where(candidates < shown[:, None], candidates, -1)
         best = candidates.argmax(axis=1)
-        rows = np.arange(count)
-        answers = np.stack(
-            [np.concatenate([state[:1], state[:-1]]), *np.moveaxis(self._state[stream], 1, 0)],
-            axis=1,
-        )
-        before = np.where(
-            (candidates[rows, best] >= 0)[:, None], answers[rows, best], UNKNOWN
-        )
-        self._keep(stream, shown, state, same)
+        held = self._state[stream, np.maximum(best - 1, 0)]
+        before = np.where((best == 0)[:, None], state[np.maximum(rows - 1, 0)], held)
+        before[candidates[rows, best] < 0] = UNKNOWN
+        self._keep(stream, shown, state, begins)
         return before
 
-    def _keep(
-        self, stream: Integers, shown: Integers, state: Integers, same: Flags
-    ) -> None:
-        last = np.append(~same[1:], True)
-        ends = np.flatnonzero(last)
+    def _keep(self, stream: Integers, shown: Integers, state: Integers, begins: Flags) -> None:
+        ends = np.flatnonzero(np.append(begins[1:], True))
+        starts = np.flatnonzero(begins)
         who = stream[ends]
-        second = np.maximum(ends - 1, 0)
-        has_second = same[ends]
-        shown_new = np.column_stack(
-            [shown[ends], np.where(has_second, shown[second], -1), self._shown[who]]
+        back = ends[:, None] - np.arange(self.depth)
+        inside = back >= starts[:, None]
+        back = np.where(inside, back, 0)
+        all_shown = np.concatenate(
+            [np.where(inside, shown[back], -1), self._shown[who]], axis=1
         )
-        state_new = np.concatenate(
-            [state[ends][:, None], state[second][:, None], self._state[who]], axis=1
-        )
-        order = np.argsort(-shown_new, axis=1, kind="stable")[:, :2]
-        self._shown[who] = np.take_along_axis(shown_new, order, axis=1)
-        self._state[who] = np.take_along_axis(state_new, order[:, :, None], axis=1)
+        all_state = np.concatenate([state[back], self._state[who]], axis=1)
+        order = np.argsort(-all_shown, axis=1, kind="stable")[:, : self.depth]
+        self._shown[who] = np.take_along_axis(all_shown, order, axis=1)
+        self._state[who] = np.take_along_axis(all_state, order[:, :, None], axis=1)

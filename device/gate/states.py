@@ -118,7 +118,10 @@ def _boxes(
     current = last = 0
     for place in order:
         span = slice(results.first[rows[place]], results.first[rows[place] + 1])
-        new_box, new_label = results.box[span][counted[span]], results.label[span][counted[span]]
+        new_box, new_label = (
+            results.box[span][counted[span]],
+            results.label[span][counted[span]],
+        )
         if not _in_place(box, label, new_box, new_label):
             box, label = new_box, new_label
             current = last + 1 if len(box) else 0
@@ -153,7 +156,9 @@ def _in_place(
     shared = np.clip(high - low, 0, None).prod(axis=2)
     sizes = (box[:, 2:] - box[:, :2]).prod(axis=1), (other[:, 2:] - other[:, :2]).prod(axis=1)
     union = sizes[0][:, None] + sizes[1][None] - shared
-    overlap = np.where(label[:, None] == other_label[None], shared / np.maximum(union, 1e-12), 0)
+    overlap = np.where(
+        label[:, None] == other_label[None], shared / np.maximum(union, 1e-12), 0
+    )
     for _ in range(len(box)):
         best = np.unravel_index(np.argmax(overlap), overlap.shape)
         if not overlap[best] >= LEAST_IOU:
