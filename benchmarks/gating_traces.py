@@ -1,8 +1,8 @@
 """Traces for the gating benchmarks: real clips, labelled by real detectors, re-encoded.
 
-Only three clips are at hand, so streams are made of them at random offsets. Labels are what the
-detectors of `shared/data` say on every frame of the clips as published; a re-encoding keeps them
-frame by frame. Decode costs are measured on the encoding itself. Everything is kept under
+Only three clips are at hand, so streams are made of them at random offsets. Labels are what
+the detectors of `shared/data` say on every frame of the clips as published; a re-encoding keeps
+them frame by frame. Decode costs are measured on the encoding itself. Everything is kept under
 build/gating; remove that folder to make it anew.
 """
 
@@ -182,7 +182,7 @@ def trace(clip: str, encoding: str = "published") -> Trace:
 def answers(clip: str) -> dict[str, NDArray[np.float32]]:
     """(frames,) for each task, in presentation order, on the clip as published."""
     found = labelled(clip).results
-    rows = np.flatnonzero(found.model == DETECTORS.index("yolox_nano"))
+    rows = np.flatnonzero(found.model == labelled(clip).models.index("yolox_nano"))
     rows = rows[np.argsort(found.pts[rows])]
     counts, unusual = [], []
     for row in rows:

@@ -55,7 +55,7 @@ class FleetTruth:
         trace = self._trace[stream]
         local = np.mod(time - self._shift[stream] + 1e-6, self._period[trace])
         place = np.searchsorted(self._place, self._axis[trace] + local, side="right") - 1
-        return np.maximum(place, 0)
+        return np.asarray(np.maximum(place, 0), dtype=np.int64)
 
 
 def _lasts(answer: Integers, time: Floats, period: float) -> Floats:
@@ -64,7 +64,10 @@ def _lasts(answer: Integers, time: Floats, period: float) -> Floats:
     changes = np.flatnonzero(twice[1:] != twice[:-1]) + 1
     if not len(changes):
         return np.full(len(answer), period)
-    following = changes[np.searchsorted(changes, np.arange(len(answer)), side="right")
-                        .clip(max=len(changes) - 1)]
+    following = changes[
+        np.searchsorted(changes, np.arange(len(answer)), side="right").clip(
+            max=len(changes) - 1
+        )
+    ]
     times = np.concatenate([time, time + period])
-    return np.maximum(times[following] - time, 0.0)
+    return np.asarray(np.maximum(times[following] - time, 0.0), dtype=np.float64)

@@ -1,8 +1,8 @@
 """Replays a policy over recorded streams: what it would have seen, decoded, cost and missed.
 
-The loop is that of the live gateway (`policy.py`), over columns: a round takes the packets that
-arrived in a tick, offers the newest of each stream with the cost of its closure, lets policy and
-optimizer choose under the budget, charges what decoding really took, and gives feedback.
+The loop is that of the live gateway (`policy.py`), over columns: a round takes the packets
+that arrived in a tick, offers the newest of each stream with the cost of its closure, lets
+policy and optimizer choose under the budget, charges what decoding took, and gives feedback.
 
 A closure's cost is one number per stream, because the target is always the newest packet: the
 references since the last entry that were not decoded yet, and the target. That is what
