@@ -1,9 +1,9 @@
 """`StreamDecoder`: decodes closures of one stream, and says which packet each frame is of.
 
-Frames come out in presentation order, so with B pictures later than their packets: a few packets
-later, or when decoding starts anew at an entry, or at `drain`. Each packet carries a stamp
-through the decoder, by which its frame is known even where presentation times are missing or
-repeated. In the middle of a group the decoder is never drained, for that loses its references.
+Frames come out in presentation order, so with B pictures later than their packets: a few
+packets later, or when decoding starts anew at an entry, or at `drain`. Each packet carries a
+stamp through the decoder, by which its frame is known even where presentation times are missing
+or repeated. In the middle of a group the decoder is never drained, for that loses references.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ class StreamDecoder:
         self.counters.failures += 1
         self._fed.pop(packet.number, None)
         raise DecodeError(
-            f"packet {packet.number} ({packet.size} bytes) cannot be decoded: {error.strerror}; "
-            "decoding waits for the next entry",
+            f"packet {packet.number} ({packet.size} bytes) cannot be decoded: "
+            f"{error.strerror}; decoding waits for the next entry",
             number=packet.number,
         ) from error
 
@@ -191,9 +191,7 @@ class StreamDecoder:
                 continue
             packet, is_target = known
             self.counters.frames += 1
-            self._ready.append(
-                Frame(packet.number, packet.pts, packet.time, is_target, image)
-            )
+            self._ready.append(Frame(packet.number, packet.pts, packet.time, is_target, image))
 
     def _restart(self) -> None:
         """Takes out the frames that are left, and forgets all references."""
