@@ -25,6 +25,8 @@ I, P, B = 0, 1, 2  # noqa: E741 - the standard's letters
 TYPES = (PictureType.I, PictureType.P, PictureType.B, PictureType.P)
 RECTANGLE, EXTENDED_ASPECT = 0, 15
 PACKED = "packed B pictures: one packet holds two pictures and the next none"
+# FFmpeg measures time in fields by the first B picture that it decodes.
+INTERLACED = "interlaced B pictures: how they are decoded depends on the first of them"
 # How encoders tell decoders that they pack, which then look for a second picture.
 PACKING = re.compile(rb"DivX\d+(?:Build|b)\d+p")
 
@@ -111,7 +113,9 @@ class Mpeg4:
             if PACKING.match(unit, 1):
                 self.ungateable = PACKED
         elif unit[0] in LAYERS and self._sets.is_new(unit):
-            self._layer = read_layer(Bits(unit[1:]))
+            self._layer = layer = read_layer(Bits(unit[1:]))
+            if layer.interlaced and not layer.low_delay:
+                self.ungateable = self.ungateable or INTERLACED
             self._sets.put(unit[0], 0, unit)
 
 
