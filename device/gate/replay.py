@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,42 +27,9 @@ from triparty.device.gate.optimizer import choose
 from triparty.device.gate.policy import Arrivals, Feedback, Offers, Policy, Rows
 from triparty.device.gate.scoring import Looks, Score, scored
 from triparty.device.gate.states import UNKNOWN
+from triparty.device.streams.budget import TokenBucket
 
 Progress = Callable[[float], None]
-
-
-class Budget(Protocol):
-    """CPU ms that the rounds may spend, one after the other."""
-
-    def allowance(self) -> float:
-        """Begins a round; returns what it may spend."""
-
-    def charge(self, cost_ms: float) -> None:
-        """Takes off what was spent."""
-
-
-class SavingBudget:
-    """A budget per round; what is left over is kept for at most a second, a debt is paid back.
-
-    Args:
-        per_round_ms: added in every round; infinity for no budget at all.
-        rounds_kept: how many rounds' worth may be saved.
-    """
-
-    def __init__(self, per_round_ms: float, rounds_kept: float) -> None:
-        """Begins with one round's budget."""
-        self._per_round = per_round_ms
-        self._most = per_round_ms * max(1.0, rounds_kept)
-        self._level = 0.0
-
-    def allowance(self) -> float:
-        """Begins a round; returns what it may spend."""
-        self._level = min(self._most, self._level + self._per_round)
-        return max(0.0, self._level)
-
-    def charge(self, cost_ms: float) -> None:
-        """Takes off what was spent."""
-        self._level -= cost_ms
 
 
 @dataclass(frozen=True)
@@ -168,7 +134,6 @@ class Replay:
         streams: made of them.
         policy: fresh; its rows are given by `join`.
         settings: of the run.
-        budget: kept over the rounds; a `SavingBudget` by default.
     """
 
     def __init__(
@@ -177,15 +142,13 @@ class Replay:
         streams: Streams,
         policy: Policy,
         settings: Settings,
-        *,
-        budget: Budget | None = None,
     ) -> None:
         """Puts every stream at its beginning; those that are there from the start join."""
         self._t = tables
         self._streams = streams
         self._policy = policy
         self._settings = settings
-        self._budget = budget or SavingBudget(settings.budget_ms, 1 / settings.round_s)
+        self._bucket = TokenBucket(settings.budget_ms, 1 / settings.round_s)
         self._at = _beginning(tables, streams)
         self._stream_of_row = np.full(len(streams), -1, dtype=np.int64)
         self._looks = Looks(tables, streams)
@@ -232,11 +195,8 @@ class Replay:
         self._now = now
         arrivals, newest = self._arrived(now)
         self._policy.see(arrivals)
-        allowance = self._budget.allowance()
-        spent = 0.0
-        if len(newest.stream):
-            spent = self._decide(arrivals, newest, allowance)
-        self._budget.charge(spent)
+        allowance = self._bucket.begin_round()
+        spent = self._decide(arrivals, newest, allowance) if len(newest.stream) else 0.0
         self._totals.charged.append(spent)
 
     def _arrived(self, now: float) -> tuple[Arrivals, _Newest]:
@@ -319,6 +279,8 @@ class Replay:
         entry = newest.lap * at.length[newest.stream] + t.entry_place[newest.row]
         reachable = t.target[newest.row] & (entry >= at.first[newest.stream])
         reachable &= ~t.leading[newest.row] | (at.through[newest.stream] == entry)
+        cost = self._chain(t.estimate_before, newest.row, start) + t.estimate[newest.row]
+        reachable &= cost <= self._bucket.second_ms  # what is dearer waits for an entry
         if not reachable.all():
             offered = _Newest(
                 newest.stream[reachable],
@@ -326,14 +288,13 @@ class Replay:
                 newest.lap[reachable],
                 newest.arrivals[reachable],
             )
-            start = start[reachable]
+            start, cost = start[reachable], cost[reachable]
         row = offered.row
-        chain = self._chain(t.estimate_before, row, start)
         offers = Offers(
             now=self._now,
             arrivals=offered.arrivals,
             stream=at.row[offered.stream],
-            cost=chain + t.estimate[row],
+            cost=cost,
             own_cost=t.estimate[row],
             entry=t.entry[row],
             reference=t.reference[row],
@@ -345,12 +306,20 @@ class Replay:
         )
         self._policy.chosen(offers, choice.picks)
         picks = choice.picks
-        spent = float(self._chain(t.cost_before, row[picks], start[picks]).sum())
-        spent += float(t.cost[row[picks]].sum())
+        measured = self._chain(t.cost_before, row[picks], start[picks]) + t.cost[row[picks]]
+        self._pay(offers.cost[picks], measured)
         self._decode(offered, start, picks)
+        spent = float(measured.sum())
         if choice.invested is not None and choice.leftover > 0:
             spent += self._invest(offered, start, choice.invested, choice.leftover)
         return spent
+
+    def _pay(self, expected: Floats, measured: Floats) -> None:
+        """Charges closures one by one, then puts what they really took in their place."""
+        for cost in expected.tolist():
+            self._bucket.charge(cost)
+        for cost, took in zip(expected.tolist(), measured.tolist(), strict=True):
+            self._bucket.settle(cost, took)
 
     def _chain(self, before: Floats, row: Integers, start: Integers) -> Floats:
         """What the references from `start` to before `row` take."""
@@ -385,9 +354,11 @@ class Replay:
         if not count:
             return 0.0
         last = int(rows[count - 1])
+        took = float(t.cost[rows[:count]].sum())
+        self._pay(expected[count - 1 : count], np.array([took]))
         at.done[stream] = offered.lap[index] * at.length[stream] + (last - at.base[stream]) + 1
         self._totals.decoded += count
-        return float(t.cost[rows[:count]].sum())
+        return took
 
     def _observe(self, frames: _Frames, target_row: Integers, target_lap: Integers) -> None:
         """Compares frames with what was known, tells the policy, and keeps what they showed."""

@@ -13,8 +13,9 @@ import numpy as np
 from triparty.device.gate.fleet import Streams, Tables
 from triparty.device.gate.optimizer import choose
 from triparty.device.gate.policy import Arrivals, Feedback, Offers, Policy
-from triparty.device.gate.replay import SavingBudget, Settings
+from triparty.device.gate.replay import Settings
 from triparty.device.gate.states import UNKNOWN
+from triparty.device.streams.budget import TokenBucket
 from triparty.device.streams.closure import Closures
 from triparty.device.streams.packets import Entry, Packet, Picture, PictureType
 from triparty.device.streams.reachability import Closure
@@ -73,7 +74,7 @@ class SlowReplay:
         self, tables: Tables, streams: Streams, policy: Policy, settings: Settings
     ) -> None:
         self.t, self.streams, self.policy, self.settings = tables, streams, policy, settings
-        self.budget = SavingBudget(settings.budget_ms, 1 / settings.round_s)
+        self.bucket = TokenBucket(settings.budget_ms, 1 / settings.round_s)
         self.cameras = []
         for index in range(len(streams)):
             trace = int(streams.trace[index])
@@ -127,9 +128,8 @@ class SlowReplay:
             wave = [camera for camera in wave if camera.due <= now]
         arrivals = self.arrivals(arrived)
         self.policy.see(arrivals)
-        allowance = self.budget.allowance()
+        allowance = self.bucket.begin_round()
         spent = self.decide(arrived, arrivals, allowance) if arrived else 0.0
-        self.budget.charge(spent)
         self.charged.append(spent)
 
     def take(self, camera: Camera) -> Arrived:
@@ -210,15 +210,22 @@ class SlowReplay:
         self.policy.chosen(offers, choice.picks)
         spent = 0.0
         told: list[tuple[Camera, Arrived, bool, list[float]]] = []
+        for pick in choice.picks:
+            self.bucket.charge(float(offers.cost[pick]))
+        for pick in choice.picks:
+            took = float(sum(self.t.cost[p.pts] for p in offered[pick][2]))
+            self.bucket.settle(float(offers.cost[pick]), took)
+            spent += took
         for pick in sorted(choice.picks.tolist(), key=lambda one: offered[one][0].index):
             camera, one, closure, _ = offered[pick]
-            spent += float(sum(self.t.cost[p.pts] for p in closure))
             told += self.look(camera, one, closure)
         self.tell(told)
         return spent
 
     def allowed(self, one: Arrived, closure: Closure) -> bool:
-        """Of leading pictures the fast replay offers only those that need no older group."""
+        """Not what is dearer than a second; of leading pictures, what needs no older group."""
+        if sum(self.t.estimate[p.pts] for p in closure) > self.bucket.second_ms:
+            return False
         if not self.t.leading[one.row]:
             return True
         trace = int(np.searchsorted(self.t.base, one.row, side="right")) - 1

@@ -14,7 +14,7 @@ from triparty.common.errors import SettingsError, TraceError
 from triparty.device.gate import policies
 from triparty.device.gate.fleet import Streams, Tables, spread, tables
 from triparty.device.gate.policy import Arrivals, Column, Feedback, Offers, Policy
-from triparty.device.gate.replay import Replay, SavingBudget, Settings
+from triparty.device.gate.replay import Replay, Settings
 from triparty.device.gate.traces import Trace
 from triparty.device.streams.packets import Entry
 
@@ -208,12 +208,24 @@ def test_every_policy_keeps_the_budget(name: str) -> None:
     assert score.worst_second <= slack * 2 + 1e-6  # a second's saving and a second's budget
 
 
-def test_a_saving_budget_keeps_a_second_and_pays_its_debts() -> None:
-    budget = SavingBudget(2.0, rounds_kept=3)
-    assert budget.allowance() == 2.0
-    assert [budget.allowance() for _ in range(4)] == [4.0, 6.0, 6.0, 6.0]
-    budget.charge(9.0)
-    assert [budget.allowance() for _ in range(3)] == [0.0, 1.0, 3.0]
+def test_a_closure_above_a_second_of_budget_waits_for_an_entry() -> None:
+    known = tables([made_trace(ONLY_P, groups=3)])
+    least = float(known.estimate[known.entry].min())
+    settings = Settings(4.0, budget_ms=1.01 * float(known.estimate[known.entry].max()) / 25)
+    score = Replay(known, spread(known, 1, 0), All(0), settings).run()
+    assert 0 < score.decoded <= score.decode_ms / least * 1.5
+
+
+def test_a_chain_is_invested_in_with_what_is_left() -> None:
+    known = tables([made_trace(ONLY_P, groups=6)])
+    scores = {
+        leftover: Replay(
+            known, spread(known, 3, 0), All(0), Settings(3.0, 0.9, leftover=leftover)
+        ).run()
+        for leftover in ("stop", "prefix")
+    }
+    assert scores["prefix"].decode_ms > scores["stop"].decode_ms
+    assert scores["prefix"].decode_ms <= 0.9 * 75 * 1.1
 
 
 def test_what_cannot_be_replayed_says_so() -> None:
