@@ -82,9 +82,7 @@ class Reading:
 
 def read(stream: Compressed) -> Reading:
     """Types and decodes a stream."""
-    decoder = av.CodecContext.create(
-        "libdav1d" if stream.codec == "av1" else stream.codec, "r"
-    )
+    decoder = av.CodecContext.create("libdav1d" if stream.codec == "av1" else stream.codec, "r")
     if stream.extradata:
         decoder.extradata = stream.extradata
     typer = Typer.of(stream.codec, stream.extradata)
