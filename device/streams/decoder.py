@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import av
@@ -36,7 +36,7 @@ class Frame:
         number: of its packet.
         pts: of its packet, in the stream's ticks.
         time: presentation time in seconds.
-        target: whether it was asked for; the others were decoded because a target needs them.
+        target: whether it was asked for; the others come with a target that needs them.
         image: the pixels.
     """
 
@@ -111,7 +111,7 @@ class StreamDecoder:
         self._context = _open(codec, extradata)
         self._owner: int | None = None
         self._has_failed = False
-        self._fed: dict[int, tuple[Packet, bool]] = {}
+        self._fed: dict[int, tuple[Packet, bool, bool]] = {}
         self._ready: list[Frame] = []
 
     @property
@@ -119,10 +119,18 @@ class StreamDecoder:
         """Packets whose frames have not come out yet."""
         return len(self._fed)
 
-    def decode(self, closure: Closure) -> list[Frame]:
+    def decode(
+        self, closure: Closure, also: Callable[[Packet], bool] | None = None
+    ) -> list[Frame]:
         """Decodes a closure; returns the frames that come out now, of this or earlier ones.
 
         `spent` then holds what each of its packets cost.
+
+        Args:
+            closure: to be decoded.
+            also: for which packets beside the target the frame is handed out too; for none if
+                it is absent. A frame that is kept costs memory (3 MB at 1080p) and the time to
+                get that memory, so a long closure should hand out few.
 
         Raises:
             DecodeError: the decoder failed on a packet, or patched up a picture that others
@@ -135,7 +143,8 @@ class StreamDecoder:
         if closure.restart or (self._has_failed and closure.packets[0].picture.entry):
             self._restart()
         for packet in closure:
-            self._feed(packet, packet is closure.target)
+            is_target = packet is closure.target
+            self._feed(packet, is_target, is_target or (also is not None and also(packet)))
         return self._take()
 
     def drain(self) -> list[Frame]:
@@ -156,9 +165,9 @@ class StreamDecoder:
             self.counters.rebuilds += 1
         return frames
 
-    def _feed(self, packet: Packet, is_target: bool) -> None:
+    def _feed(self, packet: Packet, is_target: bool, is_wanted: bool) -> None:
         if packet.picture.shown:
-            self._fed[packet.number] = (packet, is_target)
+            self._fed[packet.number] = (packet, is_target, is_wanted)
             if len(self._fed) > MAX_DELAY:
                 del self._fed[next(iter(self._fed))]
                 self.counters.missing += 1
@@ -197,10 +206,12 @@ class StreamDecoder:
             if known is None:
                 self.counters.surplus += 1
                 continue
-            packet, is_target = known
+            packet, is_target, is_wanted = known
             if image.is_corrupt:
                 self.counters.corrupt += 1
                 is_damaged = is_damaged or packet.picture.reference
+                continue
+            if not is_wanted:
                 continue
             self.counters.frames += 1
             self._ready.append(Frame(packet.number, packet.pts, packet.time, is_target, image))
