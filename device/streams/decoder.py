@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import av
+from av.codec.codec import UnknownCodecError
 from av.codec.context import CodecContext, ThreadType
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
@@ -100,6 +100,9 @@ class StreamDecoder:
     Args:
         codec: FFmpeg's name of the codec.
         extradata: what the container holds before the packets, or None.
+
+    Raises:
+        DecodeError: there is no decoder for the codec.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -110,6 +113,7 @@ class StreamDecoder:
         self._parameters = (codec, extradata)
         self._context = _open(codec, extradata)
         self._owner: int | None = None
+        self._lap_began_ns = 0
         self._has_failed = False
         self._fed: dict[int, tuple[Packet, bool, bool]] = {}
         self._ready: list[Frame] = []
@@ -138,7 +142,7 @@ class StreamDecoder:
                 decoded before the next entry (`Closures.failed`). Frames that were ready come
                 with the next call.
         """
-        self._check_owner()
+        self._begin()
         self.spent = []
         if closure.restart or (self._has_failed and closure.packets[0].picture.entry):
             self._restart()
@@ -152,7 +156,7 @@ class StreamDecoder:
 
         Decoding goes on at an entry only.
         """
-        self._check_owner()
+        self._begin()
         self._restart()
         return self._take()
 
@@ -174,17 +178,14 @@ class StreamDecoder:
         self.counters.fed += 1
         demuxed = packet.data
         demuxed.opaque = _Stamp(packet.number)
-        start = time.thread_time_ns()
         try:
             images = self._context.decode(demuxed)
         except FFmpegError as error:
             self._fed.pop(packet.number, None)
             raise self._failure(packet, str(error.strerror)) from error
         finally:
-            cpu_ms = (time.thread_time_ns() - start) / 1e6
-            self.cpu_ms += cpu_ms
-            self.spent.append(Spent(packet, cpu_ms))
             demuxed.opaque = None
+            self.spent.append(Spent(packet, self._lap()))
         if self._accept(images):
             raise self._failure(packet, "a picture that others need was damaged")
 
@@ -222,13 +223,12 @@ class StreamDecoder:
         self._has_failed = False
         if not self._context.is_open or not self.counters.fed:
             return
-        start = time.thread_time_ns()
         try:
             self._accept(self._context.decode(None))
         except FFmpegError:
             self.counters.failures += 1
         self._context.flush_buffers()
-        self.cpu_ms += (time.thread_time_ns() - start) / 1e6
+        self._lap()
         self.counters.restarts += 1
         self.counters.missing += len(self._fed)
         self._fed.clear()
@@ -237,7 +237,16 @@ class StreamDecoder:
         ready, self._ready = self._ready, []
         return ready
 
-    def _check_owner(self) -> None:
+    def _lap(self) -> float:
+        """Adds the CPU time since the last lap; returns it in ms."""
+        now = time.thread_time_ns()
+        cpu_ms = (now - self._lap_began_ns) / 1e6
+        self._lap_began_ns = now
+        self.cpu_ms += cpu_ms
+        return cpu_ms
+
+    def _begin(self) -> None:
+        """Checks whose thread this is, and starts its clock."""
         me = threading.get_ident()
         if self._owner is None:
             self._owner = me
@@ -245,12 +254,16 @@ class StreamDecoder:
             raise RuntimeError(
                 f"a decoder belongs to one thread, {self._owner}, got {me}: FFmpeg would crash"
             )
+        self._lap_began_ns = time.thread_time_ns()
 
 
 def _open(codec: str, extradata: bytes | None) -> VideoCodecContext:
-    context = CodecContext.create(PREFERRED_DECODERS.get(codec, codec), "r")
+    try:
+        context = CodecContext.create(PREFERRED_DECODERS.get(codec, codec), "r")
+    except UnknownCodecError:
+        context = None
     if not isinstance(context, VideoCodecContext):
-        raise av.error.DecoderNotFoundError(0, f"'{codec}' is no video codec")
+        raise DecodeError(f"this FFmpeg has no video decoder for the codec '{codec}'")
     if extradata:
         context.extradata = extradata
     context.thread_count = 1

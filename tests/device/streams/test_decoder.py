@@ -212,3 +212,9 @@ def test_other_parameters_need_another_decoder(encodings: Encodings) -> None:
     frames += decoder.reopen(new.codec, new.extradata)
     assert {f.number: fingerprint(f.image) for f in frames} == full_decode(new)
     assert decoder.counters.rebuilds == 1
+
+
+@pytest.mark.parametrize("codec", ["nonsense", "aac"])
+def test_a_codec_without_a_decoder_is_named(codec: str) -> None:
+    with pytest.raises(DecodeError, match=codec):
+        StreamDecoder(codec, None)
