@@ -17,9 +17,12 @@ TripartyError
 │   ├── PathError            a path that leaves the folder
 │   ├── SizeError            larger than the limit
 │   └── FileTypeError        a kind of file that artifacts never hold
+├── TraceError               a trace of packets and results that cannot be read
 ├── AttestationError         no proof that the cloud runs what it should
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
+├── PacketError              video headers that cannot be read
+│   └── DecodeError          a video packet that cannot be decoded
 ├── CheckpointError          a checkpoint that cannot be compiled or loaded
 │   ├── UnknownTensorError   a tensor that no rule of the plan names
 │   └── UnsupportedModelError  a model family or option without a plan
@@ -174,6 +177,13 @@ class FileTypeError(ArtifactError):
     slug = "file-type"
 
 
+class TraceError(TripartyError):
+    """A trace of packets and results that cannot be read."""
+
+    slug = "trace"
+    status = 422
+
+
 class AttestationError(TripartyError):
     """No proof that the cloud runs what it should."""
 
@@ -193,6 +203,19 @@ class FrameError(TripartyError):
 
     slug = "frame"
     status = 400
+
+
+class PacketError(TripartyError):
+    """Headers of a video packet that cannot be read; its stream resumes at the next entry."""
+
+    slug = "packet"
+    status = 422
+
+
+class DecodeError(PacketError):
+    """A video packet that cannot be decoded; its stream resumes at the next entry."""
+
+    slug = "decode"
 
 
 class CheckpointError(TripartyError):

@@ -1,0 +1,1 @@
+"""The camera gateway: one loop from packets to results."""

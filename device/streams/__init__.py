@@ -1,0 +1,1 @@
+"""Streams of compressed video: sources, packets, what their headers say, closure decode."""

@@ -1,0 +1,1 @@
+"""What the headers of compressed pictures say, a file a codec."""
