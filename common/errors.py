@@ -17,6 +17,7 @@ TripartyError
 │   ├── PathError            a path that leaves the folder
 │   ├── SizeError            larger than the limit
 │   └── FileTypeError        a kind of file that artifacts never hold
+├── TraceError               a trace of packets and results that cannot be read
 ├── AttestationError         no proof that the cloud runs what it should
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
@@ -172,6 +173,13 @@ class FileTypeError(ArtifactError):
     """A kind of file that artifacts never hold."""
 
     slug = "file-type"
+
+
+class TraceError(TripartyError):
+    """A trace of packets and results that cannot be read."""
+
+    slug = "trace"
+    status = 422
 
 
 class AttestationError(TripartyError):
