@@ -47,8 +47,12 @@ class Picture:
         temporal_id: temporal sub-layer, 0 where the codec has none.
         slice_qp: quantiser of the first slice, None where it is not cheap to read.
         reads: reference slots read, as a bit mask; None where the headers do not say, and
-            every earlier reference picture since the entry may be needed.
+            every earlier reference picture since the entry may be needed. Bits above the
+            codec's slots stand for what else it keeps from picture to picture: VP9's saved
+            probability contexts, and its previous picture (motion vectors, segmentation,
+            filter deltas), which every picture writes and most read.
         writes: reference slots written, as a bit mask; None where the headers do not say.
+            A picture with no bits here is needed by nobody.
         shown: whether the decoder outputs a frame for this packet.
     """
 
