@@ -1,0 +1,130 @@
+"""Our policy: decode where it buys the most time in which the known answer is right.
+
+What is scored is how long the answer that is held for a camera is the true one. A decode is
+worth something if the held answer is wrong now (probability p), and only until it would have
+been put right anyway: at the stream's next entry, a cheap place to look, whose time d is known
+from the entries before. If answers change at the rate k, a decode now is worth
+
+    p * (1 - exp(-k d)) / k        seconds of right answers,
+
+and that over its closure cost is what the optimizer ranks. What follows without further rules:
+
+* A camera whose answer never stays (k large) gets little, although it is "necessary" at every
+  look, which is what ranking by p alone, as published, spends the budget on.
+* At an entry the cost is one picture and d a whole group; p grows until somebody looks: quiet
+  cameras skip entries, and no camera waits for ever.
+* Once an entry is decoded the next pictures cost only themselves: the chain goes on while
+  things change, and sooner in the group rather than later, as d shrinks towards the next entry.
+* In the middle of a group that was skipped, the pending chain makes the cost large: a detection
+  waits for the next entry unless that is far or the evidence is strong.
+
+p comes from a trained gate if there is one, which knows the sizes since the last look, and is
+else 1 - exp(-k age). k is learned from feedback, per stream (`drift.py`).
+
+Spending everything in every round would buy offers now that are worse than those of the next
+rounds. Offers below a price (seconds of right answers per ms) are therefore left out, and what
+they would have cost is saved. The price is the multiplier of the budget's constraint, followed
+by steps: it rises in rounds in which something above it did not fit, and falls in others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triparty.device.gate.base import BasePolicy, EntryClock
+from triparty.device.gate.drift import Drift
+from triparty.device.gate.features import Features, any_task
+from triparty.device.gate.policy import Arrivals, Column, Feedback, Offers, Rows
+from triparty.device.gate.predictor import Predictor, combine
+
+_LEAST_RATE = 1e-3
+
+
+class Price:
+    """The least that an offer must be worth per ms, so that the budget just suffices.
+
+    Args:
+        step: of its logarithm a round.
+        busy: share of the rounds in which something should be left over.
+    """
+
+    def __init__(self, *, step: float = 0.02, busy: float = 0.7) -> None:
+        """Everything is worth taking at first."""
+        self._step, self._busy = step, busy
+        self.value = 0.0
+
+    def follow(self, ratio: Column, picks: Rows) -> None:
+        """Adjusts to a round: ratios of all its offers, and which were taken."""
+        wanted = ratio > self.value
+        left_over = np.count_nonzero(wanted) > len(picks)
+        if self.value == 0.0:
+            if left_over and len(picks):
+                self.value = float(ratio[picks].min())
+            return
+        self.value *= float(np.exp(self._step * (left_over - self._busy)))
+
+
+class Freshness(BasePolicy):
+    """See the module.
+
+    Args:
+        predictor: a trained network, or None: feedback alone.
+        price: how saving is done; None: spend every round.
+    """
+
+    def __init__(
+        self, predictor: Predictor | None = None, *, price: Price | None = None
+    ) -> None:
+        """Has seen nothing."""
+        self._predictor = predictor
+        self._features = None if predictor is None else Features(predictor.network.features)
+        self._drift, self._clock = Drift(), EntryClock()
+        parts = [] if self._features is None else [self._features]
+        super().__init__(self._drift, self._clock, *parts)
+        self._price = price
+        self._ratio: Column = np.zeros(0)
+
+    def see(self, arrivals: Arrivals) -> None:
+        """Takes in sizes and entries."""
+        self._clock.see(arrivals)
+        if self._features is not None:
+            self._features.see(arrivals)
+
+    def _value(self, arrivals: Arrivals, offers: Offers) -> Column:
+        stream, time = offers.stream, arrivals.time[offers.arrivals]
+        rate = np.maximum(self._drift.rate(stream), _LEAST_RATE)
+        period = self._clock.period(stream)
+        ahead = np.where(offers.entry, period, self._clock.until(stream, time))
+        seconds = -np.expm1(-rate * ahead) / rate
+        value: Column = self._wrong(arrivals, offers) * seconds
+        self._ratio = value / np.maximum(offers.cost, 1e-9)
+        if self._price is None:
+            return value
+        return np.where(self._ratio >= self._price.value, value, -np.inf)
+
+    def _wrong(self, arrivals: Arrivals, offers: Offers) -> Column:
+        """(m,) how likely the held answer of each stream is wrong."""
+        time = arrivals.time[offers.arrivals]
+        wrong = self._drift.wrong(offers.stream, time)
+        if self._features is None or self._predictor is None:
+            return wrong
+        matrix = self._features.matrix(arrivals, offers.arrivals)
+        return combine(self._predictor.probabilities(matrix)).astype(np.float64)
+
+    def chosen(self, offers: Offers, picks: Rows) -> None:
+        """Hears what will be decoded, and adjusts the price."""
+        super().chosen(offers, picks)
+        if self._price is not None:
+            self._price.follow(self._ratio, picks)
+
+    def _chosen(self, stream: Rows, time: Column) -> None:
+        if self._features is not None:
+            self._features.chosen(stream, time)
+
+    def learn(self, feedback: Feedback) -> None:
+        """Learns rates, and what the predictor is told of feedback."""
+        reward = any_task(feedback.reward)
+        known = reward == reward
+        self._drift.learn(feedback.stream[known], feedback.time[known], reward[known])
+        if self._features is not None:
+            self._features.learn(feedback)
