@@ -1,0 +1,423 @@
+"""`Closures`: which packets must be decoded for a picture, of one stream, without any decoder.
+
+The rules:
+
+1. Packets are fed in decode order, each at most once. What lies before the last one fed is past.
+2. A picture needs what its headers say it reads: the last writers of those reference slots.
+   Where they do not say, it needs every reference picture since the entry. (Slots and "every"
+   are one case: without masks a picture reads all slots, and a reference writes them all.)
+3. A clean entry needs nothing. An open entry needs nothing either, but the leading pictures that
+   follow it need what came before it; the others need neither that nor leading pictures.
+4. What needs a picture that will never be decoded is unreachable: a picture that was passed
+   over, lost, given up at the bound, or that the decoder failed on.
+5. The packets of the current group and of the group before it are held, up to a bound. Beyond
+   it, in this order: the group before is given up; then pictures that nobody needs; then the
+   whole group, and nothing is reachable until the next entry.
+6. A stream that cannot be gated is decoded whole: every picture needs all before it, entries
+   mean nothing, and after a gap or at the bound decoding just goes on, as any player's does.
+
+Laws: what a closure names and what was decoded before is all that its target needs (decoding it
+is exact); nothing in it can be left out; whoever decodes every packet as it comes is refused
+nothing; what is held stays within the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from triparty.device.streams.packets import Entry, Packet, Picture, PictureType
+from triparty.device.streams.reachability import Bound, Closure, Counters, Unreachable
+
+ALL_SLOTS = -1
+_WHOLE = Picture(type=PictureType.P, reference=True)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A packet that may still be decoded.
+
+    Attributes:
+        packet: itself.
+        cost: of decoding it alone.
+        total: of decoding its closure.
+        closure: the held packets that it takes, itself too, as a mask by number.
+        before: at an entry, the packets that decoding must have been through, or go through,
+            for it to continue instead of starting anew; a mask by number.
+        severed: at an entry, that it cannot continue.
+    """
+
+    packet: Packet
+    cost: float
+    total: float
+    closure: int
+    before: int = 0
+    severed: bool = False
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Who wrote what later pictures may read: a packet, or a picture that is out of reach."""
+
+    slots: int
+    number: int
+    dead: Unreachable | None = None
+
+
+class Closures:
+    """The packets of one stream that may still be decoded, and what each of them takes.
+
+    Args:
+        bound: on what is held.
+    """
+
+    def __init__(self, bound: Bound | None = None) -> None:
+        """Knows no packet yet."""
+        self.counters = Counters()
+        self._bound = bound or Bound()
+        self._held: dict[int, _Held] = {}
+        self._dead: dict[int, Unreachable] = {}
+        self._held_bytes = 0
+        self._base = 0  # the number that the lowest bit of masks stands for
+        self._newest = -1
+        self._position = -1
+        self._entry = -1
+        self._waiting: Unreachable | None = Unreachable.NO_ENTRY
+        self._whole = False
+        self._writers: list[_Writer] = []
+        self._leading_writers: list[_Writer] = []
+
+    @property
+    def held_bytes(self) -> int:
+        """Compressed bytes of the packets that are held."""
+        return self._held_bytes
+
+    @property
+    def held_packets(self) -> int:
+        """How many packets are held."""
+        return len(self._held)
+
+    @property
+    def waiting(self) -> Unreachable | None:
+        """Why nothing that arrives now can be decoded until the next entry; None if it can."""
+        return self._waiting
+
+    def add(self, packet: Packet, cost: float = 0.0) -> None:
+        """Takes in the next packet; a number that is left out is a gap.
+
+        Args:
+            packet: numbered above all before it.
+            cost: of decoding it alone, in CPU ms.
+        """
+        if packet.number != self._newest + 1 and self._newest >= 0:
+            self.gap()
+        self._newest = packet.number
+        self.counters.arrived += 1
+        self._rebase()
+        picture = _WHOLE if self._whole else packet.picture
+        before, severed = 0, True
+        if picture.entry:
+            before, severed = self._enter(packet.number, picture.entry)
+        if self._waiting is not None:
+            self._bury(packet.number, self._waiting)
+            self.counters.unreachable += 1
+            return
+        closure, dead = (0, None) if picture.entry else self._needs(picture)
+        if dead is None:
+            self._hold(packet, cost, closure, before, severed)
+        else:
+            self._bury(packet.number, dead)
+            self.counters.unreachable += 1
+        self._write(packet.number, picture, dead)
+        self._enforce_bound()
+
+    def closure(self, number: int) -> Closure | Unreachable:
+        """What must be decoded for a picture, or why it cannot be had.
+
+        Args:
+            number: of its packet.
+        """
+        held = self._held.get(number)
+        if held is None:
+            return self._why_not(number)
+        if not (held.packet.picture.shown or self._whole):
+            return Unreachable.HIDDEN
+        packets = tuple(self._held[one].packet for one in self._numbers(held.closure))
+        return Closure(packets, self._restarts(held.closure))
+
+    def everything(self, number: int) -> Closure | Unreachable:
+        """All pictures of a group up to one of them, needed for it or not, shown or not.
+
+        Decoding them leaves nothing of the group passed over; a closure leaves out references
+        that its target can do without, and with them whatever needs those later.
+
+        Args:
+            number: of the last of them.
+        """
+        if number not in self._held:
+            return self._why_not(number)
+        mask = 0
+        for one in reversed(self._held):
+            if one <= number:
+                held = self._held[one]
+                mask |= held.closure
+                if held.packet.picture.entry and not self._whole:
+                    break
+        packets = tuple(self._held[one].packet for one in self._numbers(mask))
+        return Closure(packets, self._restarts(mask))
+
+    def cost(self, number: int) -> float | None:
+        """CPU ms of a picture's closure by the costs that came with `add`; None if it has none."""
+        held = self._held.get(number)
+        if held is None or not (held.packet.picture.shown or self._whole):
+            return None
+        return held.total
+
+    def decoded(self, numbers: Collection[int]) -> None:
+        """Hears what was fed to the decoder: closures, whole and in decode order."""
+        if not numbers:
+            return
+        self._position = max(self._position, *numbers)
+        self.counters.decoded += len(numbers)
+        past = self._mask(one for one in self._held if one <= self._position)
+        done = past & self._mask(one for one in numbers if one in self._held)
+        self._settle(done, past & ~done, Unreachable.SKIPPED)
+
+    def failed(self, number: int) -> None:
+        """Hears that the decoder failed on a packet: its group is out of reach from there on."""
+        self.counters.failures += 1
+        self._position = max(self._position, number)
+        if self._whole:
+            past = self._mask(one for one in self._held if one <= number)
+            self._settle(past, 0, Unreachable.FAILED)
+            return
+        entries = [
+            one
+            for one, held in self._held.items()
+            if one > number and held.packet.picture.entry
+        ]
+        end = entries[0] if entries else self._newest + 1
+        gone = [one for one in self._held if one < end]
+        if entries:
+            self._held[end].severed = True
+            until = entries[1] if len(entries) > 1 else self._newest + 1
+            gone += [
+                one
+                for one, held in self._held.items()
+                if end < one < until and held.packet.picture.leading
+            ]
+        self._settle(0, self._mask(gone), Unreachable.FAILED)
+        if not entries:
+            self._wait(Unreachable.FAILED)
+        elif end == self._entry:
+            self._leading_writers = [_Writer(ALL_SLOTS, end, Unreachable.LEADING)]
+
+    def gap(self) -> None:
+        """Hears that packets are missing here: only an entry continues."""
+        self.counters.gaps += 1
+        if not self._whole:
+            self._wait(Unreachable.LOST)
+
+    def decode_whole(self) -> None:
+        """From here on every packet is decoded, for the stream cannot be gated."""
+        self._whole, self._waiting = True, None
+        self._writers, self._leading_writers = [], []
+        closure, total = 0, 0.0
+        for number, held in self._held.items():
+            closure |= self._bit(number)
+            total += held.cost
+            held.closure, held.total = closure, total
+            held.before, held.severed = 0, False
+            self._writers = [_Writer(ALL_SLOTS, number)]
+
+    def _enter(self, number: int, entry: Entry) -> tuple[int, bool]:
+        """Begins a group; returns what it must have been through to continue the one before."""
+        old = self._mask(one for one in self._held if one < self._entry)
+        self._settle(0, old, Unreachable.PASSED)
+        before = 0
+        severed = self._waiting is not None
+        for writer in self._writers:
+            severed = severed or writer.dead is not None
+            if writer.number in self._held:
+                before |= self._held[writer.number].closure
+        self._leading_writers = [] if entry is Entry.CLEAN else self._writers
+        if entry is Entry.OPEN and severed:
+            self._leading_writers = [_Writer(ALL_SLOTS, number, Unreachable.LEADING)]
+        self._writers = []
+        self._entry, self._waiting = number, None
+        return before, severed
+
+    def _needs(self, picture: Picture) -> tuple[int, Unreachable | None]:
+        """The closure of what a picture reads, as a mask; or why it can never be whole."""
+        reads = ALL_SLOTS if picture.reads is None else picture.reads
+        closure = 0
+        for writer in self._leading_writers if picture.leading else self._writers:
+            if writer.slots & reads:
+                if writer.dead is not None:
+                    return 0, Unreachable.LEADING if picture.leading else writer.dead
+                held = self._held.get(writer.number)
+                if held is not None:
+                    closure |= held.closure
+        return closure, None
+
+    def _hold(
+        self, packet: Packet, cost: float, closure: int, before: int, severed: bool
+    ) -> None:
+        total = cost + self._sum(closure)
+        own = self._bit(packet.number)
+        self._held[packet.number] = _Held(packet, cost, total, closure | own, before, severed)
+        self._held_bytes += packet.size
+
+    def _sum(self, closure: int) -> float:
+        """The cost of a closure; from that of its last picture where that one needs the rest."""
+        if not closure:
+            return 0.0
+        last = self._held[self._base + closure.bit_length() - 1]
+        others = self._numbers(closure & ~last.closure)
+        return last.total + sum(self._held[one].cost for one in others)
+
+    def _write(self, number: int, picture: Picture, dead: Unreachable | None) -> None:
+        """Notes whom later pictures read from now on."""
+        if picture.entry:
+            self._leading_writers.append(_Writer(ALL_SLOTS, number))
+            self._writers.append(_Writer(ALL_SLOTS, number))
+            return
+        slots = picture.writes
+        if slots is None:
+            slots = ALL_SLOTS if picture.reference else 0
+        if not slots:
+            return
+        # Where a picture wrote is unknown: what was there before may still be there too, and is
+        # in its own closure if it may have read all of it.
+        keeps_others = picture.writes is None and picture.reads is not None
+        views = [self._leading_writers] if picture.leading else self._views()
+        for view in views:
+            if not keeps_others:
+                for writer in view:
+                    writer.slots &= ~slots
+                view[:] = [writer for writer in view if writer.slots]
+            view.append(_Writer(slots, number, dead))
+
+    def _views(self) -> list[list[_Writer]]:
+        return [self._writers, self._leading_writers]
+
+    def _wait(self, reason: Unreachable) -> None:
+        self._waiting = reason
+        self._writers, self._leading_writers = [], []
+
+    def _enforce_bound(self) -> None:
+        """Gives up packets until what is held is within the bound; see rule 5."""
+        if self._fits():
+            return
+        self.counters.overflows += 1
+        self._evict(one for one in self._held if one < self._entry)
+        if not self._fits() and not self._whole:
+            self._evict(one for one in self._held if self._is_leaf(one))
+        if not self._fits():
+            self._evict(self._held)
+            if self._whole:
+                self._writers = []
+            else:
+                self._wait(Unreachable.EVICTED)
+
+    def _fits(self) -> bool:
+        bound = self._bound
+        return len(self._held) <= bound.packets and self._held_bytes <= bound.size
+
+    def _is_leaf(self, number: int) -> bool:
+        picture = self._held[number].packet.picture
+        return number != self._newest and not (picture.reference or picture.writes)
+
+    def _evict(self, numbers: Iterable[int]) -> None:
+        gone = self._mask(numbers)
+        before = len(self._held)
+        self._settle(0, gone, Unreachable.EVICTED)
+        self.counters.evicted += before - len(self._held)
+
+    def _settle(self, done: int, lost: int, reason: Unreachable) -> None:
+        """Takes pictures out: decoded ones, and ones that never will be.
+
+        What needs a lost one is lost with it.
+
+        Args:
+            done: mask of the decoded.
+            lost: mask of the others.
+            reason: why a picture that needs a lost one is out of reach.
+        """
+        if not done | lost:
+            return
+        costs = {number: self._held[number].cost for number in self._numbers(done)}
+        for number, held in list(self._held.items()):
+            own = self._bit(number)
+            if held.closure & lost:
+                lost |= own
+                self._drop(number)
+                self._bury(number, _blame(held.packet, reason))
+            elif own & done:
+                self._drop(number)
+            elif held.closure & done:
+                shared = held.closure & done
+                held.closure ^= shared
+                held.total -= sum(costs[one] for one in self._numbers(shared))
+            held.severed = held.severed or bool(held.before & lost)
+            held.before &= ~done
+        for view in self._views():
+            for writer in view:
+                if lost & self._bit(writer.number) and writer.dead is None:
+                    writer.dead = self._dead.get(writer.number, reason)
+
+    def _drop(self, number: int) -> None:
+        self._held_bytes -= self._held.pop(number).packet.size
+
+    def _bury(self, number: int, reason: Unreachable) -> None:
+        """Remembers why a picture is out of reach; only of the last ones."""
+        self._dead[number] = reason
+        while len(self._dead) > self._bound.packets:
+            del self._dead[next(iter(self._dead))]
+
+    def _why_not(self, number: int) -> Unreachable:
+        if number > self._newest:
+            return Unreachable.UNKNOWN
+        if number <= self._position:
+            return Unreachable.PASSED
+        return self._dead.get(number, Unreachable.PASSED)
+
+    def _restarts(self, closure: int) -> bool:
+        """Whether decoding a closure starts anew at an entry in it."""
+        for number in self._numbers(closure):
+            held = self._held[number]
+            if held.packet.picture.entry and not self._whole:
+                return held.severed or bool(held.before & ~closure)
+        return False
+
+    def _bit(self, number: int) -> int:
+        return 1 << (number - self._base) if number >= self._base else 0
+
+    def _mask(self, numbers: Iterable[int]) -> int:
+        mask = 0
+        for number in numbers:
+            mask |= self._bit(number)
+        return mask
+
+    def _numbers(self, mask: int) -> Iterator[int]:
+        """The numbers in a mask, lowest first."""
+        while mask:
+            lowest = mask & -mask
+            yield self._base + lowest.bit_length() - 1
+            mask ^= lowest
+
+    def _rebase(self) -> None:
+        """Keeps masks short: their lowest bit follows the oldest packet held."""
+        oldest = next(iter(self._held), self._newest)
+        shift = oldest - self._base
+        if self._held and shift < 512:
+            return
+        self._base = oldest
+        for held in self._held.values():
+            held.closure >>= shift
+            held.before >>= shift
+
+
+def _blame(packet: Packet, reason: Unreachable) -> Unreachable:
+    """Why a packet is lost with another: a leading one by where decoding started."""
+    return Unreachable.LEADING if packet.picture.leading else reason
