@@ -69,7 +69,7 @@ class Opened:
         extradata: the codec's header, None if the packets hold it.
         width: pixels.
         height: pixels.
-        tick_s: length of a tick of the stream's stamps, in seconds.
+        time_base: length of a tick of the stream's stamps, in seconds.
         template: a container of `TEMPLATE_FORMAT` with this stream and no picture, from which
             a muxer learns what the stream is after its connection is gone.
         ungateable: why the stream must be decoded whole, as far as its header says.
@@ -79,7 +79,7 @@ class Opened:
     extradata: bytes | None
     width: int
     height: int
-    tick_s: float
+    time_base: Fraction
     template: bytes
     ungateable: str | None = None
 
@@ -113,7 +113,7 @@ def describe(stream: VideoStream) -> Opened:
         extradata=context.extradata or None,
         width=stream.width,
         height=stream.height,
-        tick_s=float(stream.time_base or 1),
+        time_base=stream.time_base or Fraction(1),
         template=_template(stream),
     )
 

@@ -328,7 +328,7 @@ class Source:
 
     def _timeline(self, opened: Opened) -> Timeline:
         begin_s = self._clock() - self._origin if self.address.live else self._time_s
-        return Timeline(opened.tick_s, begin_s)
+        return Timeline(float(opened.time_base), begin_s)
 
     def _stamp(self, decode_s: float) -> float:
         """When a packet arrives that is decoded at `decode_s` of a file's time."""
