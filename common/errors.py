@@ -22,6 +22,7 @@ TripartyError
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
 ├── PacketError              video headers that cannot be read
+│   └── DecodeError          a video packet that cannot be decoded
 ├── CheckpointError          a checkpoint that cannot be compiled or loaded
 │   ├── UnknownTensorError   a tensor that no rule of the plan names
 │   └── UnsupportedModelError  a model family or option without a plan
@@ -208,6 +209,12 @@ class PacketError(TripartyError):
 
     slug = "packet"
     status = 422
+
+
+class DecodeError(PacketError):
+    """A video packet that cannot be decoded; its stream resumes at the next entry."""
+
+    slug = "decode"
 
 
 class CheckpointError(TripartyError):

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from triparty.device.streams.bits import Data
+from triparty.device.streams.headers.av1 import Av1
 from triparty.device.streams.headers.h264 import H264
 from triparty.device.streams.headers.hevc import Hevc
+from triparty.device.streams.headers.intra import Jpeg2000, MotionJpeg
+from triparty.device.streams.headers.mpeg4 import Mpeg4
 from triparty.device.streams.headers.unknown import Unknown
+from triparty.device.streams.headers.vp9 import Vp9
 from triparty.device.streams.packets import Picture
 
 
@@ -25,7 +29,15 @@ class Headers(Protocol):
         """
 
 
-HEADERS: dict[str, Callable[[bytes | None], Headers]] = {"h264": H264, "hevc": Hevc}
+HEADERS: dict[str, Callable[[bytes | None], Headers]] = {
+    "h264": H264,
+    "hevc": Hevc,
+    "vp9": Vp9,
+    "av1": Av1,
+    "mpeg4": Mpeg4,
+    "mjpeg": MotionJpeg,
+    "jpeg2000": Jpeg2000,
+}
 
 
 class Typer:
@@ -48,7 +60,8 @@ class Typer:
         """The typer of a stream.
 
         Args:
-            codec: FFmpeg's name of the codec (`h264`, `hevc`, `vp9` ...).
+            codec: FFmpeg's name of the codec (`h264`, `av1`), which is `canonical_name` of a
+                decoder in PyAV; not the decoder's own (`libdav1d`).
             extradata: what the container holds before the packets, or None.
 
         Raises:

@@ -42,7 +42,8 @@ def read(path: Path) -> Reading:
     pictures, letters = [], {}
     with av.open(path) as container:
         stream = container.streams.video[0]
-        typer = Typer.of(stream.codec_context.name, stream.codec_context.extradata)
+        codec = stream.codec_context.codec.canonical_name
+        typer = Typer.of(codec, stream.codec_context.extradata)
         for packet in container.demux(stream):
             if packet.size:
                 packet.pts = packet.dts = len(pictures)  # a raw stream has no stamps

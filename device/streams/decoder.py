@@ -1,0 +1,236 @@
+"""`StreamDecoder`: decodes closures of one stream, and says which packet each frame is of.
+
+Frames come out in presentation order, so with B pictures later than their packets: a few packets
+later, or when decoding starts anew at an entry, or at `drain`. Each packet carries a stamp
+through the decoder, by which its frame is known even where presentation times are missing or
+repeated. In the middle of a group the decoder is never drained, for that loses its references.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import av
+from av.codec.context import CodecContext, ThreadType
+from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from triparty.common.errors import DecodeError
+from triparty.device.streams.packets import Packet
+from triparty.device.streams.reachability import Closure
+
+PREFERRED_DECODERS = {"av1": "libdav1d"}  # FFmpeg's own needs an accelerator
+MAX_DELAY = 64
+"""Packets whose frames may be outstanding; no codec reorders over more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded frame.
+
+    Attributes:
+        number: of its packet.
+        pts: of its packet, in the stream's ticks.
+        time: presentation time in seconds.
+        target: whether it was asked for; the others were decoded because a target needs them.
+        image: the pixels.
+    """
+
+    number: int
+    pts: int
+    time: float
+    target: bool
+    image: VideoFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What decoding one packet cost.
+
+    Attributes:
+        packet: fed to the decoder.
+        cpu_ms: of the decoder's thread.
+    """
+
+    packet: Packet
+    cpu_ms: float
+
+
+@dataclass(slots=True)
+class DecoderCounters:
+    """What one decoder did.
+
+    Attributes:
+        fed: packets.
+        frames: handed out.
+        restarts: starts anew at an entry.
+        rebuilds: new contexts after the first, for other parameters.
+        failures: packets that it failed on.
+        surplus: frames beyond the first of a packet, not handed out.
+        missing: frames that never came, though their packets promised one.
+    """
+
+    fed: int = 0
+    frames: int = 0
+    restarts: int = 0
+    rebuilds: int = 0
+    failures: int = 0
+    surplus: int = 0
+    missing: int = 0
+
+
+class _Stamp:
+    """Goes with a packet through the decoder; a new one each time, for PyAV knows it by id."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class StreamDecoder:
+    """The decoder of one stream. The thread that decodes first owns it.
+
+    Args:
+        codec: FFmpeg's name of the codec.
+        extradata: what the container holds before the packets, or None.
+    """
+
+    def __init__(self, codec: str, extradata: bytes | None) -> None:
+        """Opens nothing before the first packet."""
+        self.counters = DecoderCounters()
+        self.cpu_ms = 0.0
+        self.spent: list[Spent] = []
+        self._parameters = (codec, extradata)
+        self._context = _open(codec, extradata)
+        self._owner: int | None = None
+        self._fed: dict[int, tuple[Packet, bool]] = {}
+        self._ready: list[Frame] = []
+
+    @property
+    def outstanding(self) -> int:
+        """Packets whose frames have not come out yet."""
+        return len(self._fed)
+
+    def decode(self, closure: Closure) -> list[Frame]:
+        """Decodes a closure; returns the frames that come out now, of this or earlier ones.
+
+        `spent` then holds what each of its packets cost.
+
+        Raises:
+            DecodeError: the decoder failed on a packet, whose number is in `extra`. Nothing of
+                the stream can be decoded before the next entry. Frames that were ready come
+                with the next call.
+        """
+        self._check_owner()
+        self.spent = []
+        if closure.restart:
+            self._restart()
+        for packet in closure:
+            self._feed(packet, packet is closure.target)
+        return self._take()
+
+    def drain(self) -> list[Frame]:
+        """The frames that are left; for the end of a stream, or before it is left for long.
+
+        Decoding goes on at an entry only.
+        """
+        self._check_owner()
+        self._restart()
+        return self._take()
+
+    def reopen(self, codec: str, extradata: bytes | None) -> list[Frame]:
+        """Goes on with other parameters, at an entry; returns the frames that are left."""
+        frames = self.drain()
+        if (codec, extradata) != self._parameters:
+            self._parameters = (codec, extradata)
+            self._context = _open(codec, extradata)
+            self.counters.rebuilds += 1
+        return frames
+
+    def _feed(self, packet: Packet, is_target: bool) -> None:
+        if packet.picture.shown:
+            self._fed[packet.number] = (packet, is_target)
+            if len(self._fed) > MAX_DELAY:
+                del self._fed[next(iter(self._fed))]
+                self.counters.missing += 1
+        self.counters.fed += 1
+        demuxed = packet.data
+        demuxed.opaque = _Stamp(packet.number)
+        start = time.thread_time_ns()
+        try:
+            images = self._context.decode(demuxed)
+        except FFmpegError as error:
+            self._fail(packet, error)
+        finally:
+            cpu_ms = (time.thread_time_ns() - start) / 1e6
+            self.cpu_ms += cpu_ms
+            self.spent.append(Spent(packet, cpu_ms))
+            demuxed.opaque = None
+        self._accept(images)
+
+    def _fail(self, packet: Packet, error: FFmpegError) -> None:
+        self.counters.failures += 1
+        self._fed.pop(packet.number, None)
+        raise DecodeError(
+            f"packet {packet.number} ({packet.size} bytes) cannot be decoded: {error.strerror}; "
+            "decoding waits for the next entry",
+            number=packet.number,
+        ) from error
+
+    def _accept(self, images: Iterable[VideoFrame]) -> None:
+        for image in images:
+            stamp = image.opaque
+            known = None if stamp is None else self._fed.pop(stamp.number, None)
+            if known is None:
+                self.counters.surplus += 1
+                continue
+            packet, is_target = known
+            self.counters.frames += 1
+            self._ready.append(
+                Frame(packet.number, packet.pts, packet.time, is_target, image)
+            )
+
+    def _restart(self) -> None:
+        """Takes out the frames that are left, and forgets all references."""
+        if not self._context.is_open or not self.counters.fed:
+            return
+        start = time.thread_time_ns()
+        try:
+            self._accept(self._context.decode(None))
+        except FFmpegError:
+            self.counters.failures += 1
+        self._context.flush_buffers()
+        self.cpu_ms += (time.thread_time_ns() - start) / 1e6
+        self.counters.restarts += 1
+        self.counters.missing += len(self._fed)
+        self._fed.clear()
+
+    def _take(self) -> list[Frame]:
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _check_owner(self) -> None:
+        me = threading.get_ident()
+        if self._owner is None:
+            self._owner = me
+        if self._owner != me:
+            raise RuntimeError(
+                f"a decoder belongs to one thread, {self._owner}, got {me}: FFmpeg would crash"
+            )
+
+
+def _open(codec: str, extradata: bytes | None) -> VideoCodecContext:
+    context = CodecContext.create(PREFERRED_DECODERS.get(codec, codec), "r")
+    if not isinstance(context, VideoCodecContext):
+        raise av.error.DecoderNotFoundError(0, f"'{codec}' is no video codec")
+    if extradata:
+        context.extradata = extradata
+    context.thread_count = 1
+    context.thread_type = ThreadType.NONE
+    context.copy_opaque = True
+    return context
