@@ -1,0 +1,162 @@
+"""What a task answers on each frame of a trace, as numbers that are equal where answers are.
+
+A state lasts until the task's redundancy measure (thesis 2.4.1) calls a frame's result new. So
+every task, counting or placing, becomes one column of whole numbers, and a held answer is right
+where its number is the frame's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.device.gate.traces import Results, Task, Trace
+
+States = NDArray[np.int64]
+UNKNOWN = -1
+LEAST_IOU = 0.5  # a box that shares less than this with its former self has moved
+
+
+def states(trace: Trace, task: Task) -> States:
+    """(n,) int64 the state of each packet's frame in decode order, -1 where none is known.
+
+    `count`: how many objects. `presence`, `anomaly`: 0 or 1. `value`: the nearest step.
+    `labels`: a number for each set of classes. `boxes`: 0 for an empty frame, else a number
+    that stays until an object came, went, or moved from where it was when the number began.
+
+    Args:
+        trace: with results of the task's model; the last result of a frame holds.
+        task: one of the trace's.
+    """
+    results = trace.results
+    model = trace.models.index(task.model)
+    rows = np.flatnonzero(results.model == model)
+    counted = _counted(results, task)
+    answers = _ANSWERS[task.measure](results, rows, counted, task, _order(results, rows))
+    found = np.full(len(trace.packets), UNKNOWN, dtype=np.int64)
+    order = np.argsort(trace.packets.pts)
+    place = order[np.searchsorted(trace.packets.pts, results.pts[rows], sorter=order)]
+    found[place] = answers
+    return found
+
+
+def is_wanted(task: Task) -> bool:
+    """Whether a frame is necessary for what it shows, not for what it changes."""
+    return task.measure == "anomaly"
+
+
+def _order(results: Results, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.argsort(results.pts[rows], kind="stable")
+
+
+def _counted(results: Results, task: Task) -> NDArray[np.bool_]:
+    """(b,) whether a box is of a class that the task looks at."""
+    if not task.classes:
+        return np.ones(len(results.label), dtype=bool)
+    return np.isin(results.label, task.classes)
+
+
+def _count(
+    results: Results,
+    rows: NDArray[np.intp],
+    counted: NDArray[np.bool_],
+    task: Task,
+    order: NDArray[np.intp],
+) -> States:
+    totals = np.concatenate([[0], np.cumsum(counted)])
+    found = totals[results.first[rows + 1]] - totals[results.first[rows]]
+    return found.astype(np.int64)
+
+
+def _presence(
+    results: Results,
+    rows: NDArray[np.intp],
+    counted: NDArray[np.bool_],
+    task: Task,
+    order: NDArray[np.intp],
+) -> States:
+    return (_count(results, rows, counted, task, order) > 0).astype(np.int64)
+
+
+def _value(
+    results: Results,
+    rows: NDArray[np.intp],
+    counted: NDArray[np.bool_],
+    task: Task,
+    order: NDArray[np.intp],
+) -> States:
+    steps = np.round(results.value[rows].astype(np.float64) / task.step)
+    kept = np.clip(np.nan_to_num(steps, nan=UNKNOWN), UNKNOWN, 2**40)
+    return kept.astype(np.int64)
+
+
+def _labels(
+    results: Results,
+    rows: NDArray[np.intp],
+    counted: NDArray[np.bool_],
+    task: Task,
+    order: NDArray[np.intp],
+) -> States:
+    numbers: dict[frozenset[int], int] = {frozenset(): 0}
+    found = np.empty(len(rows), dtype=np.int64)
+    for place in order:
+        span = slice(results.first[rows[place]], results.first[rows[place] + 1])
+        seen = frozenset(results.label[span][counted[span]].tolist())
+        found[place] = numbers.setdefault(seen, len(numbers))
+    return found
+
+
+def _boxes(
+    results: Results,
+    rows: NDArray[np.intp],
+    counted: NDArray[np.bool_],
+    task: Task,
+    order: NDArray[np.intp],
+) -> States:
+    found = np.empty(len(rows), dtype=np.int64)
+    box, label = np.empty((0, 4)), np.empty(0)
+    current = last = 0
+    for place in order:
+        span = slice(results.first[rows[place]], results.first[rows[place] + 1])
+        new_box, new_label = results.box[span][counted[span]], results.label[span][counted[span]]
+        if not _in_place(box, label, new_box, new_label):
+            box, label = new_box, new_label
+            current = last + 1 if len(box) else 0
+            last = max(last, current)
+        found[place] = current
+    return found
+
+
+_ANSWERS = {
+    "count": _count,
+    "presence": _presence,
+    "labels": _labels,
+    "boxes": _boxes,
+    "anomaly": _presence,
+    "value": _value,
+}
+
+
+def _in_place(
+    box: NDArray[np.floating],
+    label: NDArray[np.integer],
+    other: NDArray[np.floating],
+    other_label: NDArray[np.integer],
+) -> bool:
+    """Whether each box has its own partner of its class among the others, by IoU."""
+    if len(box) != len(other):
+        return False
+    if len(box) == 0:
+        return True
+    low = np.maximum(box[:, None, :2], other[None, :, :2])
+    high = np.minimum(box[:, None, 2:], other[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    sizes = (box[:, 2:] - box[:, :2]).prod(axis=1), (other[:, 2:] - other[:, :2]).prod(axis=1)
+    union = sizes[0][:, None] + sizes[1][None] - shared
+    overlap = np.where(label[:, None] == other_label[None], shared / np.maximum(union, 1e-12), 0)
+    for _ in range(len(box)):
+        best = np.unravel_index(np.argmax(overlap), overlap.shape)
+        if not overlap[best] >= LEAST_IOU:
+            return False
+        overlap[best[0], :] = overlap[:, best[1]] = -1
+    return True
