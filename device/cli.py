@@ -1,4 +1,4 @@
-"""`triparty device`: enroll, models, pull, generate."""
+"""`triparty device`: enroll, models, pull, generate, watch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.device.cli_watch import watch
 
 if TYPE_CHECKING:
     from triparty.device.client import Device
@@ -21,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     help="Ask with keyed rows, un-key the answers (P3).",
 )
+
+app.command()(watch)
 
 HomeOption = Annotated[
     Path | None,

@@ -21,7 +21,6 @@ from triparty.device.streams.reachability import Bound
 from triparty.device.streams.sources import Source
 
 CLOSURE_BYTES = 16 << 20
-SHORTEST_RING_S = 1.0
 
 
 @dataclass(eq=False)
@@ -36,6 +35,7 @@ class Camera:
         worker: place of the worker that decodes it.
         asked: whether each task of the gateway is asked of it.
         added: when, on the loop's clock.
+        ring_s: how long packets are kept for clips.
         opened: the parameters of the present connection.
         run: counts connections.
         closures: of the present connection.
@@ -58,6 +58,7 @@ class Camera:
     worker: int
     asked: Sequence[bool]
     added: float
+    ring_s: float
     debounces: dict[str, Debounce]
     opened: Opened | None = None
     run: int = -1
@@ -72,6 +73,7 @@ class Camera:
     looked: float | None = None
     look_time: float = -np.inf
     ended: bool = False
+    arrived: int = 0
     selected: int = 0
     decoded: int = 0
     failures: int = 0
@@ -83,8 +85,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         """Makes the ring."""
-        seconds = max(self.settings.before_s, SHORTEST_RING_S)
-        self.ring = Ring(seconds, self.ring_bytes)
+        self.ring = Ring(self.ring_s, self.ring_bytes)
 
     @property
     def name(self) -> str:
@@ -123,6 +124,7 @@ class Camera:
         unreachable = self.unreachable + self.closures.counters.unreachable
         return CameraStatus(
             stream=self.source.status,
+            arrived=self.arrived,
             selected=self.selected,
             decoded=self.decoded,
             failures=self.failures,

@@ -22,7 +22,7 @@ class StreamFrame:
 
     Attributes:
         stream: name of the camera.
-        row: of the stream in the policy.
+        key: of the stream in the gateway; never used again for another.
         run: which opening of the stream it is from.
         pts: stamp of its packet.
         time: presentation time in seconds on the stream's clock.
@@ -32,7 +32,7 @@ class StreamFrame:
     """
 
     stream: str
-    row: int
+    key: int
     run: int
     pts: int
     time: float

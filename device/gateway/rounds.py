@@ -70,7 +70,11 @@ def arrivals(batches: Sequence[Batch]) -> Arrivals:
 
 
 def offers(
-    now: float, batches: Sequence[Batch], seen: Arrivals, own_ms: Sequence[float], most_ms: float
+    now: float,
+    batches: Sequence[Batch],
+    seen: Arrivals,
+    own_ms: Sequence[float],
+    most_ms: float,
 ) -> tuple[Offers, list[int]]:
     """The newest packet of each stream that can be decoded, with what that takes.
 

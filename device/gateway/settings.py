@@ -148,9 +148,7 @@ class CameraSettings(CameraDefaults):
             loop=self.loop,
             timeout_s=self.timeout_s,
             stall_s=self.stall_s,
-            backoff=Backoff(
-                self.retry_s, longest_s=max(self.retry_s, self.retry_longest_s)
-            ),
+            backoff=Backoff(self.retry_s, longest_s=max(self.retry_s, self.retry_longest_s)),
             hold_bytes=self.hold_mib * MiB,
             ffmpeg=self.ffmpeg,
         )
@@ -162,7 +160,10 @@ class GateSettings(Table):
     policy: str = Field("ours", description="What is worth decoding; see docs/gating.md.")
     artifact: UserPath | None = Field(None, description="What 'gate fit' wrote.")
     budget_ms: float = Field(
-        20.0, gt=0, le=10_000, description="CPU ms for decoding per round, all cameras together."
+        20.0,
+        gt=0,
+        le=10_000,
+        description="CPU ms for decoding per round, all cameras together.",
     )
     tick_ms: float = Field(40.0, ge=5, le=1000, description="Length of a round.")
     workers: int = Field(1, ge=1, le=256, description="Decoding threads.")
@@ -181,7 +182,9 @@ class ModelSettings(Table):
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="module:function. Runs that code with all rights of this process.",
     )
-    least_score: float = Field(0.35, ge=0, le=1, description="Less certain objects are dropped.")
+    least_score: float = Field(
+        0.35, ge=0, le=1, description="Less certain objects are dropped."
+    )
     labels: tuple[str, ...] | Literal["coco"] = Field(
         (), description="Names of its classes, in order, or 'coco' for the 80 of COCO."
     )
@@ -213,7 +216,9 @@ class ResultSettings(Table):
 
     lines: UserPath | None = Field(None, description="JSON lines; '-' for standard output.")
     database: UserPath | None = Field(None, description="SQLite.")
-    keep_days: float = Field(7.0, gt=0, le=3650, description="Older rows and clips are deleted.")
+    keep_days: float = Field(
+        7.0, gt=0, le=3650, description="Older rows and clips are deleted."
+    )
     clips: UserPath | None = Field(None, description="Folder for clips of events.")
     clips_mib: int = Field(1024, ge=1, description="Most room for clips; the oldest go first.")
     traces: UserPath | None = Field(None, description="Folder for traces, to train gates from.")
@@ -348,4 +353,3 @@ def _first(wrong: ValidationError) -> str:
     if error["type"] in ("missing", "value_error") or "url" in error["loc"]:
         return f"'{key}': {error['msg']}"
     return f"'{key}': {error['msg']}, got {redacted(repr(error.get('input')))}"
-

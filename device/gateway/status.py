@@ -20,6 +20,7 @@ class CameraStatus:
 
     Attributes:
         stream: of its stream.
+        arrived: packets that rounds have seen; of a file others were read ahead.
         selected: packets that the gate chose.
         decoded: packets that were decoded, chosen or needed.
         failures: times that decoding failed.
@@ -36,6 +37,7 @@ class CameraStatus:
     """
 
     stream: Status
+    arrived: int = 0
     selected: int = 0
     decoded: int = 0
     failures: int = 0
@@ -94,7 +96,7 @@ def line(status: GatewayStatus) -> str:
     """All of it in one line."""
     states = Counter(camera.stream.state for camera in status.cameras)
     told = [f"{count} {state}" for state, count in sorted(states.items())]
-    packets = sum(camera.stream.packets for camera in status.cameras)
+    packets = sum(camera.arrived for camera in status.cameras)
     decoded = sum(camera.decoded for camera in status.cameras)
     looks = sum(camera.looks for camera in status.cameras)
     events = sum(camera.events for camera in status.cameras)
@@ -123,7 +125,7 @@ def table(status: GatewayStatus) -> list[str]:
     for camera in status.cameras:
         stream = camera.stream
         lines.append(
-            f"{camera.name[:NAME_WIDTH]:{NAME_WIDTH}} {stream.state:10} {stream.packets:>9} "
+            f"{camera.name[:NAME_WIDTH]:{NAME_WIDTH}} {stream.state:10} {camera.arrived:>9} "
             f"{camera.decoded:>8} {camera.looks:>6} {camera.events:>6}  {_note(camera)}"
         )
     return lines
@@ -163,8 +165,7 @@ def _camera(camera: CameraStatus) -> dict[str, Any]:
         "codec": stream.codec,
         "width": stream.width,
         "height": stream.height,
-        "packets": stream.packets,
-        "bytes": stream.size_bytes,
+        "packets": camera.arrived,
         "attempts": stream.attempts,
         "connections": stream.connections,
         "corrupt": stream.corrupt,

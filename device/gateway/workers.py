@@ -13,7 +13,7 @@ from triparty.device.streams.opening import Opened
 from triparty.device.streams.reachability import Closure
 
 Key = int
-"""A stream, as the workers know it; never used again for another."""
+"""A stream in the gateway; never used again for another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +76,7 @@ class Worker:
         self._jobs: queue.SimpleQueue[Job | Key | None] = queue.SimpleQueue()
         self._done = done
         self._held: dict[Key, _Held] = {}
-        self._thread = threading.Thread(
-            target=self._run, name=f"decode {number}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"decode {number}", daemon=True)
         self._thread.start()
 
     def do(self, job: Job) -> None:

@@ -57,7 +57,9 @@ class Writer:
         clock: seconds since 1970.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], *, clock: Callable[[], float] = time.time
+    ) -> None:
         """Starts the thread."""
         self._sinks = tuple(sinks)
         self._clock = clock

@@ -27,6 +27,8 @@ FINAL_ERRORS = (
 """What will be the same at the next try, if it happens to a file."""
 
 REFUSALS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
+USUAL_RATE = 25
+MOST_RATE = 1000.0
 TEMPLATE_FORMAT = "nut"
 """The one container that keeps any codec's header as it is."""
 
@@ -69,6 +71,7 @@ class Opened:
         extradata: the codec's header, None if the packets hold it.
         width: pixels.
         height: pixels.
+        rate: frames a second, as far as its header says.
         time_base: length of a tick of the stream's stamps, in seconds.
         template: a container of `TEMPLATE_FORMAT` with this stream and no picture, from which
             a muxer learns what the stream is after its connection is gone.
@@ -79,6 +82,7 @@ class Opened:
     extradata: bytes | None
     width: int
     height: int
+    rate: float
     time_base: Fraction
     template: bytes
     ungateable: str | None = None
@@ -113,6 +117,7 @@ def describe(stream: VideoStream) -> Opened:
         extradata=context.extradata or None,
         width=stream.width,
         height=stream.height,
+        rate=min(MOST_RATE, float(stream.average_rate or stream.guessed_rate or USUAL_RATE)),
         time_base=stream.time_base or Fraction(1),
         template=_template(stream),
     )
