@@ -2,12 +2,12 @@
 
 The rules:
 
-1. Packets are fed in decode order, each at most once. What lies before the last one fed is past.
+1. Packets are fed in decode order, each at most once: what lies before the last is past.
 2. A picture needs what its headers say it reads: the last writers of those reference slots.
    Where they do not say, it needs every reference picture since the entry. (Slots and "every"
    are one case: without masks a picture reads all slots, and a reference writes them all.)
-3. A clean entry needs nothing. An open entry needs nothing either, but the leading pictures that
-   follow it need what came before it; the others need neither that nor leading pictures.
+3. A clean entry needs nothing. Nor does an open entry, but the leading pictures that follow it
+   need what came before it; the others need neither that nor leading pictures.
 4. What needs a picture that will never be decoded is unreachable: a picture that was passed
    over, lost, given up at the bound, or that the decoder failed on.
 5. The packets of the current group and of the group before it are held, up to a bound. Beyond
@@ -167,7 +167,7 @@ class Closures:
         return Closure(packets, self._restarts(mask))
 
     def cost(self, number: int) -> float | None:
-        """CPU ms of a picture's closure by the costs that came with `add`; None if it has none."""
+        """CPU ms of a closure by the costs that came with `add`; None where there is none."""
         held = self._held.get(number)
         if held is None or not (held.packet.picture.shown or self._whole):
             return None
@@ -184,7 +184,7 @@ class Closures:
         self._settle(done, past & ~done, Unreachable.SKIPPED)
 
     def failed(self, number: int) -> None:
-        """Hears that the decoder failed on a packet: its group is out of reach from there on."""
+        """Hears that the decoder failed on a packet: the rest of its group is out of reach."""
         self.counters.failures += 1
         self._position = max(self._position, number)
         if self._whole:
@@ -269,7 +269,7 @@ class Closures:
         self._held_bytes += packet.size
 
     def _sum(self, closure: int) -> float:
-        """The cost of a closure; from that of its last picture where that one needs the rest."""
+        """The cost of a closure, from that of its last picture, which often is all."""
         if not closure:
             return 0.0
         last = self._held[self._base + closure.bit_length() - 1]

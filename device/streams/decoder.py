@@ -1,9 +1,9 @@
 """`StreamDecoder`: decodes closures of one stream, and says which packet each frame is of.
 
-Frames come out in presentation order, so with B pictures later than their packets: a few packets
-later, or when decoding starts anew at an entry, or at `drain`. Each packet carries a stamp
-through the decoder, by which its frame is known even where presentation times are missing or
-repeated. In the middle of a group the decoder is never drained, for that loses its references.
+Frames come out in presentation order, so with B pictures later than their packets: a few
+packets later, or when decoding starts anew at an entry, or at `drain`. Each packet carries a
+stamp through the decoder, by which its frame is known even where presentation times are missing
+or repeated. In the middle of a group the decoder is never drained, for that loses references.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class DecoderCounters:
         restarts: starts anew at an entry.
         rebuilds: new contexts after the first, for other parameters.
         failures: packets that it failed on.
+        corrupt: frames that the decoder patched up, not handed out.
         surplus: frames beyond the first of a packet, not handed out.
         missing: frames that never came, though their packets promised one.
     """
@@ -79,6 +80,7 @@ class DecoderCounters:
     restarts: int = 0
     rebuilds: int = 0
     failures: int = 0
+    corrupt: int = 0
     surplus: int = 0
     missing: int = 0
 
@@ -122,8 +124,9 @@ class StreamDecoder:
         `spent` then holds what each of its packets cost.
 
         Raises:
-            DecodeError: the decoder failed on a packet, whose number is in `extra`. Nothing of
-                the stream can be decoded before the next entry. Frames that were ready come
+            DecodeError: the decoder failed on a packet, or patched up a picture that others
+                need; `extra` has the number of the packet that was fed last. Nothing can be
+                decoded before the next entry (`Closures.failed`). Frames that were ready come
                 with the next call.
         """
         self._check_owner()
@@ -165,35 +168,41 @@ class StreamDecoder:
         try:
             images = self._context.decode(demuxed)
         except FFmpegError as error:
-            self._fail(packet, error)
+            self._fed.pop(packet.number, None)
+            raise self._failure(packet, str(error.strerror)) from error
         finally:
             cpu_ms = (time.thread_time_ns() - start) / 1e6
             self.cpu_ms += cpu_ms
             self.spent.append(Spent(packet, cpu_ms))
             demuxed.opaque = None
-        self._accept(images)
+        if self._accept(images):
+            raise self._failure(packet, "a picture that others need was damaged")
 
-    def _fail(self, packet: Packet, error: FFmpegError) -> None:
+    def _failure(self, packet: Packet, reason: str) -> DecodeError:
         self.counters.failures += 1
-        self._fed.pop(packet.number, None)
-        raise DecodeError(
-            f"packet {packet.number} ({packet.size} bytes) cannot be decoded: {error.strerror}; "
+        return DecodeError(
+            f"packet {packet.number} ({packet.size} bytes) cannot be decoded: {reason}; "
             "decoding waits for the next entry",
             number=packet.number,
-        ) from error
+        )
 
-    def _accept(self, images: Iterable[VideoFrame]) -> None:
+    def _accept(self, images: Iterable[VideoFrame]) -> bool:
+        """Takes in what came out; returns whether a picture that others need was damaged."""
+        is_damaged = False
         for image in images:
             stamp = image.opaque
-            known = None if stamp is None else self._fed.pop(stamp.number, None)
+            known = self._fed.pop(stamp.number, None) if isinstance(stamp, _Stamp) else None
             if known is None:
                 self.counters.surplus += 1
                 continue
             packet, is_target = known
+            if image.is_corrupt:
+                self.counters.corrupt += 1
+                is_damaged = is_damaged or packet.picture.reference
+                continue
             self.counters.frames += 1
-            self._ready.append(
-                Frame(packet.number, packet.pts, packet.time, is_target, image)
-            )
+            self._ready.append(Frame(packet.number, packet.pts, packet.time, is_target, image))
+        return is_damaged
 
     def _restart(self) -> None:
         """Takes out the frames that are left, and forgets all references."""

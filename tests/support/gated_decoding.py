@@ -1,4 +1,4 @@
-"""Gated decoding of a file by random gates, and the full decode that it must be identical to."""
+"""Gated decoding of a file by random gates, and the full decode that it must equal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import av
 
+from triparty.common.errors import DecodeError
 from triparty.device.streams.closure import Closures
 from triparty.device.streams.decoder import Frame, StreamDecoder
 from triparty.device.streams.packets import Packet, Picture
-from triparty.device.streams.reachability import Closure, Unreachable
+from triparty.device.streams.reachability import Unreachable
 from triparty.device.streams.typer import Typer
 
 Wants = Sequence[int | None]
@@ -75,7 +76,7 @@ def fingerprint(image: av.VideoFrame) -> str:
 
 
 def full_decode(stream: Stream) -> dict[int, str]:
-    """Fingerprints of all frames by packet number, by a context that knows nothing of gating."""
+    """Fingerprints of all frames by packet number, from a context that knows no gating."""
     name = "libdav1d" if stream.codec == "av1" else stream.codec
     context = av.CodecContext.create(name, "r")
     if stream.extradata:
@@ -117,6 +118,7 @@ class Outcome:
         refused: how often each reason was given.
         fed: packets that were decoded.
         surplus: frames that nobody could attribute.
+        failures: packets that the decoder failed on.
     """
 
     frames: dict[int, str] = field(default_factory=dict)
@@ -124,6 +126,7 @@ class Outcome:
     refused: Counter[Unreachable] = field(default_factory=Counter)
     fed: int = 0
     surplus: int = 0
+    failures: int = 0
 
     def differing(self, full: Mapping[int, str]) -> list[int]:
         """Frames that are not those of a full decode."""
@@ -147,14 +150,20 @@ def gated_decode(stream: Stream, wants: Wants, start: int = 0) -> Outcome:
         if want is None:
             continue
         answer = closures.closure(want)
-        if isinstance(answer, Closure):
+        if isinstance(answer, Unreachable):
+            outcome.refused[answer] += 1
+            continue
+        try:
             _keep(outcome, decoder.decode(answer))
+        except DecodeError as error:
+            closures.failed(error.extra["number"])
+        else:
             closures.decoded([one.number for one in answer])
             outcome.asked.append(want)
-        else:
-            outcome.refused[answer] += 1
     _keep(outcome, decoder.drain())
-    outcome.fed, outcome.surplus = decoder.counters.fed, decoder.counters.surplus
+    counters = decoder.counters
+    outcome.fed, outcome.surplus = counters.fed, counters.surplus
+    outcome.failures = counters.failures
     return outcome
 
 

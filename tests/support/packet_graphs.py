@@ -1,8 +1,8 @@
 """Random streams of packets, and a decoder of pure arithmetic that shows what each one needs.
 
 A picture's "pixels" are a nested tuple of its number and the pixels of everything that it may
-refer to, in the worst case that its headers allow. So pixels are equal exactly when every needed
-reference was decoded, exactly, in the same order.
+refer to, in the worst case that its headers allow. So pixels are equal exactly when every
+needed reference was decoded, exactly, in the same order.
 """
 
 from __future__ import annotations

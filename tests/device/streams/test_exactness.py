@@ -1,4 +1,4 @@
-"""The law of gating: what comes out is bit-identical to full decoding, and all that was asked for.
+"""The law of gating: what comes out is bit-identical to full decoding, and all asked for comes.
 
 A decoder does not warn when a reference is missing: H.264 conceals it, H.265 drops the picture.
 """
@@ -52,7 +52,7 @@ def _check(stream: Stream, full: dict[int, str], seed: int, density: float) -> O
     if stream.whole_from is None or start == 0:
         assert outcome.differing(full) == [], case
         assert outcome.lost == [], case
-    assert outcome.surplus == 0, case
+    assert (outcome.surplus, outcome.failures) == (0, 0), case
     return outcome
 
 
@@ -64,7 +64,7 @@ def test_gated_frames_are_those_of_full_decoding(name: str, load: Load) -> None:
         _check(stream, full, seed, density)
         for seed, density in enumerate((0.1, 0.3, 0.7, 0.1, 0.05, 0.5))
     ]
-    assert sum(len(outcome.frames) for outcome in outcomes) > 20
+    assert sum(len(outcome.frames) for outcome in outcomes) > 10
 
 
 @pytest.mark.slow
@@ -108,13 +108,13 @@ def test_a_sparse_gate_decodes_less_unless_the_stream_is_ungateable(
 
 
 def _gates_over(stream: Stream, full: dict[int, str]) -> tuple[int, int]:
-    """Frames that differ and frames that are lost, over several gates."""
+    """Frames that differ and frames that are lost (or refused bytes), over several gates."""
     differing = lost = 0
     for seed in range(9):
         wants = random_gate(seed, 0.25, len(stream.packets))
         outcome = gated_decode(stream, wants)
         differing += len(outcome.differing(full))
-        lost += len(outcome.lost)
+        lost += len(outcome.lost) + outcome.failures
     return differing, lost
 
 
