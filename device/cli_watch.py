@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -221,9 +221,8 @@ def _stopped_by_signals(gateway: Gateway) -> Iterator[None]:
         signal.signal(number, before[number])
         gateway.stop()
 
-    handler: Callable[[int, FrameType | None], None] = stop
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, handler)
+    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
+        before[number] = signal.signal(number, stop)
     try:
         yield
     finally:

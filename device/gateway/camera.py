@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from triparty.device.gate.traces import Origin, Task
 from triparty.device.gate.trace_files import TraceWriter
+from triparty.device.gate.traces import Origin, Task
 from triparty.device.gateway.answers import Answer, Debounce, Held, nothing
 from triparty.device.gateway.clips import Recording
 from triparty.device.gateway.ring import Ring
@@ -159,7 +159,7 @@ class Camera:
 def debounces(
     tasks: Sequence[Task], settings: Mapping[str, TaskSettings]
 ) -> dict[str, Debounce]:
-    """Of the tasks whose changes are events; a camera is taken to begin with nothing in view."""
+    """Of the tasks whose changes are events; a camera begins with nothing in view."""
     return {
         task.name: Debounce(
             task,

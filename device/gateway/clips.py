@@ -88,7 +88,7 @@ def _mux(path: Path, opened: Opened, packets: Sequence[Packet]) -> None:
         stream.time_base = opened.time_base
         for packet, (pts, dts) in zip(packets, _stamps(opened, packets), strict=True):
             # A packet of its own: the one of the stream may be in a decoder's hands.
-            copy: av.Packet[Any] = av.Packet(memoryview(packet.data))
+            copy: av.Packet[Any] = av.Packet(bytes(packet.data))
             copy.pts, copy.dts = pts, dts
             copy.time_base = opened.time_base
             copy.is_keyframe = packet.data.is_keyframe

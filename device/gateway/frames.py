@@ -59,7 +59,7 @@ class StreamFrame:
 
     def _plane(self) -> Pixels:
         plane = self.image.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         return rows[: self.image.height, : self.image.width]
 
     def _grey(self) -> Pixels:

@@ -11,6 +11,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
 from triparty.common.errors import StateError
 from triparty.device.gateway.status import CameraStatus, GatewayStatus
 from triparty.device.streams.status import State
@@ -67,8 +71,6 @@ class MetricsServer:
 
     def __init__(self, status: Callable[[], GatewayStatus], *, host: str, port: int) -> None:
         """Starts to listen."""
-        from prometheus_client import CollectorRegistry, start_http_server
-
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(status))
         try:
@@ -85,20 +87,18 @@ class MetricsServer:
             self._thread.join()
 
 
-class _Collector:
+class _Collector(Collector):
     def __init__(self, status: Callable[[], GatewayStatus]) -> None:
         self._status = status
 
-    def collect(self) -> Iterable[object]:
+    def collect(self) -> Iterable[Metric]:
         """The metrics of the moment."""
         status = self._status()
         yield from _of_cameras(status.cameras)
         yield from _of_gateway(status)
 
 
-def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterable[object]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
+def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterable[Metric]:
     states = GaugeMetricFamily(
         f"{PREFIX}state", "1 for the state that a camera is in.", labels=["camera", "state"]
     )
@@ -115,9 +115,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterable[object]:
         yield family
 
 
-def _of_gateway(status: GatewayStatus) -> Iterable[object]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
+def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
     for name, says, value in (
         ("rounds", "Rounds.", status.rounds),
         ("late_rounds", "Rounds that began late by more than one.", status.late_rounds),

@@ -61,27 +61,27 @@ class Table(BaseModel):
 class CameraDefaults(Table):
     """What cameras have in common, unless one says otherwise."""
 
-    tasks: tuple[Name, ...] | None = Field(None, description="Asked of it; default: all.")
-    timeout_s: float = Field(5.0, gt=0, le=120, description="Of each wait for the network.")
+    tasks: tuple[Name, ...] | None = Field(default=None, description="Asked of it; default: all.")
+    timeout_s: float = Field(default=5.0, gt=0, le=120, description="Of each wait for the network.")
     stall_s: float = Field(
-        10.0, gt=0, le=600, description="Without a picture for so long it is called stalled."
+        default=10.0, gt=0, le=600, description="Without a picture for so long it is called stalled."
     )
-    retry_s: float = Field(1.0, gt=0, le=600, description="Mean wait after a first failure.")
-    retry_longest_s: float = Field(60.0, gt=0, le=3600, description="Where doubling stops.")
-    loop: bool = Field(False, description="Begin a file anew at its end, for demonstrations.")
-    whole: bool = Field(False, description="Decode all of it, gated or not.")
+    retry_s: float = Field(default=1.0, gt=0, le=600, description="Mean wait after a first failure.")
+    retry_longest_s: float = Field(default=60.0, gt=0, le=3600, description="Where doubling stops.")
+    loop: bool = Field(default=False, description="Begin a file anew at its end, for demonstrations.")
+    whole: bool = Field(default=False, description="Decode all of it, gated or not.")
     looks_per_s: float = Field(
-        5.0, gt=0, le=240, description="Most frames a second for models, if decoded whole."
+        default=5.0, gt=0, le=240, description="Most frames a second for models, if decoded whole."
     )
     hold_mib: int = Field(
-        64, ge=1, le=4096, description="Most memory for compressed packets of it."
+        default=64, ge=1, le=4096, description="Most memory for compressed packets of it."
     )
     before_s: float = Field(
-        5.0, ge=0, le=600, description="Seconds of a clip before its event, at least."
+        default=5.0, ge=0, le=600, description="Seconds of a clip before its event, at least."
     )
-    after_s: float = Field(5.0, ge=0, le=600, description="Seconds of a clip after its event.")
+    after_s: float = Field(default=5.0, ge=0, le=600, description="Seconds of a clip after its event.")
     ffmpeg: dict[str, str] = Field(
-        default_factory=dict, description="Further options for FFmpeg's demuxer."
+       default= default_factory=dict, description="Further options for FFmpeg's demuxer."
     )
 
 
@@ -91,9 +91,9 @@ class CameraSettings(CameraDefaults):
     name: Name
     url: str = Field(repr=False, description="A path, or http(s):// or rtsp(s)://.")
     password_file: UserPath | None = Field(
-        None, description="Holds the password alone; then the address needs only the user."
+        default=None, description="Holds the password alone; then the address needs only the user."
     )
-    password_env: str | None = Field(None, description="The same in a variable.")
+    password_env: str | None = Field(default=None, description="The same in a variable.")
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -157,18 +157,18 @@ class CameraSettings(CameraDefaults):
 class GateSettings(Table):
     """What is decoded."""
 
-    policy: str = Field("ours", description="What is worth decoding; see docs/gating.md.")
-    artifact: UserPath | None = Field(None, description="What 'gate fit' wrote.")
+    policy: str = Field(default="ours", description="What is worth decoding; see docs/gating.md.")
+    artifact: UserPath | None = Field(default=None, description="What 'gate fit' wrote.")
     budget_ms: float = Field(
-        20.0,
+        default=20.0,
         gt=0,
         le=10_000,
         description="CPU ms for decoding per round, all cameras together.",
     )
-    tick_ms: float = Field(40.0, ge=5, le=1000, description="Length of a round.")
-    workers: int = Field(1, ge=1, le=256, description="Decoding threads.")
+    tick_ms: float = Field(default=40.0, ge=5, le=1000, description="Length of a round.")
+    workers: int = Field(default=1, ge=1, le=256, description="Decoding threads.")
     max_staleness_s: float | None = Field(
-        30.0, gt=0, description="No camera goes unseen for longer, if the budget allows."
+        default=30.0, gt=0, description="No camera goes unseen for longer, if the budget allows."
     )
 
 
@@ -176,17 +176,17 @@ class ModelSettings(Table):
     """A model that looks at frames."""
 
     name: Name
-    file: UserPath | None = Field(None, description="A detector in ONNX.")
+    file: UserPath | None = Field(default=None, description="A detector in ONNX.")
     python: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="module:function. Runs that code with all rights of this process.",
     )
     least_score: float = Field(
-        0.35, ge=0, le=1, description="Less certain objects are dropped."
+        default=0.35, ge=0, le=1, description="Less certain objects are dropped."
     )
     labels: tuple[str, ...] | Literal["coco"] = Field(
-        (), description="Names of its classes, in order, or 'coco' for the 80 of COCO."
+        default=(), description="Names of its classes, in order, or 'coco' for the 80 of COCO."
     )
 
     @model_validator(mode="after")
@@ -202,33 +202,33 @@ class TaskSettings(Table):
     name: Name
     model: Name
     measure: Measure = "presence"
-    classes: tuple[str | int, ...] = Field((), description="That count; default: all.")
-    step: float = Field(1.0, gt=0, description="For 'value': how much is a change.")
-    events: bool = Field(True, description="Whether changes of its answer are events.")
+    classes: tuple[str | int, ...] = Field(default=(), description="That count; default: all.")
+    step: float = Field(default=1.0, gt=0, description="For 'value': how much is a change.")
+    events: bool = Field(default=True, description="Whether changes of its answer are events.")
     hold_s: float = Field(
-        0.5, ge=0, le=3600, description="A new answer must hold so long to be an event."
+        default=0.5, ge=0, le=3600, description="A new answer must hold so long to be an event."
     )
-    looks: int = Field(2, ge=1, le=1000, description="And must be seen so often.")
+    looks: int = Field(default=2, ge=1, le=1000, description="And must be seen so often.")
 
 
 class ResultSettings(Table):
     """Where results go. What they say is confidential: files are of mode 0600."""
 
-    lines: UserPath | None = Field(None, description="JSON lines; '-' for standard output.")
-    database: UserPath | None = Field(None, description="SQLite.")
+    lines: UserPath | None = Field(default=None, description="JSON lines; '-' for standard output.")
+    database: UserPath | None = Field(default=None, description="SQLite.")
     keep_days: float = Field(
-        7.0, gt=0, le=3650, description="Older rows and clips are deleted."
+        default=7.0, gt=0, le=3650, description="Older rows and clips are deleted."
     )
-    clips: UserPath | None = Field(None, description="Folder for clips of events.")
-    clips_mib: int = Field(1024, ge=1, description="Most room for clips; the oldest go first.")
-    traces: UserPath | None = Field(None, description="Folder for traces, to train gates from.")
+    clips: UserPath | None = Field(default=None, description="Folder for clips of events.")
+    clips_mib: int = Field(default=1024, ge=1, description="Most room for clips; the oldest go first.")
+    traces: UserPath | None = Field(default=None, description="Folder for traces, to train gates from.")
 
 
 class MetricSettings(Table):
     """Prometheus metrics. They tell when something happened: loopback by default."""
 
-    port: int | None = Field(None, ge=0, le=65535, description="0: any free port.")
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int | None = Field(default=None, ge=0, le=65535, description="0: any free port.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
 
 
 class WatchSettings(Table):
@@ -239,13 +239,13 @@ class WatchSettings(Table):
     """
 
     folder: Path = Path()
-    defaults: CameraDefaults = Field(default_factory=CameraDefaults)
+    defaults: CameraDefaults = CameraDefaults()
     cameras: tuple[CameraSettings, ...] = Field(min_length=1)
-    gate: GateSettings = Field(default_factory=GateSettings)
+    gate: GateSettings = GateSettings()
     models: tuple[ModelSettings, ...] = ()
     tasks: tuple[TaskSettings, ...] = ()
-    results: ResultSettings = Field(default_factory=ResultSettings)
-    metrics: MetricSettings = Field(default_factory=MetricSettings)
+    results: ResultSettings = ResultSettings()
+    metrics: MetricSettings = MetricSettings()
 
     @classmethod
     def load(cls, file: Path, **changes: Any) -> WatchSettings:
