@@ -61,17 +61,33 @@ class Table(BaseModel):
 class CameraDefaults(Table):
     """What cameras have in common, unless one says otherwise."""
 
-    tasks: tuple[Name, ...] | None = Field(default=None, description="Asked of it; default: all.")
-    timeout_s: float = Field(default=5.0, gt=0, le=120, description="Of each wait for the network.")
-    stall_s: float = Field(
-        default=10.0, gt=0, le=600, description="Without a picture for so long it is called stalled."
+    tasks: tuple[Name, ...] | None = Field(
+        default=None, description="Asked of it; default: all."
     )
-    retry_s: float = Field(default=1.0, gt=0, le=600, description="Mean wait after a first failure.")
-    retry_longest_s: float = Field(default=60.0, gt=0, le=3600, description="Where doubling stops.")
-    loop: bool = Field(default=False, description="Begin a file anew at its end, for demonstrations.")
+    timeout_s: float = Field(
+        default=5.0, gt=0, le=120, description="Of each wait for the network."
+    )
+    stall_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="Without a picture for so long it is called stalled.",
+    )
+    retry_s: float = Field(
+        default=1.0, gt=0, le=600, description="Mean wait after a first failure."
+    )
+    retry_longest_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Where doubling stops."
+    )
+    loop: bool = Field(
+        default=False, description="Begin a file anew at its end, for demonstrations."
+    )
     whole: bool = Field(default=False, description="Decode all of it, gated or not.")
     looks_per_s: float = Field(
-        default=5.0, gt=0, le=240, description="Most frames a second for models, if decoded whole."
+        default=5.0,
+        gt=0,
+        le=240,
+        description="Most frames a second for models, if decoded whole.",
     )
     hold_mib: int = Field(
         default=64, ge=1, le=4096, description="Most memory for compressed packets of it."
@@ -79,9 +95,11 @@ class CameraDefaults(Table):
     before_s: float = Field(
         default=5.0, ge=0, le=600, description="Seconds of a clip before its event, at least."
     )
-    after_s: float = Field(default=5.0, ge=0, le=600, description="Seconds of a clip after its event.")
+    after_s: float = Field(
+        default=5.0, ge=0, le=600, description="Seconds of a clip after its event."
+    )
     ffmpeg: dict[str, str] = Field(
-       default= default_factory=dict, description="Further options for FFmpeg's demuxer."
+        default_factory=dict, description="Further options for FFmpeg's demuxer."
     )
 
 
@@ -91,7 +109,8 @@ class CameraSettings(CameraDefaults):
     name: Name
     url: str = Field(repr=False, description="A path, or http(s):// or rtsp(s)://.")
     password_file: UserPath | None = Field(
-        default=None, description="Holds the password alone; then the address needs only the user."
+        default=None,
+        description="Holds the password alone; then the address needs only the user.",
     )
     password_env: str | None = Field(default=None, description="The same in a variable.")
 
@@ -157,7 +176,9 @@ class CameraSettings(CameraDefaults):
 class GateSettings(Table):
     """What is decoded."""
 
-    policy: str = Field(default="ours", description="What is worth decoding; see docs/gating.md.")
+    policy: str = Field(
+        default="ours", description="What is worth decoding; see docs/gating.md."
+    )
     artifact: UserPath | None = Field(default=None, description="What 'gate fit' wrote.")
     budget_ms: float = Field(
         default=20.0,
@@ -168,7 +189,9 @@ class GateSettings(Table):
     tick_ms: float = Field(default=40.0, ge=5, le=1000, description="Length of a round.")
     workers: int = Field(default=1, ge=1, le=256, description="Decoding threads.")
     max_staleness_s: float | None = Field(
-        default=30.0, gt=0, description="No camera goes unseen for longer, if the budget allows."
+        default=30.0,
+        gt=0,
+        description="No camera goes unseen for longer, if the budget allows.",
     )
 
 
@@ -214,14 +237,20 @@ class TaskSettings(Table):
 class ResultSettings(Table):
     """Where results go. What they say is confidential: files are of mode 0600."""
 
-    lines: UserPath | None = Field(default=None, description="JSON lines; '-' for standard output.")
+    lines: UserPath | None = Field(
+        default=None, description="JSON lines; '-' for standard output."
+    )
     database: UserPath | None = Field(default=None, description="SQLite.")
     keep_days: float = Field(
         default=7.0, gt=0, le=3650, description="Older rows and clips are deleted."
     )
     clips: UserPath | None = Field(default=None, description="Folder for clips of events.")
-    clips_mib: int = Field(default=1024, ge=1, description="Most room for clips; the oldest go first.")
-    traces: UserPath | None = Field(default=None, description="Folder for traces, to train gates from.")
+    clips_mib: int = Field(
+        default=1024, ge=1, description="Most room for clips; the oldest go first."
+    )
+    traces: UserPath | None = Field(
+        default=None, description="Folder for traces, to train gates from."
+    )
 
 
 class MetricSettings(Table):
