@@ -6,12 +6,13 @@ from triparty.common.errors import PacketError
 
 Data = bytes | memoryview
 MAX_ZEROS = 32
+ESCAPE = b"\0\0\3"
 
 
 def unescape(payload: bytes) -> bytes:
     """A NAL unit's bytes without emulation prevention (H.264 7.3.1, H.265 7.3.1.1)."""
-    if b"\0\0\3" in payload:
-        return payload.replace(b"\0\0\3", b"\0\0")
+    if ESCAPE in payload:
+        return payload.replace(ESCAPE, b"\0\0")
     return payload
 
 
@@ -20,19 +21,17 @@ class Bits:
 
     Args:
         data: the header's bytes, a few hundred at most: each read costs time in its length.
+
+    Attributes:
+        left: how many bits are left.
     """
 
-    __slots__ = ("_left", "_value")
+    __slots__ = ("_value", "left")
 
     def __init__(self, data: bytes) -> None:
         """Starts at the first bit."""
         self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
-
-    @property
-    def left(self) -> int:
-        """How many bits are left."""
-        return self._left
+        self.left = 8 * len(data)
 
     def take(self, count: int) -> int:
         """The next `count` bits as an unsigned number.
@@ -40,12 +39,10 @@ class Bits:
         Raises:
             PacketError: the header ends before.
         """
-        self._left -= count
-        if self._left < 0:
+        self.left = left = self.left - count
+        if left < 0:
             raise PacketError("a header ends early: the packet is damaged or cut")
-        number = self._value >> self._left
-        self._value &= (1 << self._left) - 1
-        return number
+        return self._value >> left & (1 << count) - 1
 
     def flag(self) -> bool:
         """The next bit.
@@ -53,7 +50,10 @@ class Bits:
         Raises:
             PacketError: the header ends before.
         """
-        return self.take(1) == 1
+        self.left = left = self.left - 1
+        if left < 0:
+            raise PacketError("a header ends early: the packet is damaged or cut")
+        return self._value >> left & 1 == 1
 
     def ue(self) -> int:
         """The next unsigned Exp-Golomb number (H.264 9.1).
@@ -61,10 +61,13 @@ class Bits:
         Raises:
             PacketError: the header ends before, or the number has more than 32 bits.
         """
-        zeros = self._left - self._value.bit_length()
-        if zeros > MAX_ZEROS:
-            raise PacketError("a header holds a number of more than 32 bits: it is damaged")
-        return self.take(2 * zeros + 1) - 1
+        left = self.left
+        rest = self._value & (1 << left) - 1 if left > 0 else 0
+        zeros = left - rest.bit_length()
+        self.left = left = left - 2 * zeros - 1
+        if left < 0 or zeros > MAX_ZEROS:
+            raise PacketError("a header ends within a number: the packet is damaged or cut")
+        return (rest >> left) - 1
 
     def se(self) -> int:
         """The next signed Exp-Golomb number (H.264 9.1.1).

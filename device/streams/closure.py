@@ -28,8 +28,9 @@ from dataclasses import dataclass
 
 from triparty.device.streams.packets import Entry, Packet, Picture, PictureType
 from triparty.device.streams.reachability import Bound, Closure, Counters, Unreachable
+from triparty.device.streams.references import ALL_SLOTS, References, Writer
 
-ALL_SLOTS = -1
+LONG_MASK = 1024  # bits
 _WHOLE = Picture(type=PictureType.P, reference=True)
 
 
@@ -55,15 +56,6 @@ class _Held:
     severed: bool = False
 
 
-@dataclass(slots=True)
-class _Writer:
-    """Who wrote what later pictures may read: a packet, or a picture that is out of reach."""
-
-    slots: int
-    number: int
-    dead: Unreachable | None = None
-
-
 class Closures:
     """The packets of one stream that may still be decoded, and what each of them takes.
 
@@ -84,8 +76,8 @@ class Closures:
         self._entry = -1
         self._waiting: Unreachable | None = Unreachable.NO_ENTRY
         self._whole = False
-        self._writers: list[_Writer] = []
-        self._leading_writers: list[_Writer] = []
+        self._references = References()
+        self._leading_references: References | None = None  # after an open entry
 
     @property
     def held_bytes(self) -> int:
@@ -109,27 +101,23 @@ class Closures:
             packet: numbered above all before it.
             cost: of decoding it alone, in CPU ms.
         """
-        if packet.number != self._newest + 1 and self._newest >= 0:
+        number = packet.number
+        if number != self._newest + 1 and self._newest >= 0:
             self.gap()
-        self._newest = packet.number
+        self._newest = number
         self.counters.arrived += 1
-        self._rebase()
+        if number - self._base >= LONG_MASK:
+            self._rebase()
         picture = _WHOLE if self._whole else packet.picture
-        before, severed = 0, True
         if picture.entry:
-            before, severed = self._enter(packet.number, picture.entry)
-        if self._waiting is not None:
-            self._bury(packet.number, self._waiting)
-            self.counters.unreachable += 1
-            return
-        closure, dead = (0, None) if picture.entry else self._needs(picture)
-        if dead is None:
-            self._hold(packet, cost, closure, before, severed)
+            self._enter(packet, cost)
+        elif self._waiting is None:
+            self._continue(packet, picture, cost)
         else:
-            self._bury(packet.number, dead)
+            self._bury(number, self._waiting)
             self.counters.unreachable += 1
-        self._write(packet.number, picture, dead)
-        self._enforce_bound()
+        if self._held_bytes > self._bound.size or len(self._held) > self._bound.packets:
+            self._overflow()
 
     def closure(self, number: int) -> Closure | Unreachable:
         """What must be decoded for a picture, or why it cannot be had.
@@ -184,33 +172,32 @@ class Closures:
         self._settle(done, past & ~done, Unreachable.SKIPPED)
 
     def failed(self, number: int) -> None:
-        """Hears that the decoder failed on a packet: the rest of its group is out of reach."""
+        """Hears that the decoder failed on a packet: the rest of its group is out of reach.
+
+        It may come late, when the packets were called decoded and others have arrived.
+        """
         self.counters.failures += 1
         self._position = max(self._position, number)
         if self._whole:
             past = self._mask(one for one in self._held if one <= number)
             self._settle(past, 0, Unreachable.FAILED)
             return
-        entries = [
+        if number >= self._entry:
+            self._settle(0, self._mask(self._held), Unreachable.FAILED)
+            self._wait(Unreachable.FAILED)
+            return
+        # A group later: its entry starts anew, and what leads it is lost.
+        gone = [
             one
             for one, held in self._held.items()
-            if one > number and held.packet.picture.entry
+            if one < self._entry or held.packet.picture.leading
         ]
-        end = entries[0] if entries else self._newest + 1
-        gone = [one for one in self._held if one < end]
-        if entries:
-            self._held[end].severed = True
-            until = entries[1] if len(entries) > 1 else self._newest + 1
-            gone += [
-                one
-                for one, held in self._held.items()
-                if end < one < until and held.packet.picture.leading
-            ]
         self._settle(0, self._mask(gone), Unreachable.FAILED)
-        if not entries:
-            self._wait(Unreachable.FAILED)
-        elif end == self._entry:
-            self._leading_writers = [_Writer(ALL_SLOTS, end, Unreachable.LEADING)]
+        if self._entry in self._held:
+            self._held[self._entry].severed = True
+        if self._leading_references is not None:
+            never = Writer(self._entry, ALL_SLOTS, Unreachable.LEADING)
+            self._leading_references = References(never)
 
     def gap(self) -> None:
         """Hears that packets are missing here: only an entry continues."""
@@ -221,94 +208,91 @@ class Closures:
     def decode_whole(self) -> None:
         """From here on every packet is decoded, for the stream cannot be gated."""
         self._whole, self._waiting = True, None
-        self._writers, self._leading_writers = [], []
+        self._references, self._leading_references = References(), None
         closure, total = 0, 0.0
         for number, held in self._held.items():
             closure |= self._bit(number)
             total += held.cost
             held.closure, held.total = closure, total
             held.before, held.severed = 0, False
-            self._writers = [_Writer(ALL_SLOTS, number)]
+            self._references = References(Writer(number, ALL_SLOTS, None))
 
-    def _enter(self, number: int, entry: Entry) -> tuple[int, bool]:
-        """Begins a group; returns what it must have been through to continue the one before."""
+    def _enter(self, packet: Packet, cost: float) -> None:
+        """Begins a group, and forgets all groups but the one before."""
+        number = packet.number
         old = self._mask(one for one in self._held if one < self._entry)
         self._settle(0, old, Unreachable.PASSED)
         before = 0
         severed = self._waiting is not None
-        for writer in self._writers:
+        for writer in self._references:
             severed = severed or writer.dead is not None
             if writer.number in self._held:
                 before |= self._held[writer.number].closure
-        self._leading_writers = [] if entry is Entry.CLEAN else self._writers
-        if entry is Entry.OPEN and severed:
-            self._leading_writers = [_Writer(ALL_SLOTS, number, Unreachable.LEADING)]
-        self._writers = []
+        self._leading_references = None
+        if packet.picture.entry is Entry.OPEN:
+            never = References(Writer(number, ALL_SLOTS, Unreachable.LEADING))
+            self._leading_references = never if severed else self._references
+            self._leading_references.write(number, ALL_SLOTS, dead=None, over_all=False)
+        self._references = References(Writer(number, ALL_SLOTS, None))
         self._entry, self._waiting = number, None
-        return before, severed
+        own = self._bit(number)
+        self._held[number] = _Held(packet, cost, cost, own, before, severed)
+        self._held_bytes += packet.size
 
-    def _needs(self, picture: Picture) -> tuple[int, Unreachable | None]:
-        """The closure of what a picture reads, as a mask; or why it can never be whole."""
+    def _continue(self, packet: Packet, picture: Picture, cost: float) -> None:
+        """Takes in a picture of the current group."""
+        references = self._references
+        if picture.leading and self._leading_references is not None:
+            references = self._leading_references
         reads = ALL_SLOTS if picture.reads is None else picture.reads
         closure = 0
-        for writer in self._leading_writers if picture.leading else self._writers:
+        dead = None
+        for writer in references:
             if writer.slots & reads:
-                if writer.dead is not None:
-                    return 0, Unreachable.LEADING if picture.leading else writer.dead
-                held = self._held.get(writer.number)
-                if held is not None:
-                    closure |= held.closure
-        return closure, None
-
-    def _hold(
-        self, packet: Packet, cost: float, closure: int, before: int, severed: bool
-    ) -> None:
-        total = cost + self._sum(closure)
-        own = self._bit(packet.number)
-        self._held[packet.number] = _Held(packet, cost, total, closure | own, before, severed)
-        self._held_bytes += packet.size
+                dead = dead or writer.dead
+                needed = self._held.get(writer.number)
+                if needed is not None:
+                    closure |= needed.closure
+        if dead is None:
+            total = cost + self._sum(closure) if closure else cost
+            closure |= 1 << (packet.number - self._base)
+            self._held[packet.number] = _Held(packet, cost, total, closure)
+            self._held_bytes += packet.size
+        else:
+            dead = _blame(packet, dead)
+            self._bury(packet.number, dead)
+            self.counters.unreachable += 1
+        self._write(packet.number, picture, dead)
 
     def _sum(self, closure: int) -> float:
         """The cost of a closure, from that of its last picture, which often is all."""
-        if not closure:
-            return 0.0
         last = self._held[self._base + closure.bit_length() - 1]
-        others = self._numbers(closure & ~last.closure)
-        return last.total + sum(self._held[one].cost for one in others)
+        others = closure & ~last.closure
+        if not others:
+            return last.total
+        return last.total + sum(self._held[one].cost for one in self._numbers(others))
 
     def _write(self, number: int, picture: Picture, dead: Unreachable | None) -> None:
-        """Notes whom later pictures read from now on."""
-        if picture.entry:
-            self._leading_writers.append(_Writer(ALL_SLOTS, number))
-            self._writers.append(_Writer(ALL_SLOTS, number))
-            return
+        """Notes what later pictures read of this one."""
         slots = picture.writes
         if slots is None:
             slots = ALL_SLOTS if picture.reference else 0
         if not slots:
             return
-        # Where a picture wrote is unknown: what was there before may still be there too, and is
-        # in its own closure if it may have read all of it.
-        keeps_others = picture.writes is None and picture.reads is not None
-        views = [self._leading_writers] if picture.leading else self._views()
-        for view in views:
-            if not keeps_others:
-                for writer in view:
-                    writer.slots &= ~slots
-                view[:] = [writer for writer in view if writer.slots]
-            view.append(_Writer(slots, number, dead))
-
-    def _views(self) -> list[list[_Writer]]:
-        return [self._writers, self._leading_writers]
+        # Where it wrote unknown slots, what it read remains within reach through it alone only
+        # if it may have read all there was.
+        over_all = picture.writes is not None or picture.reads is None
+        if not (picture.leading and self._leading_references):
+            self._references.write(number, slots, dead=dead, over_all=over_all)
+        if self._leading_references is not None:
+            self._leading_references.write(number, slots, dead=dead, over_all=over_all)
 
     def _wait(self, reason: Unreachable) -> None:
         self._waiting = reason
-        self._writers, self._leading_writers = [], []
+        self._references, self._leading_references = References(), None
 
-    def _enforce_bound(self) -> None:
+    def _overflow(self) -> None:
         """Gives up packets until what is held is within the bound; see rule 5."""
-        if self._fits():
-            return
         self.counters.overflows += 1
         self._evict(one for one in self._held if one < self._entry)
         if not self._fits() and not self._whole:
@@ -316,7 +300,7 @@ class Closures:
         if not self._fits():
             self._evict(self._held)
             if self._whole:
-                self._writers = []
+                self._references = References()
             else:
                 self._wait(Unreachable.EVICTED)
 
@@ -361,8 +345,8 @@ class Closures:
                 held.total -= sum(costs[one] for one in self._numbers(shared))
             held.severed = held.severed or bool(held.before & lost)
             held.before &= ~done
-        for view in self._views():
-            for writer in view:
+        for references in (self._references, self._leading_references or ()):
+            for writer in references:
                 if lost & self._bit(writer.number) and writer.dead is None:
                     writer.dead = self._dead.get(writer.number, reason)
 
@@ -410,8 +394,6 @@ class Closures:
         """Keeps masks short: their lowest bit follows the oldest packet held."""
         oldest = next(iter(self._held), self._newest)
         shift = oldest - self._base
-        if self._held and shift < 512:
-            return
         self._base = oldest
         for held in self._held.values():
             held.closure >>= shift

@@ -110,6 +110,7 @@ class StreamDecoder:
         self._parameters = (codec, extradata)
         self._context = _open(codec, extradata)
         self._owner: int | None = None
+        self._has_failed = False
         self._fed: dict[int, tuple[Packet, bool]] = {}
         self._ready: list[Frame] = []
 
@@ -131,7 +132,7 @@ class StreamDecoder:
         """
         self._check_owner()
         self.spent = []
-        if closure.restart:
+        if closure.restart or (self._has_failed and closure.packets[0].picture.entry):
             self._restart()
         for packet in closure:
             self._feed(packet, packet is closure.target)
@@ -180,6 +181,7 @@ class StreamDecoder:
 
     def _failure(self, packet: Packet, reason: str) -> DecodeError:
         self.counters.failures += 1
+        self._has_failed = True
         return DecodeError(
             f"packet {packet.number} ({packet.size} bytes) cannot be decoded: {reason}; "
             "decoding waits for the next entry",
@@ -206,6 +208,7 @@ class StreamDecoder:
 
     def _restart(self) -> None:
         """Takes out the frames that are left, and forgets all references."""
+        self._has_failed = False
         if not self._context.is_open or not self.counters.fed:
             return
         start = time.thread_time_ns()

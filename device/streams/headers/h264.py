@@ -14,6 +14,7 @@ from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Bits, Data, unescape
 from triparty.device.streams.headers.h264_qp import slice_qp
 from triparty.device.streams.headers.h264_sets import (
+    Layout,
     PictureSet,
     SequenceSet,
     picture_set,
@@ -21,13 +22,14 @@ from triparty.device.streams.headers.h264_sets import (
 )
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sei import Recovery, recovery_point
-from triparty.device.streams.headers.sets import Sets
-from triparty.device.streams.headers.units import first_slice, units
+from triparty.device.streams.headers.sets import Sets, at_most
+from triparty.device.streams.headers.units import READ, SLICE, first_slice, units
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 48  # bytes of a slice that are read: its header without long tables of weights
 IDR, MESSAGES, SEQUENCE_SET, PICTURE_SET = 5, 6, 7, 8
-SLICES = bytes(int(header < 128 and header & 31 in (1, 2, IDR)) for header in range(256))
+KIND = {1: SLICE, 2: SLICE, IDR: SLICE, MESSAGES: READ, SEQUENCE_SET: READ, PICTURE_SET: READ}
+KINDS = bytes(KIND.get(header & 31, 0) if header < 128 else 0 for header in range(256))
 TYPES = (PictureType.P, PictureType.B, PictureType.I, PictureType.P, PictureType.I)
 INTRA = (2, 4)
 INTRA_REFRESH = "intra refresh: no picture after the first one is whole by itself"
@@ -35,11 +37,17 @@ FIELDS = "field pictures: two pictures make one frame"
 
 
 class Start(NamedTuple):
-    """What every slice header begins with: `slice_type`, its picture set, the bits of both."""
+    """What a slice header begins with.
+
+    Attributes:
+        type: `slice_type`.
+        bits: how many it takes to `pic_parameter_set_id`, with it.
+        layout: of what follows.
+    """
 
     type: int
-    picture_set: int
     bits: int
+    layout: Layout
 
 
 class H264:
@@ -62,7 +70,6 @@ class H264:
         self._sequence_sets: dict[int, SequenceSet] = {}
         self._picture_sets: dict[int, PictureSet] = {}
         self._sets = Sets()
-        self._layouts: dict[int, tuple[SequenceSet, PictureSet]] = {}
         self._starts: dict[bytes, Start] = {}
         self._recovery: Recovery | None = None
         self._leading: Leading | None = None
@@ -80,69 +87,57 @@ class H264:
             PacketError: no slice, or a damaged header.
         """
         self._recovery = None
-        begin, end = first_slice(data, self._length_size, SLICES, self._read_other)
+        begin = self._length_size
+        if not begin or len(data) <= begin or KINDS[data[begin]] != SLICE:
+            begin = first_slice(data, begin, KINDS, self._read_other)
         header = data[begin]
         idr, reference = header & 31 == IDR, header & 0x60 != 0
-        head = unescape(bytes(data[begin + 1 : min(end, begin + 1 + HEAD)]))
+        head = unescape(bytes(data[begin + 1 : begin + 1 + HEAD]))
         start = self._starts.get(head[:2]) or self._start(head)
-        sequence, pictures = self._layouts.get(start.picture_set) or self._layout(
-            start.picture_set
-        )
-        bits = Bits(head)
-        bits.take(start.bits + sequence.number_bits)
-        fields = sequence.fields and bits.flag()
-        if fields:
-            self.ungateable = FIELDS
-            bits.flag()
-        if idr:
-            bits.ue()
-        order = bits.take(sequence.order_bits)
-        slice_type = start.type % 5
+        slice_type, layout = start.type % 5, start.layout
+        value = int.from_bytes(head, "big")
+        left = 8 * len(head) - start.bits - layout.number_bits
+        if layout.fields and left > 0:
+            left -= 1
+            if value >> left & 1:
+                self.ungateable = FIELDS
+                left -= 1
+        if idr and left > 0:
+            left = 2 * (value & (1 << left) - 1).bit_length() - left - 1  # idr_pic_id
+        left -= layout.order_bits
+        if left < 0:
+            raise PacketError("a slice ends within its header: the packet is damaged or cut")
         entry = Entry.CLEAN if idr else Entry.NONE
-        if self._recovery and not idr:
-            entry = self._entry_at_recovery(data, start.type, sequence)
-        return picture(
-            TYPES[slice_type],
-            reference,
-            entry,
-            self._leads(entry, order, reference, sequence),
-            0,
-            None
-            if fields
-            else slice_qp(
-                bits,
-                slice_type,
-                idr=idr,
-                reference=reference,
-                sequence=sequence,
-                pictures=pictures,
-            ),
-        )
+        if self._recovery is not None and not idr:
+            entry = self._entry_at_recovery(data, start)
+        leading = False
+        if entry or self._leading is not None:
+            order = value >> left & (1 << layout.order_bits) - 1
+            leading = self._leads(entry, order, reference, layout)
+        qp = slice_qp(value, left, slice_type, idr, reference, layout)
+        return picture(TYPES[slice_type], reference, entry, leading, 0, qp)
 
     def _start(self, head: bytes) -> Start:
         bits = Bits(head)
         bits.ue()
-        slice_type, number = bits.ue(), bits.ue()
-        if slice_type > 9:
-            raise PacketError(f"slice_type is {slice_type}, above 9: the header is damaged")
-        start = Start(slice_type, number, 8 * len(head) - bits.left)
-        if start.bits <= 16:
-            self._starts[head[:2]] = start
-        return start
-
-    def _layout(self, number: int) -> tuple[SequenceSet, PictureSet]:
+        slice_type = at_most(bits.ue(), 9, "slice_type")
+        number = bits.ue()
         pictures = self._picture_sets.get(number)
         sequence = self._sequence_sets.get(pictures.sequence_set) if pictures else None
         if pictures is None or sequence is None:
             raise PacketError(f"a slice needs parameter set {number}, which has not arrived")
-        self._layouts[number] = sequence, pictures
-        return sequence, pictures
+        start = Start(slice_type, 8 * len(head) - bits.left, Layout.of(sequence, pictures))
+        if start.bits <= 16:
+            self._starts[head[:2]] = start
+        return start
 
-    def _entry_at_recovery(self, data: Data, slice_type: int, sequence: SequenceSet) -> Entry:
+    def _entry_at_recovery(self, data: Data, start: Start) -> Entry:
         recovery = self._recovery
-        if not all(kind % 5 in INTRA for kind in self._slice_types(data, slice_type)):
+        if not all(kind % 5 in INTRA for kind in self._slice_types(data, start.type)):
             self.ungateable = self.ungateable or INTRA_REFRESH
-        elif recovery and recovery.code == 0 and recovery.exact and sequence.order_type != 1:
+        elif (
+            recovery and recovery.code == 0 and recovery.exact and start.layout.order_type != 1
+        ):
             return Entry.OPEN
         return Entry.NONE
 
@@ -153,12 +148,12 @@ class H264:
         return [
             self._start(unescape(unit[1 : 1 + HEAD])).type
             for unit in units(data, self._length_size)
-            if SLICES[unit[0]]
+            if KINDS[unit[0]] == SLICE
         ]
 
-    def _leads(self, entry: Entry, order: int, reference: bool, sequence: SequenceSet) -> bool:
+    def _leads(self, entry: Entry, order: int, reference: bool, layout: Layout) -> bool:
         if entry is Entry.OPEN:
-            self._leading = Leading(order, sequence.order_bits)
+            self._leading = Leading(order, layout.order_bits)
         elif entry is Entry.CLEAN:
             self._leading = None
         elif self._leading is not None:
@@ -179,7 +174,7 @@ class H264:
                 pictures = picture_set(bits)
                 self._picture_sets[pictures.id] = pictures
                 self._sets.put(kind, pictures.id, unit)
-            self._layouts.clear()
+            self._starts.clear()
 
     def _read_extradata(self, extradata: bytes) -> None:
         if extradata[0] != 1:

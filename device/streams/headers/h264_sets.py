@@ -51,6 +51,52 @@ class PictureSet:
     redundant: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How slice headers are laid out under one picture set and its sequence set.
+
+    Attributes:
+        number_bits: of `colour_plane_id` and `frame_num` together.
+        fields: whether pictures may be single fields.
+        order_type: `pic_order_cnt_type`.
+        order_bits: of `pic_order_cnt_lsb`, 0 if the type has none.
+        extra: how many Exp-Golomb numbers follow it in frame pictures.
+        references: how many pictures each list holds unless a slice says otherwise.
+        weights: whether P slices, and whether B slices, hold tables of weights.
+        chroma: whether weights of chroma are among them.
+        arithmetic: whether slices say how their arithmetic coder starts.
+        qp: of a slice whose delta is 0; None where it cannot be found.
+    """
+
+    number_bits: int
+    fields: bool
+    order_type: int
+    order_bits: int
+    extra: int
+    references: tuple[int, int]
+    weights: tuple[bool, bool]
+    chroma: bool
+    arithmetic: bool
+    qp: int | None
+
+    @classmethod
+    def of(cls, sequence: SequenceSet, pictures: PictureSet) -> Layout:
+        """Brings both sets together."""
+        bottom = pictures.bottom_order and (sequence.order_type == 0 or sequence.order_deltas)
+        return cls(
+            number_bits=sequence.number_bits,
+            fields=sequence.fields,
+            order_type=sequence.order_type,
+            order_bits=sequence.order_bits,
+            extra=sequence.order_deltas + bottom + pictures.redundant,
+            references=pictures.references,
+            weights=(pictures.weighted, pictures.weighted_b == 1),
+            chroma=sequence.chroma != 0,
+            arithmetic=pictures.arithmetic,
+            qp=pictures.qp,
+        )
+
+
 def sequence_set(bits: Bits) -> SequenceSet:
     """Reads a sequence parameter set.
 

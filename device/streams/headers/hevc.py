@@ -19,7 +19,7 @@ from triparty.device.streams.headers.hevc_sets import (
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sei import recovery_point
 from triparty.device.streams.headers.sets import Sets, at_most
-from triparty.device.streams.headers.units import START, first_slice, units
+from triparty.device.streams.headers.units import READ, SLICE, START, first_slice, units
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 32  # bytes of a slice that are read
@@ -28,7 +28,8 @@ RASL = (8, 9)
 BLA_FIRST, IDR_FIRST, CRA, INTRA_LAST = 16, 19, 21, 23
 SEQUENCE_SET, PICTURE_SET, MESSAGES = 33, 34, 39
 ENDS = (36, 37)
-SLICES = bytes(int(header < 64) for header in range(256))
+KIND = dict.fromkeys((SEQUENCE_SET, PICTURE_SET, MESSAGES, *ENDS), READ)
+KINDS = bytes(SLICE if header < 64 else KIND.get(header >> 1, 0) for header in range(256))
 TYPES = (PictureType.B, PictureType.P, PictureType.I)
 
 
@@ -70,13 +71,14 @@ class Hevc:
             PacketError: no slice, or a damaged header.
         """
         self._recovers = False
-        begin, end = first_slice(data, self._length_size, SLICES, self._read_other)
-        if end < begin + NAL_HEADER:
-            raise PacketError("a slice of one byte: the packet is damaged or cut")
-        kind, layer = data[begin] >> 1, (data[begin + 1] & 7) - 1
-        body = begin + NAL_HEADER
-        found = self._read_slice(kind, bytes(data[body : min(end, body + HEAD)]))
-        slice_type, qp, top_layer = found or self._first_whole(data)
+        begin = self._length_size
+        if not begin or len(data) <= begin or KINDS[data[begin]] != SLICE:
+            begin = first_slice(data, begin, KINDS, self._read_other)
+        head = bytes(data[begin : begin + HEAD])
+        if len(head) <= NAL_HEADER:
+            raise PacketError("a slice without a header: the packet is damaged or cut")
+        kind, layer = head[0] >> 1, (head[1] & 7) - 1
+        slice_type, qp, top_layer = self._read_slice(head) or self._first_whole(data)
         entry = Entry.OPEN if kind == CRA else Entry.NONE
         if BLA_FIRST <= kind < CRA:
             entry = Entry.CLEAN
@@ -92,9 +94,10 @@ class Hevc:
             slice_type, needed and shown, entry, leading, layer, qp, None, None, shown
         )
 
-    def _read_slice(self, kind: int, body: bytes) -> tuple[PictureType, int | None, int] | None:
+    def _read_slice(self, head: bytes) -> tuple[PictureType, int | None, int] | None:
         """Type, quantiser and highest sub-layer by a slice; None if it has no full header."""
-        bits = Bits(unescape(body))
+        kind = head[0] >> 1
+        bits = Bits(unescape(head[NAL_HEADER:]))
         first = bits.flag()
         if BLA_FIRST <= kind <= INTRA_LAST:
             bits.flag()
@@ -117,9 +120,8 @@ class Hevc:
     def _first_whole(self, data: Data) -> tuple[PictureType, int | None, int]:
         """The first slice with a full header, in a packet that begins with one without."""
         for unit in units(data, self._length_size):
-            if SLICES[unit[0]]:
-                body = unit[NAL_HEADER : NAL_HEADER + HEAD]
-                found = self._read_slice(unit[0] >> 1, body)
+            if KINDS[unit[0]] == SLICE:
+                found = self._read_slice(unit[:HEAD])
                 if found:
                     return found
         raise PacketError("no slice of the packet has a full header: its beginning was lost")

@@ -13,17 +13,20 @@ from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Bits, Data
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sets import Sets
-from triparty.device.streams.headers.units import first_slice, units
+from triparty.device.streams.headers.units import READ, SLICE, first_slice, units
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 24  # bytes of a picture that are read
 PICTURE, USER_DATA = 0xB6, 0xB2
 LAYERS = range(0x20, 0x30)
-SLICES = bytes(int(code == PICTURE) for code in range(256))
+KIND = {PICTURE: SLICE, USER_DATA: READ} | dict.fromkeys(LAYERS, READ)
+KINDS = bytes(KIND.get(code, 0) for code in range(256))
 I, P, B = 0, 1, 2  # noqa: E741 - the standard's letters
 TYPES = (PictureType.I, PictureType.P, PictureType.B, PictureType.P)
 RECTANGLE, EXTENDED_ASPECT = 0, 15
 PACKED = "packed B pictures: one packet holds two pictures and the next none"
+# FFmpeg measures time in fields by the first B picture that it decodes.
+INTERLACED = "interlaced B pictures: how they are decoded depends on the first of them"
 # How encoders tell decoders that they pack, which then look for a second picture.
 PACKING = re.compile(rb"DivX\d+(?:Build|b)\d+p")
 
@@ -77,7 +80,7 @@ class Mpeg4:
         Raises:
             PacketError: no picture, a damaged header, or none of the layer yet.
         """
-        begin, _ = first_slice(data, 0, SLICES, self._read_other)
+        begin = first_slice(data, 0, KINDS, self._read_other)
         layer = self._layer
         if layer is None:
             raise PacketError("an MPEG-4 picture before the header of its layer")
@@ -110,7 +113,9 @@ class Mpeg4:
             if PACKING.match(unit, 1):
                 self.ungateable = PACKED
         elif unit[0] in LAYERS and self._sets.is_new(unit):
-            self._layer = read_layer(Bits(unit[1:]))
+            self._layer = layer = read_layer(Bits(unit[1:]))
+            if layer.interlaced and not layer.low_delay:
+                self.ungateable = self.ungateable or INTERLACED
             self._sets.put(unit[0], 0, unit)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from triparty.device.streams.bits import Bits, unescape
+from triparty.device.streams.bits import ESCAPE, Bits, unescape
 
 RECOVERY_POINT = 6
 MESSAGES = 64  # looked at in one unit
@@ -41,9 +41,11 @@ def recovery_point(unit: bytes, header: int) -> Recovery | None:
         if kind == RECOVERY_POINT:
             bits = Bits(unescape(unit[at : at + 8]))
             return Recovery(bits.ue(), bits.flag())
-        # A size counts bytes without emulation prevention: each of these adds one.
         end = at + size
-        at = end + unit.count(b"\0\0\3", at, end)
+        # A size counts bytes without emulation prevention: each of these adds one.
+        at = end + unit.count(ESCAPE, at, end)
+        if at + 2 >= len(unit):
+            return None
     return None
 
 

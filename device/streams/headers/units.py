@@ -6,6 +6,7 @@ Only what precedes the first slice is looked at, and only its few bytes are copi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from struct import Struct
 
 from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Data
@@ -13,60 +14,69 @@ from triparty.device.streams.bits import Data
 START = b"\0\0\1"
 MAX_UNITS = 256  # before the first slice; standards and cameras stay below 20
 MAX_PREFIX = 1 << 20  # bytes of Annex B before the first slice
-WINDOW = 256
+WINDOW = 64
+SLICE, READ = 1, 2
+NO_SLICE = "a packet of {} bytes holds no slice among its first units: it is damaged or cut"
+four_bytes = Struct(">I").unpack_from
 
 
 def first_slice(
-    data: Data, length_size: int, slices: bytes, other: Callable[[bytes], None]
-) -> tuple[int, int]:
-    """Where the first slice of a packet begins, at its NAL header, and where it ends at most.
+    data: Data, length_size: int, kinds: bytes, read: Callable[[bytes], None]
+) -> int:
+    """Where the first slice of a packet begins, at its NAL header.
 
     Args:
         data: the packet.
         length_size: bytes of a unit's length, 0 for Annex B.
-        slices: 256 flags: whether a unit whose header begins with this byte is a slice.
-        other: is given every unit before the slice, emulation prevention still in it.
+        kinds: for each first byte of a unit, whether it is a `SLICE`, or one to `READ`.
+        read: is given every unit to read before the slice, emulation prevention still in it.
 
     Raises:
-        PacketError: the packet holds no slice, or its units do not fit in it.
+        PacketError: the packet holds no slice.
     """
     if not length_size:
-        return _first_after_start(data, slices, other)
+        return _first_after_start(data, kinds, read)
     at, size = 0, len(data)
     for _ in range(MAX_UNITS):
         begin = at + length_size
         if begin >= size:
             break
-        at = begin + int.from_bytes(data[at:begin], "big")
+        if length_size == 4:
+            at = begin + four_bytes(data, at)[0]
+        else:
+            at = begin + int.from_bytes(data[at:begin], "big")
         if at == begin:
             continue
-        if slices[data[begin]]:
-            return begin, min(at, size)
-        other(bytes(data[begin : min(at, begin + MAX_PREFIX)]))
-    raise PacketError(f"a packet of {size} bytes holds no slice among its first units")
+        kind = kinds[data[begin]]
+        if kind == SLICE:
+            return begin
+        if kind:
+            read(bytes(data[begin : min(at, begin + MAX_PREFIX)]))
+    raise PacketError(NO_SLICE.format(size))
 
 
-def _first_after_start(
-    data: Data, slices: bytes, other: Callable[[bytes], None]
-) -> tuple[int, int]:
+def _first_after_start(data: Data, kinds: bytes, read: Callable[[bytes], None]) -> int:
     window, start = _next_start(data, bytes(data[:WINDOW]), 0)
     for _ in range(MAX_UNITS):
-        begin = start + len(START)
+        begin = start + 3
         if begin >= len(window):
             break
-        if slices[window[begin]]:
-            return begin, len(data)
-        window, start = _next_start(data, window, begin)
-        if start > begin:
-            other(window[begin:start])
-    raise PacketError(f"a packet of {len(data)} bytes holds no slice among its first units")
+        kind = kinds[window[begin]]
+        if kind == SLICE:
+            return begin
+        start = window.find(START, begin)
+        if not 0 <= start < len(window) - 3:
+            window, start = _next_start(data, window, begin)
+        if kind and start > begin:
+            read(window[begin:start])
+    raise PacketError(NO_SLICE.format(len(data)))
 
 
 def _next_start(data: Data, window: bytes, at: int) -> tuple[bytes, int]:
     """The packet's front, longer if need be, and where in it the next start code begins."""
     while True:
         found = window.find(START, at)
-        if 0 <= found < len(window) - len(START):
+        if 0 <= found < len(window) - 3:
             return window, found
         if len(window) >= min(len(data), MAX_PREFIX):
             return window, len(window)
