@@ -33,6 +33,8 @@ _LAZY = {
     "cloud": _Lazy("triparty.cloud.cli", "Serve re-keyed models (P2)."),
     "device": _Lazy("triparty.device.cli", "Ask with keyed rows, un-key the answers (P3)."),
 }
+# Which extra brings a module that only some commands of the device need.
+_DEVICE_EXTRAS = {"av": "camera", "onnxruntime": "camera", "torch": "train"}
 
 
 class _LazyGroup(TyperGroup):
@@ -130,6 +132,8 @@ def _not_installed(module: str) -> str:
     """What to install when a role's library is absent."""
     role = next((word for word in sys.argv[1:] if word in _LAZY), "all")
     extra = "developer,cloud,device" if role == "demo" else role
+    if role == "device":
+        extra = _DEVICE_EXTRAS.get(module.partition(".")[0], role)
     return f"'triparty {role}' needs {module}: pip install 'triparty[{extra}]'"
 
 

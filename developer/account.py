@@ -19,6 +19,7 @@ from triparty.developer.grant import Granted, find_device, grant_model, models_t
 from triparty.developer.home import Home, PublishedModel
 from triparty.developer.invite import invite_device
 from triparty.developer.publish import Publication, publish_model
+from triparty.developer.publish_gate import PublishedGate, publish_gate
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
 
@@ -153,6 +154,25 @@ class Developer:
                 self.home,
                 folder,
                 name=name or folder.resolve().name,
+                settings=self.settings,
+                now=_now(),
+            )
+
+    def publish_gate(self, folder: Path | str, *, name: str | None = None) -> PublishedGate:
+        """Uploads a gate, for all devices of this developer.
+
+        Args:
+            folder: a gate, as `triparty device gate fit` wrote it.
+            name: on the cloud; None takes the folder's name.
+
+        Raises:
+            ArtifactError: not a gate, or a file that must not be published.
+        """
+        with self._alone():
+            return publish_gate(
+                self.home,
+                Path(folder),
+                name=name or Path(folder).resolve().name,
                 settings=self.settings,
                 now=_now(),
             )

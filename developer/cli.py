@@ -89,8 +89,21 @@ def publish(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload a protected model; devices that hold the name get new bundles."""
-    _say_published(Console(as_json=as_json), _developer(home, config).publish(out, name=name))
+    """Upload a protected model; devices that hold the name get new bundles.
+
+    Or a gate: a folder with gate.json, for all your devices.
+    """
+    from triparty.common.gates import is_gate
+
+    console, developer = Console(as_json=as_json), _developer(home, config)
+    if is_gate(out):
+        gate = developer.publish_gate(out, name=name)
+        console.say(
+            f"published gate {gate.name} version {gate.version}; devices get it by pull"
+        )
+        console.report({"kind": "gate", **asdict(gate)})
+    else:
+        _say_published(console, developer.publish(out, name=name))
 
 
 @app.command()

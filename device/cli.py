@@ -1,4 +1,4 @@
-"""`triparty device`: enroll, models, pull, generate, watch."""
+"""`triparty device`: enroll, models, pull, generate, watch, gate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.device import cli_gate
 from triparty.device.cli_watch import watch
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     help="Ask with keyed rows, un-key the answers (P3).",
 )
-
+app.add_typer(cli_gate.app, name="gate")
 app.command()(watch)
 
 HomeOption = Annotated[
@@ -87,23 +88,29 @@ def models(
 @app.command()
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="One model (default: all granted).")
+        str | None, typer.Argument(help="One model or gate (default: all).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get the bundles that the developer granted; verified before they are used."""
+    """Get granted bundles and published gates; verified before they are used."""
     pulled = _device(home, config).pull(name)
     console = Console(as_json=as_json)
     for model in pulled.taken:
         console.say(f"got {_line(model)}")
     for model in pulled.kept:
         console.say(f"current: {_line(model)}")
+    for gate in pulled.taken_gates:
+        console.say(f"got gate {gate.name}  version {gate.version}")
+    for gate in pulled.kept_gates:
+        console.say(f"current: gate {gate.name}  version {gate.version}")
     console.report(
         {
             "taken": [asdict(model) for model in pulled.taken],
             "kept": [asdict(model) for model in pulled.kept],
+            "taken_gates": [asdict(gate) for gate in pulled.taken_gates],
+            "kept_gates": [asdict(gate) for gate in pulled.kept_gates],
         }
     )
 

@@ -108,7 +108,7 @@ class Device:
         )
 
     def pull(self, name: str | None = None) -> Pulled:
-        """Brings the bundles of one model, or of all granted ones, up to date.
+        """Brings the model or gate of a name up to date, or all granted and published ones.
 
         Raises:
             ArtifactError: what the cloud offers must not be used; nothing changed.

@@ -5,6 +5,7 @@ HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
 HOME/held/NAME.json              its version and epoch
+HOME/gates/NAME/                 gate with its signed manifest, mode 0700
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
 """
 
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from triparty.common.access import Access
+from triparty.common.artifacts import MANIFEST_FILE, Manifest
 from triparty.common.documents import check_name
 from triparty.common.errors import ArtifactError, StateError
 from triparty.common.files import make_private_folder, write_private
@@ -36,6 +38,19 @@ class HeldModel:
     name: str
     version: int
     epoch: int
+
+
+@dataclass(frozen=True)
+class HeldGate:
+    """A gate that this device pulled.
+
+    Attributes:
+        name: as its developer published it.
+        version: of the artifact.
+    """
+
+    name: str
+    version: int
 
 
 class Home:
@@ -112,6 +127,21 @@ class Home:
         target = self.folder / "held" / f"{model.name}.json"
         write_private(target, json.dumps(asdict(model)).encode())
 
+    def gate_folder(self, name: str) -> Path:
+        """Where a gate that was pulled lies, or will lie."""
+        return self.folder / "gates" / check_name(name)
+
+    def gates(self) -> list[HeldGate]:
+        """The gates that this device pulled, by name.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [
+            _read_gate(file)
+            for file in sorted(self.folder.glob(f"gates/[!.]*/{MANIFEST_FILE}"))
+        ]
+
     def model(self, name: str) -> HeldModel:
         """A model by name.
 
@@ -138,6 +168,16 @@ def _read_held(file: Path) -> HeldModel:
         raise StateError(
             f"{file} is damaged: remove it, then run 'triparty device pull'"
         ) from error
+
+
+def _read_gate(file: Path) -> HeldGate:
+    try:
+        manifest = Manifest.from_bytes(file.read_bytes())
+    except ArtifactError as error:
+        raise StateError(
+            f"{file} is damaged: remove its folder, then run 'triparty device pull'"
+        ) from error
+    return HeldGate(manifest.name, manifest.version)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Getting bundles: every signature, version and hash is checked before anything is replaced.
+"""Getting bundles and gates: all is checked before anything is replaced.
 
 1. The delegation must come from the root pinned at enrolment, and be no older than seen.
 2. The latest statement must be signed under it, fresh, and no older than seen.
@@ -7,11 +7,15 @@
 4. Its one blob must have the manifest's hash, and open with this device's key for this device,
    model, version and epoch.
 5. Only then it takes the place of the bundle before, and what was seen is raised.
+
+A gate is for all devices of its developer and not sealed: in the place of step 4 all its files
+must have the manifest's hashes and be a gate (`pull_gate.py`).
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,12 +33,14 @@ from triparty.common.errors import (
     TripartyError,
 )
 from triparty.common.files import replace_folder
+from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
 from triparty.common.sealing import SEALED_FILE, open_sealed
 from triparty.common.transport import CloudClient
 from triparty.common.trust import SignedDocument
-from triparty.device.home import HeldModel, Home
+from triparty.device.home import HeldGate, HeldModel, Home
+from triparty.device.pull_gate import holds_gate, take_gate
 
 BUNDLE_LIMIT_BYTES = 64 << 30
 
@@ -46,76 +52,119 @@ class Pulled:
     Attributes:
         taken: bundles that are new.
         kept: bundles that were current already.
+        taken_gates: gates that are new.
+        kept_gates: gates that were current already.
     """
 
     taken: tuple[HeldModel, ...]
     kept: tuple[HeldModel, ...]
+    taken_gates: tuple[HeldGate, ...] = ()
+    kept_gates: tuple[HeldGate, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Pulling:
+    """What all artifacts of one pull are checked against, and where they go."""
+
+    client: CloudClient
+    home: Home
+    access: Access
+    delegation: Delegation
+    latest: Latest
+    name: str | None
+    now: datetime
 
 
 def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
-    """Brings this device's bundles up to date.
+    """Brings this device's bundles and its developer's gates up to date.
 
     Args:
         home: of an enrolled device.
-        name: one model; None for all that were granted.
+        name: one model or gate; None for all.
         now: for expiry times.
 
     Raises:
-        NotFoundError: nothing was granted, or not this model.
-        ArtifactError, SealError: a bundle that must not be used; what was held of that model
-            stays usable, and the other models are up to date.
+        NotFoundError: nothing was granted or published, or not under this name.
+        ArtifactError, SealError: an artifact that must not be used; what was held under its
+            name stays usable, and the others are up to date.
     """
     access = renew_if_due(home.folder, home.access(), now=now)
-    taken: list[HeldModel] = []
-    kept: list[HeldModel] = []
     failures: list[TripartyError] = []
     with access.client() as client:
         delegation, latest, seen = _current(client, access, home.seen(), now)
         home.save_seen(seen)
-        current: set[str] = set()
-        for signed in client.artifacts(kind=Kind.BUNDLE, name=name):
-            if _claimed_name(signed) in current:
-                continue  # an older one of a bundle that is dealt with
-            try:
-                manifest = verify_manifest(
-                    signed,
-                    delegation=delegation,
-                    now=now,
-                    kind=Kind.BUNDLE,
-                    name=name,
-                    recipient=access.principal,
-                    seen=home.seen(),
-                    latest=latest,
-                    limit_bytes=BUNDLE_LIMIT_BYTES,
-                )
-                current.add(manifest.name)
-                model = HeldModel(manifest.name, manifest.version, manifest.epoch)
-                is_new = _bring(client, home, access, manifest, model)
-            except (ArtifactError, SealError, CheckpointError) as error:
-                failures.append(error)  # the other models are brought all the same
-                continue
-            (taken if is_new else kept).append(model)
+        pulling = _Pulling(client, home, access, delegation, latest, name, now)
+        bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
+        gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
     if failures:
         raise failures[0]
-    if not current:
+    if not bundles and not gates:
         wanted = f"model '{name}'" if name else "any model"
         raise NotFoundError(
             f"no bundle of {wanted} for this device: ask the developer to run "
             f"'triparty developer grant {access.principal}'"
         )
-    return Pulled(tuple(taken), tuple(kept))
+    models = [(HeldModel(m.name, m.version, m.epoch), is_new) for m, is_new in bundles]
+    held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
+    return Pulled(
+        taken=tuple(model for model, is_new in models if is_new),
+        kept=tuple(model for model, is_new in models if not is_new),
+        taken_gates=tuple(gate for gate, is_new in held if is_new),
+        kept_gates=tuple(gate for gate, is_new in held if not is_new),
+    )
 
 
-def _bring(
-    client: CloudClient, home: Home, access: Access, manifest: Manifest, model: HeldModel
-) -> bool:
+_Bring = Callable[[_Pulling, SignedDocument, Manifest], bool]
+
+
+def _bring_all(
+    pulling: _Pulling, kind: Kind, bring: _Bring, failures: list[TripartyError]
+) -> list[tuple[Manifest, bool]]:
+    """What is current of a kind, and whether it was taken; others go to `failures`."""
+    done: list[tuple[Manifest, bool]] = []
+    current: set[str] = set()
+    for signed in pulling.client.artifacts(kind=kind, name=pulling.name):
+        if _claimed_name(signed) in current:
+            continue  # an older one of what is dealt with
+        try:
+            manifest = verify_manifest(
+                signed,
+                delegation=pulling.delegation,
+                now=pulling.now,
+                kind=kind,
+                name=pulling.name,
+                recipient=pulling.access.principal,
+                seen=pulling.home.seen(),
+                latest=pulling.latest,
+                limit_bytes=BUNDLE_LIMIT_BYTES if kind is Kind.BUNDLE else GATE_LIMIT_BYTES,
+            )
+            current.add(manifest.name)
+            done.append((manifest, bring(pulling, signed, manifest)))
+        except (ArtifactError, SealError, CheckpointError) as error:
+            failures.append(error)  # the others are brought all the same
+    return done
+
+
+def _bring_bundle(pulling: _Pulling, _: SignedDocument, manifest: Manifest) -> bool:
     """Takes a bundle unless this device holds it, and it opens; whether it was taken."""
+    home = pulling.home
+    model = HeldModel(manifest.name, manifest.version, manifest.epoch)
     if model in home.held() and _opens(home, model):
         return False
-    _take(client, home, access, manifest)
+    _take(pulling.client, home, pulling.access, manifest)
     # In this order: cut in between, the next pull takes it again, and nothing older.
     home.save_seen(home.seen().raised(manifest))
     home.hold(model)
+    return True
+
+
+def _bring_gate(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
+    """Takes a gate unless this device holds it, and it is whole; whether it was taken."""
+    home = pulling.home
+    if holds_gate(home, signed, manifest):
+        return False
+    take_gate(pulling.client, home, signed, manifest)
+    home.save_seen(home.seen().raised(manifest))
     return True
 
 

@@ -13,6 +13,9 @@ FIRST: Final = 1e9
 """Value per ms of what goes before everything that is merely worth something."""
 
 
+_HEAD_START_S: Final = 1.0  # who was never looked at comes before who was looked at just now
+
+
 class Times(PerStream):
     """When each stream was chosen last, in seconds since the loop began."""
 
@@ -59,7 +62,7 @@ class BasePolicy:
         rows = self._roster.join(count)
         for part in self._parts:
             part.grow(self._roster.size)
-        self.times.begin(rows, self._now)
+        self.times.begin(rows, self._now - _HEAD_START_S)
         return rows
 
     def leave(self, stream: int) -> None:

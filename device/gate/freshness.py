@@ -48,7 +48,7 @@ class Price:
         busy: share of the rounds in which something should be left over.
     """
 
-    def __init__(self, *, step: float = 0.02, busy: float = 0.7) -> None:
+    def __init__(self, *, step: float = 0.05, busy: float = 0.3) -> None:
         """Everything is worth taking at first."""
         self._step, self._busy = step, busy
         self.value = 0.0

@@ -1,6 +1,7 @@
-"""Makes a trace of a clip: types every packet, measures every decode, asks models every frame.
+"""Makes a trace of a video: types every packet, decodes all, asks models about every frame.
 
-For files, which can be read again. A live camera's trace is written by the gateway as it goes.
+For files and for a look at a live camera. The trace of a stream that is gated is written by the
+gateway as it goes.
 """
 
 from __future__ import annotations
@@ -8,21 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from triparty.common.errors import TraceError
 from triparty.device.gate.detectors import Detector
 from triparty.device.gate.traces import (
     Origin,
     PacketColumns,
-    Results,
     ResultsBuilder,
     Task,
     Trace,
@@ -30,161 +31,175 @@ from triparty.device.gate.traces import (
 from triparty.device.streams.packets import Packet
 from triparty.device.streams.typer import Typer
 
+MOTION = "motion"
+THUMBNAIL = (64, 36)  # columns and rows of luma that motion is measured on
+LIVE_TIMEOUT_S = 10
 Seen = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class Recording:
-    """What a clip's packets say, before any frame is looked at."""
-
-    origin: Origin
-    packets: PacketColumns
-
-
 def record(
-    clip: Path,
+    source: str | Path,
     *,
     detectors: Sequence[Detector] = (),
     tasks: Sequence[Task] = (),
     camera: str | None = None,
     note: str = "",
-    passes: int = 3,
+    passes: int = 1,
     limit: int | None = None,
     seen: Seen | None = None,
 ) -> Trace:
-    """The trace of a clip.
+    """The trace of a video, with motion (mean change of luma from frame to frame) as a model.
 
     Args:
-        clip: a file that FFmpeg can read.
+        source: a file, or a URL that FFmpeg can read.
         detectors: each is asked about every frame.
-        tasks: what their results answer; counting of all objects by default.
-        camera: a name for people; the file's stem by default.
-        note: how the clip was made, if a camera did not.
-        passes: how often the whole clip is decoded to measure it; the smallest time of each
-            packet is kept. 0 leaves costs unknown.
+        tasks: what their results answer; by default counting what each detector sees.
+        camera: a name for people; by default the file's stem, or the URL's host.
+        note: how the video was made, if a camera did not.
+        passes: how often a file is decoded to measure it; the smallest time of each packet is
+            kept. A URL is read once.
         limit: packets after so many are left out.
-        seen: called after each frame that the detectors saw, with how many that are.
+        seen: called after each frame with how many were seen.
 
     Raises:
-        TraceError: the file cannot be read, has no video, or no packet with a time.
+        TraceError: it cannot be read, has no video, or no packet with a time.
         PacketError: headers that cannot be read.
     """
-    plain = read_packets(clip, camera=camera or clip.stem, note=note, limit=limit)
-    costs = [decode_costs(clip, len(plain.packets)) for _ in range(passes)]
-    least = np.min(costs, axis=0) if costs else plain.packets.cost_ms
-    columns = {name: getattr(plain.packets, name) for name in vars(plain.packets)}
-    packets = PacketColumns(**columns | {"cost_ms": least.astype(np.float32)})
-    wanted = tuple(tasks) or tuple(Task(f"count:{d.name}", d.name, "count") for d in detectors)
-    return Trace(
-        plain.origin,
-        packets,
-        tuple(detector.name for detector in detectors),
-        wanted,
-        _results(clip, packets, detectors, seen),
-    )
-
-
-def read_packets(
-    clip: Path, *, camera: str, note: str = "", limit: int | None = None
-) -> Recording:
-    """The typed packets of a clip in decode order; nothing is decoded.
-
-    Args:
-        clip: a file that FFmpeg can read.
-        camera: a name for people.
-        note: how the clip was made.
-        limit: packets after so many are left out.
-
-    Raises:
-        TraceError: the file cannot be read, has no video, or no packet with a time.
-        PacketError: headers that cannot be read.
-    """
-    with _opened(clip) as (container, stream):
-        context = stream.codec_context
-        typer = Typer.of(context.name, context.extradata)
-        packets = []
-        for number, packet in enumerate(_demuxed(container, stream, limit)):
-            if packet.pts is None or packet.time_base is None:
-                raise TraceError(f"{clip}: packet {number} has no presentation time")
-            seconds = float(packet.pts * packet.time_base)
-            picture = typer.read(memoryview(packet), packet.is_keyframe)
-            packets.append(Packet(number, packet.size, packet.pts, seconds, seconds, picture))
-        if not packets:
-            raise TraceError(f"{clip}: its video has no packet")
+    name = camera or shown_name(source)
+    course = _Course(detectors=detectors, seen=seen)
+    with _opened(source) as (container, stream):
+        course.run(container, stream, limit)
+        if not course.packets:
+            raise TraceError(f"{name}: its video has no packet")
         origin = Origin(
-            camera=camera,
-            codec=context.name,
+            camera=name,
+            codec=stream.codec_context.name,
             container=container.format.name,
-            width=context.width,
-            height=context.height,
-            fps=_rate(stream, packets),
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            fps=_rate(stream, course.packets),
             note=note,
-            ungateable=typer.ungateable,
+            ungateable=course.ungateable,
         )
-    return Recording(origin, PacketColumns.of(packets))
+    costs = [np.array(course.costs, dtype=np.float32)]
+    if not is_url(source):
+        costs += [decode_costs(Path(source), len(course.packets)) for _ in range(passes - 1)]
+    plain = PacketColumns.of(course.packets, np.min(costs, axis=0).tolist())
+    wanted = tuple(tasks) or tuple(Task(f"count:{d.name}", d.name, "count") for d in detectors)
+    models = (MOTION, *(detector.name for detector in detectors))
+    results = course.results.build()
+    # Of frames whose packets came before the recording began, nothing is kept.
+    kept = np.isin(results.pts, plain.pts)
+    return Trace(origin, plain, models, wanted, results.chosen(np.flatnonzero(kept)))
 
 
-def decode_costs(clip: Path, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(count,) float32 CPU ms of decoding each packet of a clip, all of them, on one thread.
+def is_url(source: str | Path) -> bool:
+    """Whether a source is a URL, not a file."""
+    return isinstance(source, str) and "://" in source
 
-    A decoder works when it is given a packet, also if the frame comes out later.
-    """
-    costs = np.zeros(count, dtype=np.float32)
+
+def shown_name(source: str | Path) -> str:
+    """What a source may be called in a report: never a user name, password or query."""
+    if isinstance(source, str) and is_url(source):
+        return urlsplit(source).hostname or "camera"
+    return Path(source).stem
+
+
+def decode_costs(clip: Path, count: int) -> NDArray[np.float32]:
+    """(count,) float32 CPU ms of decoding each packet of a file, all of them, on one thread."""
+    course = _Course(only_costs=True)
     with _opened(clip) as (container, stream):
+        course.run(container, stream, count)
+    return np.array(course.costs, dtype=np.float32)
+
+
+@dataclass
+class _Course:
+    """One reading of a video from beginning to end."""
+
+    detectors: Sequence[Detector] = ()
+    seen: Seen | None = None
+    only_costs: bool = False
+    packets: list[Packet] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+    results: ResultsBuilder = field(default_factory=ResultsBuilder)
+    ungateable: str | None = None
+    _thumbnail: NDArray[np.int16] | None = None
+    _frames: int = 0
+
+    def run(self, container: InputContainer, stream: VideoStream, limit: int | None) -> None:
         context = stream.codec_context
         context.thread_type = "NONE"
         context.thread_count = 1
-        for number, packet in enumerate(_demuxed(container, stream, count)):
+        typer = Typer.of(context.name, context.extradata)
+        for number, packet in enumerate(_demuxed(container, stream, limit)):
+            if not self.only_costs:
+                self.packets.append(_typed(number, packet, typer))
+            # A decoder works when it is given a packet, also if the frame comes out later.
             start = time.thread_time_ns()
-            context.decode(packet)
-            costs[number] = (time.thread_time_ns() - start) / 1e6
-    return costs
+            frames = context.decode(packet)
+            self.costs.append((time.thread_time_ns() - start) / 1e6)
+            self._look(frames)
+        self.ungateable = typer.ungateable
+        self._look(context.decode(None))
 
-
-def _results(
-    clip: Path, packets: PacketColumns, detectors: Sequence[Detector], seen: Seen | None
-) -> Results:
-    results = ResultsBuilder()
-    known = set(packets.pts.tolist())
-    if not detectors:
-        return results.build()
-    with _opened(clip) as (container, stream):
-        for number, frame in enumerate(container.decode(stream), start=1):
-            if frame.pts not in known:
-                break
-            for model, detector in enumerate(detectors):
+    def _look(self, frames: Sequence[av.VideoFrame]) -> None:
+        if self.only_costs:
+            return
+        for frame in frames:
+            if frame.pts is None:
+                continue
+            self.results.add(frame.pts, 0, value=self._motion(frame))
+            for model, detector in enumerate(self.detectors, start=1):
                 found = detector.detect(frame)
-                results.add(
+                self.results.add(
                     frame.pts,
                     model,
                     boxes=found.boxes,
                     labels=found.labels,
                     scores=found.scores,
                 )
-            if seen:
-                seen(number)
-    return results.build()
+            self._frames += 1
+            if self.seen:
+                self.seen(self._frames)
+
+    def _motion(self, frame: av.VideoFrame) -> float:
+        """Mean absolute change of luma since the frame before, 0 to 255."""
+        width, height = THUMBNAIL
+        small = frame.to_ndarray(width=width, height=height, format="gray").astype(np.int16)
+        before, self._thumbnail = self._thumbnail, small
+        return 0.0 if before is None else float(np.abs(small - before).mean())
+
+
+def _typed(number: int, packet: av.Packet[VideoStream], typer: Typer) -> Packet:
+    if packet.pts is None or packet.time_base is None:
+        raise TraceError(f"packet {number} of the video has no presentation time")
+    seconds = float(packet.pts * packet.time_base)
+    picture = typer.read(memoryview(packet), packet.is_keyframe)
+    return Packet(number, packet.size, packet.pts, seconds, seconds, picture)
 
 
 @contextmanager
-def _opened(clip: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(source: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    options = {}
+    if is_url(source):
+        options = {"timeout": str(LIVE_TIMEOUT_S * 1_000_000), "rtsp_transport": "tcp"}
     try:
-        with av.open(str(clip)) as container:
+        with av.open(str(source), options=options) as container:
             if not container.streams.video:
-                raise TraceError(f"{clip}: holds no video")
+                raise TraceError(f"{shown_name(source)}: holds no video")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, OSError) as error:
-        raise TraceError(f"{clip}: cannot be read as video ({error.strerror})") from error
+        reason = error.strerror or type(error).__name__
+        raise TraceError(f"{shown_name(source)}: cannot be read as video ({reason})") from None
 
 
 def _demuxed(
     container: InputContainer, stream: VideoStream, limit: int | None
-) -> Iterator[av.Packet]:
-    number = 0
-    for packet in container.demux(stream):
+) -> Iterator[av.Packet[VideoStream]]:
+    for number, packet in enumerate(container.demux(stream)):
         if packet.size == 0 or number == limit:  # size 0: the flushing packet at the end
             return
-        number += 1
         yield packet
 
 

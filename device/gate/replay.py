@@ -1,8 +1,8 @@
 """Replays a policy over recorded streams: what it would have seen, decoded, cost and missed.
 
-The loop is that of the live gateway (`policy.py`), over columns: a round takes the packets that
-arrived in a tick, offers the newest of each stream with the cost of its closure, lets policy and
-optimizer choose under the budget, charges what decoding really took, and gives feedback.
+The loop is that of the live gateway (`policy.py`), over columns: a round takes the packets
+that arrived in a tick, offers the newest of each stream with the cost of its closure, lets
+policy and optimizer choose under the budget, charges what decoding took, and gives feedback.
 
 A closure's cost is one number per stream, because the target is always the newest packet: the
 references since the last entry that were not decoded yet, and the target. That is what
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,42 +27,9 @@ from triparty.device.gate.optimizer import choose
 from triparty.device.gate.policy import Arrivals, Feedback, Offers, Policy, Rows
 from triparty.device.gate.scoring import Looks, Score, scored
 from triparty.device.gate.states import UNKNOWN
+from triparty.device.streams.budget import TokenBucket
 
 Progress = Callable[[float], None]
-
-
-class Budget(Protocol):
-    """CPU ms that the rounds may spend, one after the other."""
-
-    def allowance(self) -> float:
-        """Begins a round; returns what it may spend."""
-
-    def charge(self, cost_ms: float) -> None:
-        """Takes off what was spent."""
-
-
-class SavingBudget:
-    """A budget per round; what is left over is kept for at most a second, a debt is paid back.
-
-    Args:
-        per_round_ms: added in every round; infinity for no budget at all.
-        rounds_kept: how many rounds' worth may be saved.
-    """
-
-    def __init__(self, per_round_ms: float, rounds_kept: float) -> None:
-        """Begins with one round's budget."""
-        self._per_round = per_round_ms
-        self._most = per_round_ms * max(1.0, rounds_kept)
-        self._level = 0.0
-
-    def allowance(self) -> float:
-        """Begins a round; returns what it may spend."""
-        self._level = min(self._most, self._level + self._per_round)
-        return max(0.0, self._level)
-
-    def charge(self, cost_ms: float) -> None:
-        """Takes off what was spent."""
-        self._level -= cost_ms
 
 
 @dataclass(frozen=True)
@@ -96,7 +62,9 @@ class Settings:
         """
         for name in ("seconds", "budget_ms", "round_s"):
             if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} of a replay is {getattr(self, name)}: expected > 0")
+                raise SettingsError(
+                    f"{name} of a replay is {getattr(self, name)}: expected > 0"
+                )
         if not 0 <= self.warm_up_s < self.seconds:
             raise SettingsError("a replay's warm-up must end before the replay does")
 
@@ -166,7 +134,6 @@ class Replay:
         streams: made of them.
         policy: fresh; its rows are given by `join`.
         settings: of the run.
-        budget: kept over the rounds; a `SavingBudget` by default.
     """
 
     def __init__(
@@ -175,15 +142,13 @@ class Replay:
         streams: Streams,
         policy: Policy,
         settings: Settings,
-        *,
-        budget: Budget | None = None,
     ) -> None:
         """Puts every stream at its beginning; those that are there from the start join."""
         self._t = tables
         self._streams = streams
         self._policy = policy
         self._settings = settings
-        self._budget = budget or SavingBudget(settings.budget_ms, 1 / settings.round_s)
+        self._bucket = TokenBucket(settings.budget_ms, 1 / settings.round_s)
         self._at = _beginning(tables, streams)
         self._stream_of_row = np.full(len(streams), -1, dtype=np.int64)
         self._looks = Looks(tables, streams)
@@ -230,11 +195,8 @@ class Replay:
         self._now = now
         arrivals, newest = self._arrived(now)
         self._policy.see(arrivals)
-        allowance = self._budget.allowance()
-        spent = 0.0
-        if len(newest.stream):
-            spent = self._decide(arrivals, newest, allowance)
-        self._budget.charge(spent)
+        allowance = self._bucket.begin_round()
+        spent = self._decide(arrivals, newest, allowance) if len(newest.stream) else 0.0
         self._totals.charged.append(spent)
 
     def _arrived(self, now: float) -> tuple[Arrivals, _Newest]:
@@ -317,6 +279,8 @@ class Replay:
         entry = newest.lap * at.length[newest.stream] + t.entry_place[newest.row]
         reachable = t.target[newest.row] & (entry >= at.first[newest.stream])
         reachable &= ~t.leading[newest.row] | (at.through[newest.stream] == entry)
+        cost = self._chain(t.estimate_before, newest.row, start) + t.estimate[newest.row]
+        reachable &= cost <= self._bucket.second_ms  # what is dearer waits for an entry
         if not reachable.all():
             offered = _Newest(
                 newest.stream[reachable],
@@ -324,14 +288,13 @@ class Replay:
                 newest.lap[reachable],
                 newest.arrivals[reachable],
             )
-            start = start[reachable]
+            start, cost = start[reachable], cost[reachable]
         row = offered.row
-        chain = self._chain(t.estimate_before, row, start)
         offers = Offers(
             now=self._now,
             arrivals=offered.arrivals,
             stream=at.row[offered.stream],
-            cost=chain + t.estimate[row],
+            cost=cost,
             own_cost=t.estimate[row],
             entry=t.entry[row],
             reference=t.reference[row],
@@ -343,12 +306,20 @@ class Replay:
         )
         self._policy.chosen(offers, choice.picks)
         picks = choice.picks
-        spent = float(self._chain(t.cost_before, row[picks], start[picks]).sum())
-        spent += float(t.cost[row[picks]].sum())
+        measured = self._chain(t.cost_before, row[picks], start[picks]) + t.cost[row[picks]]
+        self._pay(offers.cost[picks], measured)
         self._decode(offered, start, picks)
+        spent = float(measured.sum())
         if choice.invested is not None and choice.leftover > 0:
             spent += self._invest(offered, start, choice.invested, choice.leftover)
         return spent
+
+    def _pay(self, expected: Floats, measured: Floats) -> None:
+        """Charges closures one by one, then puts what they really took in their place."""
+        for cost in expected.tolist():
+            self._bucket.charge(cost)
+        for cost, took in zip(expected.tolist(), measured.tolist(), strict=True):
+            self._bucket.settle(cost, took)
 
     def _chain(self, before: Floats, row: Integers, start: Integers) -> Floats:
         """What the references from `start` to before `row` take."""
@@ -371,9 +342,7 @@ class Replay:
         frames = frames.only(seen)
         self._observe(frames, row[frames.pick], lap[frames.pick])
 
-    def _invest(
-        self, offered: _Newest, start: Integers, index: int, leftover: float
-    ) -> float:
+    def _invest(self, offered: _Newest, start: Integers, index: int, leftover: float) -> float:
         """Decodes the first part of a chain, as much as fits; nothing is looked at."""
         at, t = self._at, self._t
         stream, row = int(offered.stream[index]), int(offered.row[index])
@@ -385,9 +354,11 @@ class Replay:
         if not count:
             return 0.0
         last = int(rows[count - 1])
+        took = float(t.cost[rows[:count]].sum())
+        self._pay(expected[count - 1 : count], np.array([took]))
         at.done[stream] = offered.lap[index] * at.length[stream] + (last - at.base[stream]) + 1
         self._totals.decoded += count
-        return float(t.cost[rows[:count]].sum())
+        return took
 
     def _observe(self, frames: _Frames, target_row: Integers, target_lap: Integers) -> None:
         """Compares frames with what was known, tells the policy, and keeps what they showed."""
@@ -415,7 +386,10 @@ class Replay:
             )
         )
         effective = np.maximum(shown, passed)
-        useful = frames.selected | (shown >= passed)
+        # Of frames that were shown already, the newest alone says what is held from now on.
+        late = shown < passed
+        superseded = late[:-1] & late[1:] & (frames.stream[1:] == frames.stream[:-1])
+        useful = ~np.append(superseded, False)
         self._looks.add(
             frames.stream[useful], frames.row[useful], shown[useful], effective[useful]
         )
@@ -522,11 +496,13 @@ class _Frames:
 
 
 class _Memory:
-    """The two newest frames, in presentation order, that were observed of each stream."""
+    """The newest frames, in presentation order, that were observed of each stream."""
+
+    depth = 6  # frames that arrive before one that is shown earlier, and some to spare
 
     def __init__(self, streams: int, tasks: int) -> None:
-        self._shown = np.full((streams, 2), -1, dtype=np.int64)
-        self._state = np.full((streams, 2, tasks), UNKNOWN, dtype=np.int64)
+        self._shown = np.full((streams, self.depth), -1, dtype=np.int64)
+        self._state = np.full((streams, self.depth, tasks), UNKNOWN, dtype=np.int64)
 
     def compare(self, stream: Integers, shown: Integers, state: Integers) -> Integers:
         """(n, tasks) what was known before each frame; then keeps the frames.
@@ -537,37 +513,29 @@ class _Memory:
             state: (n, tasks) what the frames show.
         """
         count = len(stream)
-        same = np.zeros(count, dtype=bool)
-        same[1:] = stream[1:] == stream[:-1]
-        previous = np.where(same, np.concatenate([[-1], shown[:-1]]), -1)
+        rows = np.arange(count)
+        begins = np.append(True, stream[1:] != stream[:-1])
+        previous = np.where(begins, -1, np.append(-1, shown[:-1]))
         candidates = np.column_stack([previous, self._shown[stream]])
         candidates = np.where(candidates < shown[:, None], candidates, -1)
         best = candidates.argmax(axis=1)
-        rows = np.arange(count)
-        answers = np.stack(
-            [np.concatenate([state[:1], state[:-1]]), *np.moveaxis(self._state[stream], 1, 0)],
-            axis=1,
-        )
-        before = np.where(
-            (candidates[rows, best] >= 0)[:, None], answers[rows, best], UNKNOWN
-        )
-        self._keep(stream, shown, state, same)
+        held = self._state[stream, np.maximum(best - 1, 0)]
+        before = np.where((best == 0)[:, None], state[np.maximum(rows - 1, 0)], held)
+        before[candidates[rows, best] < 0] = UNKNOWN
+        self._keep(stream, shown, state, begins)
         return before
 
-    def _keep(
-        self, stream: Integers, shown: Integers, state: Integers, same: Flags
-    ) -> None:
-        last = np.append(~same[1:], True)
-        ends = np.flatnonzero(last)
+    def _keep(self, stream: Integers, shown: Integers, state: Integers, begins: Flags) -> None:
+        ends = np.flatnonzero(np.append(begins[1:], True))
+        starts = np.flatnonzero(begins)
         who = stream[ends]
-        second = np.maximum(ends - 1, 0)
-        has_second = same[ends]
-        shown_new = np.column_stack(
-            [shown[ends], np.where(has_second, shown[second], -1), self._shown[who]]
+        back = ends[:, None] - np.arange(self.depth)
+        inside = back >= starts[:, None]
+        back = np.where(inside, back, 0)
+        all_shown = np.concatenate(
+            [np.where(inside, shown[back], -1), self._shown[who]], axis=1
         )
-        state_new = np.concatenate(
-            [state[ends][:, None], state[second][:, None], self._state[who]], axis=1
-        )
-        order = np.argsort(-shown_new, axis=1, kind="stable")[:, :2]
-        self._shown[who] = np.take_along_axis(shown_new, order, axis=1)
-        self._state[who] = np.take_along_axis(state_new, order[:, :, None], axis=1)
+        all_state = np.concatenate([state[back], self._state[who]], axis=1)
+        order = np.argsort(-all_shown, axis=1, kind="stable")[:, : self.depth]
+        self._shown[who] = np.take_along_axis(all_shown, order, axis=1)
+        self._state[who] = np.take_along_axis(all_state, order[:, :, None], axis=1)

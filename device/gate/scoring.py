@@ -171,8 +171,7 @@ def _spans(
             local = np.maximum(bound - begun, 0.0) + origin
             laps, rest = np.divmod(local, tables.period[trace])
             # The first packet that has not arrived by then, and what was shown before it.
-            side = "left" if into is start else "right"
-            place = np.searchsorted(arrival, rest - 1e-9 if side == "left" else rest, side)
+            place = np.searchsorted(arrival, rest, side="left" if into is start else "right")
             ended = place == len(arrival)
             passed = np.append(tables.passed[rows], tables.frames[trace])
             into[mine] = laps * tables.frames[trace] + passed[np.where(ended, -1, place)]

@@ -52,7 +52,7 @@ def _order(results: Results, rows: NDArray[np.intp]) -> NDArray[np.intp]:
 def _counted(results: Results, task: Task) -> NDArray[np.bool_]:
     """(b,) whether a box is of a class that the task looks at."""
     if not task.classes:
-        return np.ones(len(results.label), dtype=bool)
+        return np.ones(len(results.label), dtype=np.bool_)
     return np.isin(results.label, task.classes)
 
 
@@ -63,9 +63,9 @@ def _count(
     task: Task,
     order: NDArray[np.intp],
 ) -> States:
-    totals = np.concatenate([[0], np.cumsum(counted)])
-    found = totals[results.first[rows + 1]] - totals[results.first[rows]]
-    return found.astype(np.int64)
+    totals = np.append(0, np.cumsum(counted)).astype(np.int64)
+    found: States = totals[results.first[rows + 1]] - totals[results.first[rows]]
+    return found
 
 
 def _presence(
@@ -114,11 +114,14 @@ def _boxes(
     order: NDArray[np.intp],
 ) -> States:
     found = np.empty(len(rows), dtype=np.int64)
-    box, label = np.empty((0, 4)), np.empty(0)
+    box, label = results.box[:0], results.label[:0]
     current = last = 0
     for place in order:
         span = slice(results.first[rows[place]], results.first[rows[place] + 1])
-        new_box, new_label = results.box[span][counted[span]], results.label[span][counted[span]]
+        new_box, new_label = (
+            results.box[span][counted[span]],
+            results.label[span][counted[span]],
+        )
         if not _in_place(box, label, new_box, new_label):
             box, label = new_box, new_label
             current = last + 1 if len(box) else 0
@@ -153,7 +156,9 @@ def _in_place(
     shared = np.clip(high - low, 0, None).prod(axis=2)
     sizes = (box[:, 2:] - box[:, :2]).prod(axis=1), (other[:, 2:] - other[:, :2]).prod(axis=1)
     union = sizes[0][:, None] + sizes[1][None] - shared
-    overlap = np.where(label[:, None] == other_label[None], shared / np.maximum(union, 1e-12), 0)
+    overlap = np.where(
+        label[:, None] == other_label[None], shared / np.maximum(union, 1e-12), 0
+    )
     for _ in range(len(box)):
         best = np.unravel_index(np.argmax(overlap), overlap.shape)
         if not overlap[best] >= LEAST_IOU:

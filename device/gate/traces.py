@@ -197,6 +197,21 @@ class Results:
         """No results."""
         return ResultsBuilder().build()
 
+    def chosen(self, rows: NDArray[np.intp]) -> Results:
+        """Some of the results, by their places."""
+        counts = np.diff(self.first)[rows]
+        ends = _starts(counts)
+        boxes = np.repeat(self.first[rows] - ends[:-1], counts) + np.arange(ends[-1])
+        return Results(
+            pts=self.pts[rows],
+            model=self.model[rows],
+            value=self.value[rows],
+            first=ends,
+            box=self.box[boxes],
+            label=self.label[boxes],
+            score=self.score[boxes],
+        )
+
 
 @dataclass
 class ResultsBuilder:
@@ -322,7 +337,7 @@ class Trace:
         }
         packets = PacketColumns(**columns)
         kept = np.flatnonzero(np.isin(self.results.pts, packets.pts))
-        return replace(self, packets=packets, results=_chosen(self.results, kept))
+        return replace(self, packets=packets, results=self.results.chosen(kept))
 
 
 def join_packets(parts: Sequence[PacketColumns]) -> PacketColumns:
@@ -344,21 +359,6 @@ def join_results(parts: Sequence[Results]) -> Results:
     }
     counts = np.concatenate([np.diff(part.first) for part in parts])
     return Results(first=_starts(counts), **columns)
-
-
-def _chosen(results: Results, rows: NDArray[np.intp]) -> Results:
-    counts = np.diff(results.first)[rows]
-    ends = _starts(counts)
-    boxes = np.repeat(results.first[rows] - ends[:-1], counts) + np.arange(ends[-1])
-    return Results(
-        pts=results.pts[rows],
-        model=results.model[rows],
-        value=results.value[rows],
-        first=ends,
-        box=results.box[boxes],
-        label=results.label[boxes],
-        score=results.score[boxes],
-    )
 
 
 def _starts(counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

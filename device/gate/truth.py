@@ -56,11 +56,9 @@ class Truth:
         counts = self._of_state(state, stop) - self._of_state(state, start)
         return np.where(state == UNKNOWN, 0, counts)
 
-    def _until(
-        self, totals: NDArray[np.int64], stop: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _until(self, totals: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
         laps, place = np.divmod(stop, self._frames)
-        return laps * totals[-1] + totals[place]
+        return np.asarray(laps * totals[-1] + totals[place], dtype=np.int64)
 
     def _of_state(self, state: States, stop: NDArray[np.int64]) -> NDArray[np.int64]:
         laps, place = np.divmod(stop, self._frames)

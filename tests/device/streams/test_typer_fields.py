@@ -1,4 +1,4 @@
-"""Header fields against FFmpeg's own reader of headers, which shares no code with the decoder."""
+"""Header fields are those that FFmpeg's own reader of headers finds."""
 
 from __future__ import annotations
 
