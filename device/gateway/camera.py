@@ -42,11 +42,12 @@ class Camera:
         ring: the last packets.
         whole: why it is decoded whole.
         fresh: packets that arrived in this round.
+        own_ms: what decoding each of them alone is expected to take.
         jobs: that are being done.
         held: the last answers.
         debounces: by task that makes events.
         recording: the clip that is being gathered.
-        trace: of the present connection, if traces are recorded.
+        traces: of the last connections, by run, if traces are recorded.
         looked: when a frame was last handed to the models, on the loop's clock.
         look_time: of that frame, on the stream's clock.
     """
@@ -66,10 +67,11 @@ class Camera:
     ring: Ring = field(init=False)
     whole: str | None = None
     fresh: list[Packet] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
     jobs: int = 0
     held: Held = field(default_factory=lambda: Held({}))
     recording: Recording | None = None
-    trace: TraceWriter | None = None
+    traces: dict[int, TraceWriter] = field(default_factory=dict)
     looked: float | None = None
     look_time: float = -np.inf
     ended: bool = False

@@ -6,8 +6,9 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 
@@ -80,24 +81,47 @@ def write_clip(path: Path, opened: Opened, packets: Sequence[Packet]) -> None:
 
 def _mux(path: Path, opened: Opened, packets: Sequence[Packet]) -> None:
     container = "mp4" if suffix_for(opened.codec) == ".mp4" else "matroska"
+    stamps = _stamps(opened, packets)
+    # The header of some codecs is complete only with a picture: FFmpeg reads it from the first.
+    first = io.BytesIO()
+    _copy(opened, opened.template, packets[:1], stamps[:1], first, TEMPLATE_FORMAT)
+    _copy(opened, first.getvalue(), packets, stamps, str(path), container)
+
+
+def _copy(
+    opened: Opened,
+    template: bytes,
+    packets: Sequence[Packet],
+    stamps: Sequence[Stamp],
+    target: Any,
+    container: str,
+) -> None:
     with (
-        av.open(io.BytesIO(opened.template), format=TEMPLATE_FORMAT) as template,
-        av.open(str(path), "w", format=container) as output,
+        av.open(io.BytesIO(template), format=TEMPLATE_FORMAT) as described,
+        av.open(target, "w", format=container) as output,
     ):
-        stream = output.add_stream_from_template(template.streams.video[0])
+        stream = output.add_stream_from_template(described.streams.video[0], opaque=True)
         stream.time_base = opened.time_base
-        for packet, (pts, dts) in zip(packets, _stamps(opened, packets), strict=True):
+        for packet, stamp in zip(packets, stamps, strict=True):
             # A packet of its own: the one of the stream may be in a decoder's hands.
             copy: av.Packet[Any] = av.Packet(bytes(packet.data))
-            copy.pts, copy.dts = pts, dts
+            copy.pts, copy.dts, copy.duration = stamp
             copy.time_base = opened.time_base
             copy.is_keyframe = packet.data.is_keyframe
             copy.stream = stream
             output.mux(copy)
 
 
-def _stamps(opened: Opened, packets: Sequence[Packet]) -> list[tuple[int, int]]:
-    """Presentation and decoding stamps, from 0; the latter rise and never pass the former."""
+class Stamp(NamedTuple):
+    """When a packet is shown and decoded, and for how long, in ticks."""
+
+    pts: int
+    dts: int
+    duration: int
+
+
+def _stamps(opened: Opened, packets: Sequence[Packet]) -> list[Stamp]:
+    """Stamps from 0 on; those of decoding rise and never pass those of showing."""
     tick_s = float(opened.time_base)
     shown = [round((packet.time - packets[0].time) / tick_s) for packet in packets]
     rising: list[int] = []
@@ -105,9 +129,11 @@ def _stamps(opened: Opened, packets: Sequence[Packet]) -> list[tuple[int, int]]:
         rising.append(max(stamp, rising[-1] + 1) if rising else stamp)
     delay = max(decode - show for decode, show in zip(rising, shown, strict=True))
     first = rising[0] - delay
+    usual = max(1, round(1 / (opened.rate * tick_s)))
+    steps = [after - before for before, after in pairwise(rising)] + [usual]
     return [
-        (show - first, decode - delay - first)
-        for show, decode in zip(shown, rising, strict=True)
+        Stamp(show - first, decode - delay - first, step)
+        for show, decode, step in zip(shown, rising, steps, strict=True)
     ]
 
 

@@ -40,14 +40,15 @@ from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.looking import Looker
 from triparty.device.gateway.rounds import Batch, Judged, decide, feedback
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
-from triparty.device.gateway.spending import Spending
 from triparty.device.gateway.stages import Chain, Outcome, Stage
 from triparty.device.gateway.status import CameraStatus, GatewayStatus
 from triparty.device.gateway.workers import Job, Report, Worker
 from triparty.device.gateway.writer import Writer
+from triparty.device.streams.budget import TokenBucket
+from triparty.device.streams.cost import CostModel
 from triparty.device.streams.decoder import Frame
 from triparty.device.streams.opening import Opened
-from triparty.device.streams.packets import Packet
+from triparty.device.streams.packets import Packet, PictureType
 from triparty.device.streams.reachability import Closure
 from triparty.device.streams.sources import Gap, ReaderOf, Source, Ungateable
 from triparty.device.streams.status import FINAL
@@ -109,7 +110,8 @@ class Gateway:
         self._writer = writer
         gate = settings.gate
         self._tick_s = gate.tick_ms / 1e3
-        self._spending = Spending(gate.budget_ms, tick_s=self._tick_s)
+        self._bucket = TokenBucket(gate.budget_ms, 1 / self._tick_s)
+        self._costs = CostModel()
         self._began = self.clock.now()
         self._wall_began = wall()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
@@ -196,13 +198,13 @@ class Gateway:
         self._collect()
         for camera in self._cameras.values():
             self._receive(camera, now)
-        self._spending.begin_round()
+        self._bucket.begin_round()
         for camera in self._cameras.values():
             if camera.whole is not None:
                 self._decode_newest(camera)
         self._decide(now)
         for camera in self._cameras.values():
-            camera.fresh = []
+            camera.fresh, camera.own_ms = [], []
         if self.clock.virtual:
             self._settle()
 
@@ -214,6 +216,9 @@ class Gateway:
         sources = self._left + [camera.source for camera in self._cameras.values()]
         ended = [worker.stop(STOP_S) for worker in self._workers]
         ended.append(self._looker.stop(STOP_S))
+        self._collect()
+        for camera in self._cameras.values():
+            self._close_traces(camera)
         end = time.monotonic() + STOP_S
         ended += [source.join(max(0.0, end - time.monotonic())) for source in sources]
         ended.append(self._writer.stop(STOP_S))
@@ -263,9 +268,15 @@ class Gateway:
             self._looker.forget(name)
             self._workers[camera.worker].forget(camera.key)
             self._policy.leave(camera.row)
+            self._close_traces(camera)
             self._cameras = {k: c for k, c in self._cameras.items() if k != camera.key}
             self._left = [s for s in self._left if not s.join(0)] + [camera.source]
             self._writer.put({**self._document("state", camera), "state": "removed"})
+
+    def _close_traces(self, camera: Camera) -> None:
+        for trace in camera.traces.values():
+            self._writer.put(trace.close)
+        camera.traces = {}
 
     def _each_worker(self) -> range:
         return range(len(self._workers))
@@ -304,7 +315,11 @@ class Gateway:
             path = self.settings.folder / folder / _safe(camera.name) / f"{stamp}-{camera.run}"
             models = tuple(model.name for model in self.settings.models)
             tasks = [t for t, yes in zip(self._tasks, camera.asked, strict=True) if yes]
-            camera.trace = TraceWriter(path, camera.origin(), models, tuple(tasks))
+            # Results of the connection before may still come; those of earlier ones cannot.
+            for run in [run for run in camera.traces if run < camera.run - 1]:
+                self._writer.put(camera.traces.pop(run).close)
+            trace = TraceWriter(path, camera.origin(), models, tuple(tasks))
+            camera.traces[camera.run] = trace
 
     def _finish_run(self, camera: Camera) -> None:
         """What a connection leaves behind: frames in the decoder, a clip, a trace."""
@@ -313,67 +328,71 @@ class Gateway:
             return
         if camera.whole is not None:
             self._decode_newest(camera)
-        camera.fresh = []
+        camera.fresh, camera.own_ms = [], []
         self._do(camera, Job(camera.key, camera.run, camera.opened, None))
-        if camera.trace is not None:
-            self._writer.put(camera.trace.close)
-            camera.trace = None
 
     def _admit(self, camera: Camera, packets: Sequence[Packet]) -> None:
         if not packets or camera.opened is None:
             return
-        costs = self._spending.estimate(camera.opened, [packet.size for packet in packets])
+        costs = self._estimate(camera.opened, packets)
+        camera.own_ms += costs
         for packet, cost_ms in zip(packets, costs, strict=True):
-            camera.closures.add(packet, float(cost_ms))
+            camera.closures.add(packet, cost_ms)
             camera.ring.add(packet)
             if camera.recording is not None and camera.recording.add(packet):
                 self._finish_clip(camera)
         camera.fresh += packets
         camera.arrived += len(packets)
-        if camera.trace is not None:
-            self._writer.put(partial(_add_all, camera.trace, packets))
+        if (trace := camera.traces.get(camera.run)) is not None:
+            self._writer.put(partial(_add_all, trace, packets))
 
     # Choices.
 
     def _decide(self, now: float) -> None:
         gated = [c for c in self._cameras.values() if c.fresh and c.whole is None]
-        batches = [Batch(c.row, c.fresh, c.closures, may_offer=not c.jobs) for c in gated]
-        own_ms = [
-            cost
-            for camera in gated
-            if camera.opened is not None
-            for cost in self._spending.estimate(camera.opened, [p.size for p in camera.fresh])
+        batches = [
+            Batch(
+                c.row,
+                c.fresh,
+                c.own_ms,
+                c.closures,
+                waited_s=now - (c.added if c.looked is None else c.looked),
+                may_offer=not c.jobs,
+            )
+            for c in gated
         ]
         picked = decide(
             self._policy,
             self._leftover,
             now - self._began,
             batches,
-            own_ms,
-            budget_ms=self._spending.available_ms,
-            most_ms=self._spending.most_ms,
+            budget_ms=self._bucket.spendable,
+            most_ms=self._bucket.second_ms,
         )
         for pick in picked:
             camera = gated[pick.batch]
             camera.selected += 1
+            self._bucket.charge(pick.cost_ms)
             self._decode(camera, pick.closure, pick.cost_ms)
 
     def _decode_newest(self, camera: Camera) -> None:
-        """Decodes all that came of a stream that is decoded whole."""
+        """Decodes all that came of a stream that is decoded whole.
+
+        There is nothing to choose, so it is paid for when its cost is known, before others
+        may choose again.
+        """
         if not camera.fresh:
             return
         for packet in reversed(camera.fresh):
             closure = camera.closures.closure(packet.number)
             if isinstance(closure, Closure):
-                cost_ms = camera.closures.cost(packet.number) or 0.0
-                self._decode(camera, closure, cost_ms)
+                self._decode(camera, closure, 0.0)
                 return
 
     def _decode(self, camera: Camera, closure: Closure, cost_ms: float) -> None:
         if camera.opened is None:
             return
         camera.closures.decoded([packet.number for packet in closure])
-        self._spending.charge(cost_ms)
         self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms))
 
     def _do(self, camera: Camera, job: Job) -> None:
@@ -402,8 +421,8 @@ class Gateway:
 
     def _hear_worker(self, report: Report) -> None:
         self._outstanding -= 1
-        self._spending.settle(report.job.cost_ms, report.cpu_ms)
-        self._spending.learn(report.job.opened, report.spent)
+        self._bucket.settle(report.job.cost_ms, report.cpu_ms)
+        self._learn_cost(report)
         camera = self._cameras.get(report.job.key)
         if camera is None:
             return
@@ -412,12 +431,29 @@ class Gateway:
         camera.cpu_ms += report.cpu_ms
         if report.error is not None:
             self._hear_failure(camera, report)
-        if camera.trace is not None and report.job.run == camera.run and report.spent:
+        if (trace := camera.traces.get(report.job.run)) is not None:
             costs = [(spent.packet.number, spent.cpu_ms) for spent in report.spent]
-            self._writer.put(partial(_cost_all, camera.trace, costs))
+            self._writer.put(partial(_cost_all, trace, costs))
         for frame in report.frames:
             if self._is_wanted(camera, frame):
                 self._show(camera, report.job.run, frame)
+
+    def _learn_cost(self, report: Report) -> None:
+        if report.spent:
+            opened, packets = report.job.opened, [spent.packet for spent in report.spent]
+            self._costs.learn(
+                *(opened.codec, opened.width, opened.height),
+                [packet.size for packet in packets],
+                [packet.picture.type is PictureType.I for packet in packets],
+                [spent.cpu_ms for spent in report.spent],
+            )
+
+    def _estimate(self, opened: Opened, packets: Sequence[Packet]) -> list[float]:
+        sizes = [packet.size for packet in packets]
+        intra = [packet.picture.type is PictureType.I for packet in packets]
+        shape = (opened.codec, opened.width, opened.height)
+        costs: list[float] = self._costs.estimate(*shape, sizes, intra).tolist()
+        return costs
 
     def _hear_failure(self, camera: Camera, report: Report) -> None:
         camera.failures += 1
@@ -505,11 +541,11 @@ class Gateway:
                 },
             }
         )
-        if camera.trace is None or frame.run != camera.run:
+        if (trace := camera.traces.get(frame.run)) is None:
             return
         for place, model in enumerate(self.settings.models):
             if (seen := outcome.seen.get(model.name)) is not None:
-                self._writer.put(partial(_result, camera.trace, frame.pts, place, seen))
+                self._writer.put(partial(_result, trace, frame.pts, place, seen))
 
     def _event(self, camera: Camera, task: str, change: Change, frame: StreamFrame) -> None:
         camera.events += 1
@@ -586,8 +622,8 @@ class Gateway:
             cameras=[self._camera_status(c, now, overdue) for c in self._cameras.values()],
             rounds=self._rounds,
             late_rounds=self._late_rounds,
-            charged_ms=self._spending.charged_ms,
-            measured_ms=self._spending.measured_ms,
+            charged_ms=self._bucket.counters.charged,
+            measured_ms=self._bucket.counters.measured,
             budget_cores=self.settings.gate.budget_ms / self.settings.gate.tick_ms,
             frames_dropped=self._looker.dropped,
             write_failures=self._writer.count.failures + self._writer.count.dropped,

@@ -25,14 +25,18 @@ class Batch:
     Attributes:
         row: of the stream in the policy.
         packets: in decode order.
+        own_ms: CPU ms that decoding each of them alone is expected to take.
         closures: of the stream; knows the packets already.
+        waited_s: since the last look; of equal offers the one that waited longer is taken.
         may_offer: whether one of them may be chosen now: nothing else of the stream is being
             decoded.
     """
 
     row: int
     packets: Sequence[Packet]
+    own_ms: Sequence[float]
     closures: Closures
+    waited_s: float = 0.0
     may_offer: bool = True
 
 
@@ -73,7 +77,6 @@ def offers(
     now: float,
     batches: Sequence[Batch],
     seen: Arrivals,
-    own_ms: Sequence[float],
     most_ms: float,
 ) -> tuple[Offers, list[int]]:
     """The newest packet of each stream that can be decoded, with what that takes.
@@ -82,13 +85,13 @@ def offers(
         now: seconds since the loop began.
         batches: of the round.
         seen: their columns.
-        own_ms: what each packet alone is expected to take, in the order of the columns.
         most_ms: what takes longer is not offered: it waits for the next entry.
 
     Returns:
         The offers, and the batch of each.
     """
-    places, costs, of_batch = list[int](), list[float](), list[int]()
+    places, of_batch = list[int](), list[int]()
+    costs, own_costs = list[float](), list[float]()
     first = 0
     for index, batch in enumerate(batches):
         if batch.may_offer:
@@ -98,6 +101,7 @@ def offers(
                     if cost <= most_ms:
                         places.append(first + place)
                         costs.append(cost)
+                        own_costs.append(batch.own_ms[place])
                         of_batch.append(index)
                     break
         first += len(batch.packets)
@@ -108,7 +112,7 @@ def offers(
             arrivals=at,
             stream=seen.stream[at],
             cost=np.array(costs, dtype=np.float64),
-            own_cost=np.array([own_ms[place] for place in places], dtype=np.float64),
+            own_cost=np.array(own_costs, dtype=np.float64),
             entry=seen.entry[at],
             reference=seen.reference[at],
         ),
@@ -121,7 +125,6 @@ def decide(
     leftover: str,
     now: float,
     batches: Sequence[Batch],
-    own_ms: Sequence[float],
     *,
     budget_ms: float,
     most_ms: float,
@@ -133,18 +136,18 @@ def decide(
         leftover: see `optimizer.choose`.
         now: seconds since the loop began.
         batches: of the round.
-        own_ms: see `offers`.
         budget_ms: what may be spent in this round.
         most_ms: see `offers`.
     """
     seen = arrivals(batches)
     policy.see(seen)
-    offered, of_batch = offers(now, batches, seen, own_ms, most_ms)
+    offered, of_batch = offers(now, batches, seen, most_ms)
     if not of_batch or budget_ms <= 0:
         policy.chosen(offered, np.array([], dtype=np.int64))
         return []
     value = policy.value(seen, offered)
-    choice = choose(value, offered.cost, budget_ms, leftover=leftover)
+    waited = np.array([batches[index].waited_s for index in of_batch], dtype=np.float64)
+    choice = choose(value, offered.cost, budget_ms, staleness=waited, leftover=leftover)
     picked, picks = list[Picked](), list[int]()
     for pick in choice.picks:
         batch = batches[of_batch[pick]]

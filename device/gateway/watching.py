@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triparty.common.errors import SettingsError
+from triparty.device.gate.artifact import Gate
 from triparty.device.gate.policies import POLICIES, make
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.clock import Clock
@@ -42,7 +43,7 @@ def make_gateway(
         raise SettingsError(f"policy '{gate.policy}': expected one of {known}")
     policy = make(
         gate.policy,
-        predictor=_predictor(settings.folder, gate.artifact, tasks),
+        predictor=_predictor(settings.folder, gate.artifact),
         max_staleness=gate.max_staleness_s,
     )
     stages = [
@@ -72,10 +73,10 @@ def _sinks(settings: WatchSettings) -> list[Sink]:
     return sinks
 
 
-def _predictor(folder: Path, artifact: Path | None, tasks: list[Task]) -> Predictor | None:
+def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:
     if artifact is None:
         return None
-    raise SettingsError("gates cannot be read yet")
+    return Gate.open(folder / artifact).predictor
 
 
 def _wanted(settings: WatchSettings, model: str) -> Wanted:

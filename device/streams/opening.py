@@ -17,15 +17,6 @@ from triparty.device.streams.addresses import Address
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-FINAL_ERRORS = (
-    av.error.FileNotFoundError,
-    av.error.IsADirectoryError,
-    av.error.PermissionError,
-    av.error.InvalidDataError,
-    av.error.DemuxerNotFoundError,
-)
-"""What will be the same at the next try, if it happens to a file."""
-
 REFUSALS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
 USUAL_RATE = 25
 MOST_RATE = 1000.0
@@ -44,7 +35,7 @@ class Failure:
     Attributes:
         text: for people, without credentials.
         refused: the camera did not accept our credentials.
-        final: trying again is of no use.
+        final: trying again is of no use, as with a file.
     """
 
     text: str
@@ -58,7 +49,7 @@ class Failure:
         return cls(
             text=address.scrub(words),
             refused=isinstance(error, REFUSALS),
-            final=not address.live and isinstance(error, (*FINAL_ERRORS, NoVideoError)),
+            final=not address.live,
         )
 
 
@@ -126,7 +117,7 @@ def describe(stream: VideoStream) -> Opened:
 def _template(stream: VideoStream) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=TEMPLATE_FORMAT) as output:
-        copy = output.add_stream_from_template(stream)
+        copy = output.add_stream_from_template(stream, opaque=True)
         output.start_encoding()
         mark = av.Packet(b"\0")  # without a packet there is no header to read
         mark.pts = mark.dts = 0

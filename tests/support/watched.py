@@ -93,9 +93,9 @@ def gateway(
 ) -> Iterator[Gateway]:
     """A gateway that is closed at the end; virtual time by default."""
     name = policy if isinstance(policy, str) else "round_robin"
-    made = make(policy, max_staleness=settings.gate.max_staleness_s)
-    if not isinstance(policy, str):
-        made = policy
+    made = policy
+    if isinstance(policy, str):
+        made = make(policy, max_staleness=settings.gate.max_staleness_s)
     running = Gateway(
         settings,
         policy=made,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -95,7 +97,8 @@ def test_an_ungateable_stream_is_decoded_whole_and_named(
     assert new.whole is None
     assert new.decoded < new.arrived
     frames = {pts: pixels for name, pts, _, pixels in witness.frames if name == "old"}
-    assert frames == whole(path)
+    assert frames.items() <= whole(path).items()
+    assert len(frames) > 36  # a group went by before the stream gave itself away
 
 
 def test_models_see_a_whole_stream_no_oftener_than_configured(
@@ -385,24 +388,32 @@ class TestEvents:
         assert clip.stat().st_mode & 0o77 == 0
         with av.open(str(encodings.path(name))) as source:
             there = [bytes(p) for p in source.demux(video=0) if p.size]
-            annex_b = there[0][:3] in (b"\0\0\0", b"\0\0\1") and name.startswith("h26")
+            annex_b = there[0][:3] in (b"\0\0\0", b"\0\0\x01") and name.startswith("h26")
         with av.open(str(clip)) as cut:
             packets = [bytes(p) for p in cut.demux(video=0) if p.size]
             assert cut.streams.video[0].frames in (0, len(packets))
         if annex_b:
             there, packets = [list(map(units, each)) for each in (there, packets)]
-        places = [there.index(packet) for packet in packets]
-        assert places == sorted(places)
+        left_out = min(missed(there[n:], packets) for n in range(len(there)))
+        assert left_out <= 3, "only leading pictures of the first entry may be left out"
         assert set(whole(clip).values()) <= set(whole(encodings.path(name)).values())
         assert len(whole(clip)) >= len(packets) - 1 > 8
 
 
+def missed(there: list[bytes], packets: list[bytes]) -> float:
+    """How many packets lie between others that came in their order; inf if not all came."""
+    at = 0
+    for packet in packets:
+        if packet not in there[at:]:
+            return math.inf
+        at = there.index(packet, at) + 1
+    return at - len(packets)
+
+
 def units(data: bytes) -> bytes:
     """NAL units without what separates them, whichever way that is, nor delimiters."""
-    import re
-
-    if data[:3] == b"\0\0\1" or data[:4] == b"\0\0\0\1":
-        found = re.split(rb"\0?\0\0\1", data)[1:]
+    if data[:3] == b"\0\0\x01" or data[:4] == b"\0\0\0\x01":
+        found = re.split(rb"\x00?\x00\x00\x01", data)[1:]
     else:
         found, at = [], 0
         while at < len(data):
