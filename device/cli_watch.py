@@ -59,13 +59,15 @@ def watch(
     """Watch cameras: decode what is worth it, under one budget, and tell what models see."""
     _require_extra()
     from triparty.device.gateway.settings import WatchSettings
+    from triparty.device.gateway.watching import check_settings
 
     settings = WatchSettings.load(config, policy=policy, budget_ms=budget_ms)
     console = Console(as_json=as_json)
     for warning in _warnings(settings):
         typer.echo(f"warning: {warning}", err=True)
     if check:
-        console.say(f"{config}: {len(settings.cameras)} cameras, nothing wrong")
+        check_settings(settings)
+        console.say(f"{config}: nothing wrong, cameras: {len(settings.cameras)}")
         console.report({"type": "check", "cameras": len(settings.cameras)})
         return
     failed = _run(settings, console, seconds=seconds, once=once, fast=fast)

@@ -38,6 +38,7 @@ from triparty.device.gateway.clips import Recording, prune, suffix_for, write_cl
 from triparty.device.gateway.clock import Clock, WallClock
 from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.looking import Looker
+from triparty.device.gateway.results import Sink
 from triparty.device.gateway.rounds import Batch, Judged, decide, feedback
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 from triparty.device.gateway.stages import Chain, Outcome, Stage
@@ -75,7 +76,7 @@ class Gateway:
         stages: look at frames, in order.
         tasks: what is asked; classes are numbers.
         labels: names of the classes of each model, for results.
-        writer: takes results, events and clips.
+        sinks: take results and events.
         clock: whose time rounds follow.
         wall: seconds since 1970.
         reader_of: makes what reads a stream's headers.
@@ -91,7 +92,7 @@ class Gateway:
         stages: Sequence[Stage],
         tasks: Sequence[Task],
         labels: Mapping[str, Sequence[str]],
-        writer: Writer,
+        sinks: Sequence[Sink],
         clock: Clock | None = None,
         wall: Callable[[], float] = time.time,
         reader_of: ReaderOf = Typer.of,
@@ -104,10 +105,12 @@ class Gateway:
         """
         self.settings = settings
         self.clock: Clock = clock or WallClock()
+        for camera in settings.cameras:
+            self._check(camera)
         self._wall, self._reader_of, self._seed = wall, reader_of, seed
         self._policy, self._leftover = policy, leftover
         self._tasks, self._labels = tuple(tasks), labels
-        self._writer = writer
+        self._writer = Writer(sinks)
         gate = settings.gate
         self._tick_s = gate.tick_ms / 1e3
         self._bucket = TokenBucket(gate.budget_ms, 1 / self._tick_s)
@@ -140,7 +143,7 @@ class Gateway:
         Raises:
             SettingsError: its address cannot be, or its name is taken.
         """
-        camera.address(self.settings.folder)
+        self._check(camera)
         if any(camera.name == each.name for each in list(self._cameras.values())):
             raise SettingsError(f"there is a camera '{camera.name}' already")
         self._commands.put(partial(self._add, camera))
@@ -239,8 +242,6 @@ class Gateway:
             origin=now,
             rng=None if self._seed is None else Random(self._seed + key),  # noqa: S311
         )
-        if self.clock.virtual and source.address.live:
-            raise SettingsError(f"camera '{settings.name}' cannot be read faster than it sends")
         loads = [
             sum(c.worker == n for c in self._cameras.values()) for n in self._each_worker()
         ]
@@ -277,6 +278,12 @@ class Gateway:
         for trace in camera.traces.values():
             self._writer.put(trace.close)
         camera.traces = {}
+
+    def _check(self, camera: CameraSettings) -> None:
+        address = camera.address(self.settings.folder)
+        address.options(timeout_s=camera.timeout_s, more=camera.ffmpeg)
+        if self.clock.virtual and address.live:
+            raise SettingsError(f"camera '{camera.name}' cannot be read faster than it sends")
 
     def _each_worker(self) -> range:
         return range(len(self._workers))

@@ -346,15 +346,17 @@ def _refuse_unknown(document: Mapping[str, Any], where: str) -> None:
     for name, table in _TABLES.items():
         if isinstance(inner := document.get(name, {}), Mapping):
             _known(inner, table.model_fields, f"[{name}] of {where}")
-    for name, each, number in _listed(document):
+    for name, each, number in _listed(document, where):
         _known(each, _LISTS[name].model_fields, f"[[{name}]] {number} of {where}")
 
 
-def _listed(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+def _listed(
+    document: Mapping[str, Any], where: str
+) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     for name in _LISTS:
         found = document.get(name, [])
         if not isinstance(found, list) or not all(isinstance(e, Mapping) for e in found):
-            raise SettingsError(f"'{name}' must be tables [[{name}]]")
+            raise SettingsError(f"'{name}' must be tables [[{name}]] in {where}")
         for number, each in enumerate(found, 1):
             yield name, each, number
 

@@ -16,7 +16,6 @@ from triparty.device.gateway.models import Wanted, make_stage
 from triparty.device.gateway.results import Database, Lines, Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
-from triparty.device.gateway.writer import Writer
 
 if TYPE_CHECKING:
     from triparty.device.gate.predictor import Predictor
@@ -36,11 +35,8 @@ def make_gateway(
         SettingsError: something that the settings name is not there or cannot be.
         StateError: a database of another kind.
     """
-    tasks = [_task(task, settings) for task in settings.tasks]
+    tasks = check_settings(settings)
     gate = settings.gate
-    if gate.policy not in POLICIES or gate.policy == "oracle":
-        known = ", ".join(name for name in POLICIES if name != "oracle")
-        raise SettingsError(f"policy '{gate.policy}': expected one of {known}")
     policy = make(
         gate.policy,
         predictor=_predictor(settings.folder, gate.artifact),
@@ -57,9 +53,24 @@ def make_gateway(
         stages=stages,
         tasks=tasks,
         labels={model.name: labels(model) for model in settings.models},
-        writer=Writer([*_sinks(settings), *([lines] if lines else [])]),
+        sinks=[*_sinks(settings), *([lines] if lines else [])],
         clock=clock,
     )
+
+
+def check_settings(settings: WatchSettings) -> list[Task]:
+    """The tasks of settings that name nothing unknown; opens no stream and loads no model.
+
+    Raises:
+        SettingsError: a policy, class or address that cannot be.
+    """
+    policy = settings.gate.policy
+    if policy not in POLICIES or policy == "oracle":
+        known = ", ".join(name for name in POLICIES if name != "oracle")
+        raise SettingsError(f"policy '{policy}': expected one of {known}")
+    for camera in settings.cameras:
+        camera.address(settings.folder)
+    return [_task(task, settings) for task in settings.tasks]
 
 
 def _sinks(settings: WatchSettings) -> list[Sink]:

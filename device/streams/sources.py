@@ -102,7 +102,7 @@ class SourceOptions:
     timeout_s: float = 5.0
     stall_s: float = 10.0
     backoff: Backoff = field(default_factory=Backoff)
-    hold_packets: int = 1024
+    hold_packets: int = 256
     hold_bytes: int = 64 << 20
     ffmpeg: Mapping[str, str] = field(default_factory=dict)
 

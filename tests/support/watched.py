@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+
 from triparty.device.gate.policies import make
 from triparty.device.gate.policy import Policy
 from triparty.device.gate.traces import Task
@@ -19,7 +20,6 @@ from triparty.device.gateway.results import Document
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.gateway.stages import Seen, Stage, Verdict
-from triparty.device.gateway.writer import Writer
 
 
 def fingerprint(image: av.VideoFrame) -> str:
@@ -106,7 +106,7 @@ def gateway(
             for t in settings.tasks
         ],
         labels={},
-        writer=Writer([kept] if kept is not None else []),
+        sinks=[kept] if kept is not None else [],
         clock=clock or VirtualClock(),
         **more,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import threading
@@ -16,6 +17,9 @@ import pytest
 from headless import until
 from rtsp_server import Camera as FakeCamera
 from rtsp_server import Film, Mode, camera
+from video_encodings import ENCODINGS, Encodings
+from watched import Kept, Witness, fingerprint, gateway, settings_of
+
 from triparty.common.errors import SettingsError
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.trace_files import read_trace
@@ -24,8 +28,6 @@ from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.stages import Seen, Verdict
 from triparty.device.streams.status import State
-from video_encodings import ENCODINGS, Encodings
-from watched import Kept, Witness, fingerprint, gateway, settings_of
 
 GATED = [one.name for one in ENCODINGS if not one.ungateable]
 LIVE: dict[str, Any] = {
@@ -64,7 +66,7 @@ def test_frames_of_a_gated_stream_are_those_of_a_full_decode(
             status = running.status
         share = sum(c.decoded for c in status.cameras) / sum(c.arrived for c in status.cameras)
         assert 0.02 < share < 0.95, "the budget gates nothing, or all"
-        seen = {name: 0 for name in names}
+        seen = dict.fromkeys(names, 0)
         for name, pts, _, pixels in witness.frames:
             seen[name] += 1
             assert pixels == whole(paths[name])[pts], f"{policy}: {name} differs at {pts}"
@@ -86,8 +88,10 @@ def test_an_ungateable_stream_is_decoded_whole_and_named(
     path = encodings.path("h264-intra-refresh")
     witness = Witness()
     settings = settings_of(
-        tmp_path, {"old": path, "new": encodings.path("h264-baseline")},
-        gate={"budget_ms": 0.2}, defaults={"looks_per_s": 240},
+        tmp_path,
+        {"old": path, "new": encodings.path("h264-baseline")},
+        gate={"budget_ms": 0.2},
+        defaults={"looks_per_s": 240},
     )
     with gateway(settings, stages=[witness]) as running:
         running.run()
@@ -111,7 +115,7 @@ def test_models_see_a_whole_stream_no_oftener_than_configured(
         assert running.status.cameras[0].decoded == 60
     times = [time for _, _, time, _ in witness.frames]
     assert 11 <= len(times) <= 13
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) > 0.19
+    assert min(b - a for a, b in itertools.pairwise(times)) > 0.19
 
 
 def test_the_budget_bounds_what_is_charged(encodings: Encodings, tmp_path: Path) -> None:
