@@ -400,7 +400,8 @@ class Gateway:
         if camera.opened is None:
             return
         camera.closures.decoded([packet.number for packet in closure])
-        self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms))
+        whole = camera.whole is not None
+        self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms, whole))
 
     def _do(self, camera: Camera, job: Job) -> None:
         camera.jobs += 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from triparty.common.errors import DecodeError
 from triparty.device.streams.decoder import Frame, Spent, StreamDecoder
 from triparty.device.streams.opening import Opened
+from triparty.device.streams.packets import Packet
 from triparty.device.streams.reachability import Closure
 
 Key = int
@@ -26,6 +27,7 @@ class Job:
         opened: the parameters of that opening.
         closure: to be decoded; None to take out what is left at the end of the run.
         cost_ms: that was charged for it.
+        all_frames: hand out the frame of each of its packets, not of the target alone.
     """
 
     key: Key
@@ -33,6 +35,7 @@ class Job:
     opened: Opened
     closure: Closure | None
     cost_ms: float = 0.0
+    all_frames: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,6 @@ class Report:
 class _Held:
     run: int
     decoder: StreamDecoder
-    cpu_ms: float = field(default=0.0)
 
 
 class Worker:
@@ -105,37 +107,41 @@ class Worker:
             self._done(self._report(job))
 
     def _report(self, job: Job) -> Report:
-        frames: list[Frame] = []
         try:
-            held = self._decoder(job, frames)
-            before = held.decoder.cpu_ms
-            if job.closure is None:
-                frames += held.decoder.drain()
-            else:
-                frames += held.decoder.decode(job.closure)
-        except DecodeError as error:
-            held = self._held[job.key]
-            number = error.extra.get("number")
-            return Report(
-                job,
-                frames,
-                held.decoder.spent,
-                held.decoder.cpu_ms - before,
-                error.message,
-                number if isinstance(number, int) else None,
-            )
+            return self._decode(self._decoder(job), job)
         except Exception as error:  # noqa: BLE001  a stream must not end the others
             self._held.pop(job.key, None)
-            return Report(job, frames, error=f"{type(error).__name__}: {error}")
-        spent = held.decoder.spent if job.closure is not None else []
-        return Report(job, frames, spent, held.decoder.cpu_ms - before)
+            return Report(job, error=f"{type(error).__name__}: {error}")
 
-    def _decoder(self, job: Job, frames: list[Frame]) -> _Held:
+    def _decoder(self, job: Job) -> StreamDecoder:
+        """The decoder of a stream; what an earlier run left in it was taken out at its end."""
         held = self._held.get(job.key)
         if held is None:
             decoder = StreamDecoder(job.opened.codec, job.opened.extradata)
             held = self._held[job.key] = _Held(job.run, decoder)
         elif held.run != job.run:
-            frames += held.decoder.reopen(job.opened.codec, job.opened.extradata)
+            held.decoder.reopen(job.opened.codec, job.opened.extradata)
             held.run = job.run
-        return held
+        return held.decoder
+
+    def _decode(self, decoder: StreamDecoder, job: Job) -> Report:
+        before_ms = decoder.cpu_ms
+        if job.closure is None:
+            return Report(job, decoder.drain(), cpu_ms=decoder.cpu_ms - before_ms)
+        try:
+            frames = decoder.decode(job.closure, _each if job.all_frames else None)
+        except DecodeError as error:
+            number = error.extra.get("number")
+            return Report(
+                job,
+                spent=decoder.spent,
+                cpu_ms=decoder.cpu_ms - before_ms,
+                error=error.message,
+                failed=number if isinstance(number, int) else None,
+            )
+        return Report(job, frames, decoder.spent, decoder.cpu_ms - before_ms)
+
+
+def _each(packet: Packet) -> bool:
+    """Whether a frame beside the target's is handed out: each."""
+    return True
