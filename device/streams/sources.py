@@ -460,7 +460,6 @@ class _Connection:
         pts, time_s = self.timeline.place(
             packet.pts, packet.dts, entry=picture.entry is not Entry.NONE
         )
-        packet.pts = pts
         number = self._number
         self._number += 1
         return Packet(

@@ -216,6 +216,30 @@ class TestFaults:
         assert status.stream.state is State.ENDED
         assert status.arrived > 0
 
+    def test_a_packet_that_fails_to_decode_costs_its_group_alone(
+        self, encodings: Encodings, tmp_path: Path
+    ) -> None:
+        there = encodings.path("h264-baseline")
+        data = bytearray(there.read_bytes())
+        with av.open(str(there)) as container:
+            packets = [p for p in container.demux(video=0) if p.size]
+            for number in (15, 17):  # in the second of five groups of 12
+                at = (packets[number].pos or 0) + packets[number].size // 2
+                data[at : at + 24] = bytes(b ^ 0xFF for b in data[at : at + 24])
+            late = packets[24].pts
+        path = tmp_path / "damaged.mp4"
+        path.write_bytes(data)
+        witness = Witness()
+        settings = settings_of(tmp_path, {"a": path}, gate={"budget_ms": 1000.0})
+        with gateway(settings, stages=[witness]) as running:
+            running.run()
+            status = running.status.cameras[0]
+        assert status.failures >= 1
+        assert status.stream.state is State.ENDED
+        for _, pts, _, pixels in witness.frames:
+            assert pixels == whole(there)[pts]
+        assert sum(pts >= (late or 0) for _, pts, _, _ in witness.frames) >= 30
+
     def test_a_camera_without_a_decoder_is_said_to_fail(
         self, encodings: Encodings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -305,6 +329,26 @@ class TestLive:
         allowed = set(whole(encodings.path("h264-baseline")).values())
         allowed |= set(whole(encodings.path("h265-closed")).values())
         assert {pixels for *_, pixels in witness.frames} <= allowed
+
+    def test_a_camera_may_come_back_with_another_codec(
+        self, encodings: Encodings, yard: FakeCamera, tmp_path: Path
+    ) -> None:
+        witness = Witness()
+        settings = settings_of(tmp_path, {"yard": yard.url}, defaults=LIVE)
+        with gateway(settings, stages=[witness], clock=WallClock()) as made:
+            running = Running(made)
+            until(lambda: running.camera("yard").looks > 3)
+            yard.film = Film.of(encodings.path("h265-closed"))
+            yard.hang_up()
+            until(lambda: running.camera("yard").stream.codec == "hevc")
+            looks = running.camera("yard").looks
+            until(lambda: running.camera("yard").looks > looks + 5)
+            running.end()
+            assert running.camera("yard").failures == 0
+        others = set(whole(encodings.path("h265-closed")).values())
+        seen = {pixels for *_, pixels in witness.frames}
+        assert len(seen & others) > 3
+        assert seen <= others | set(whole(encodings.path("h264-baseline")).values())
 
     def test_a_slow_model_holds_nothing_up_and_nothing_grows(
         self, encodings: Encodings, tmp_path: Path

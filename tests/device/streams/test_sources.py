@@ -21,7 +21,7 @@ from video_encodings import Encodings
 from triparty.common.errors import FrameError
 from triparty.device.streams.addresses import Address
 from triparty.device.streams.backoff import Backoff
-from triparty.device.streams.opening import Opened
+from triparty.device.streams.opening import Failure, Opened
 from triparty.device.streams.packets import Entry, Packet, Picture
 from triparty.device.streams.sources import Gap, Item, Source, SourceOptions, Ungateable
 from triparty.device.streams.status import State
@@ -305,6 +305,16 @@ class TestSecrets:
             assert SECRET not in text
             assert ENCODED not in text
         assert "***" in source.status.address
+
+    @pytest.mark.parametrize("kind", [ValueError, OSError, av.error.InvalidDataError])
+    def test_no_exception_shows_them(self, kind: type[Exception]) -> None:
+        url = f"rtsp://admin:{ENCODED}@127.0.0.1:1/x"
+        words = (5, f"cannot open {url}: {SECRET}", url)
+        error = kind(*words) if kind is not ValueError else ValueError(words[1])
+        failure = Failure.of(error, Address.of(url))
+        assert "cannot open rtsp://admin:***@127.0.0.1:1/x" in failure.text
+        assert SECRET not in repr(failure)
+        assert ENCODED not in repr(failure)
 
     def test_ffmpeg_itself_would_have_shown_them(self) -> None:
         with pytest.raises(av.error.FFmpegError) as shown:
