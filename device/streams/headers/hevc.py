@@ -2,7 +2,8 @@
 
 A picture can be left out if it is a sub-layer non-reference picture of the highest sub-layer:
 pictures of a higher sub-layer may refer to it otherwise. Decoding may start at IDR and BLA
-pictures, and at CRA pictures, whose skipped leading pictures (RASL) need what was before.
+pictures, and at CRA pictures, whose skipped leading pictures (RASL) need what was before. The
+quantiser is read of IDR pictures alone: in all others it lies behind sets of references.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ def _h264_sequence(order_type: int = 0, order_bits: int = 4, frames_only: int = 
     return START + bits.ue(4).u(1, 0).ue(10, 10).u(1, frames_only).bytes(b"\x67", 0)
 
 
-def _h264_pictures() -> bytes:
-    bits = Written().ue(0, 0).u(2, 0).ue(0, 0, 0).u(3, 0).se(-3, 0, 0).u(3, 0)
-    return START + bits.bytes(b"\x68", 0)
+def _h264_pictures(number: int = 0, qp: int = 23, weighted: int = 0) -> bytes:
+    bits = Written().ue(number, 0).u(2, 0).ue(0, 0, 0).u(1, weighted).u(2, 0)
+    return START + bits.se(qp - 26, 0, 0).u(3, 0).bytes(b"\x68", 0)
 
 
 def _h264_recovery(frames: int = 0, exact: int = 1) -> bytes:
@@ -114,8 +114,42 @@ def test_h264_picture_order_wraps() -> None:
     ]
     pictures, _ = _h264(IDR, _h264_slice(P + UNIFORM, 6), entry, *after)
     assert [one.leading for one in pictures[2:]] == list(orders.values())
-    (*_, again), _ = _h264(entry, *after, IDR, _h264_slice(P + UNIFORM, 2))
+    (*_, again), _ = _h264(entry, IDR, _h264_slice(P + UNIFORM, 12))
     assert not again.leading
+
+
+def test_h264_picture_order_is_counted_from_references() -> None:
+    entry = _h264_recovery() + _h264_slice(I + UNIFORM, 0)
+    after = [(P, 6, True, False), (B, 15, False, True), (P, 12, True, False)]
+    packets = [
+        _h264_slice(kind + UNIFORM, order, needed=needed) for kind, order, needed, _ in after
+    ]
+    pictures, _ = _h264(IDR, entry, *packets)
+    assert [one.leading for one in pictures[2:]] == [leads for *_, leads in after]
+
+
+def test_h264_picture_sets_may_have_large_numbers() -> None:
+    sets = b"".join(_h264_pictures(number, qp=number - 80) for number in (100, 101))
+    typer = Typer.of("h264", _h264_sequence() + sets)
+    for number in (100, 101, 100):
+        bits = Written().ue(0, I + UNIFORM, number).u(4, 0).ue(0).u(4, 0).u(2, 0).se(1)
+        assert typer.read(START + bits.bytes(b"\x65")).slice_qp == number - 79
+
+
+def test_h264_quantisers_behind_long_lists() -> None:
+    """Modified lists, weights and markings of every kind."""
+    extradata = _h264_sequence() + _h264_pictures(weighted=1)
+    bits = Written().ue(0, P + UNIFORM, 0).u(4, 3).u(4, 6)
+    bits.u(1, 1).ue(1)  # two references
+    bits.u(1, 1).ue(0, 5, 2, 1, 1, 9, 3)  # lists modified
+    bits.ue(5, 4)  # weights: of luma, of chroma, none
+    bits.u(1, 1).se(9, -9).u(1, 0)
+    bits.u(1, 0).u(1, 1).se(1, -1, 2, -2)
+    bits.u(1, 1).ue(1, 7).ue(2, 3).ue(3, 4, 5).ue(4, 6).ue(5).ue(6, 8).ue(0)  # markings
+    bits.se(-4)
+    typer = Typer.of("h264", extradata)
+    assert typer.read(START + bits.bytes(b"\x61")).slice_qp == 19
+    assert typer.read(START + bits.bytes(b"\x61")[:10]).slice_qp is None
 
 
 def test_h264_order_type_1_has_no_open_entries() -> None:
