@@ -136,7 +136,8 @@ def test_h264_picture_sets_may_have_large_numbers() -> None:
         assert typer.read(START + bits.bytes(b"\x65")).slice_qp == number - 79
 
 
-def test_h264_quantisers_behind_long_lists() -> None:
+@pytest.mark.parametrize("markings", [(1, 7, 2, 3, 3, 4, 5, 4, 6, 6, 8), (5,), (5, 1, 7), ()])
+def test_h264_quantisers_behind_long_lists(markings: tuple[int, ...]) -> None:
     """Modified lists, weights and markings of every kind."""
     extradata = _h264_sequence() + _h264_pictures(weighted=1)
     bits = Written().ue(0, P + UNIFORM, 0).u(4, 3).u(4, 6)
@@ -145,11 +146,28 @@ def test_h264_quantisers_behind_long_lists() -> None:
     bits.ue(5, 4)  # weights: of luma, of chroma, none
     bits.u(1, 1).se(9, -9).u(1, 0)
     bits.u(1, 0).u(1, 1).se(1, -1, 2, -2)
-    bits.u(1, 1).ue(1, 7).ue(2, 3).ue(3, 4, 5).ue(4, 6).ue(5).ue(6, 8).ue(0)  # markings
-    bits.se(-4)
+    bits.u(1, 1).ue(*markings, 0).se(-4)
     typer = Typer.of("h264", extradata)
     assert typer.read(START + bits.bytes(b"\x61")).slice_qp == 19
     assert typer.read(START + bits.bytes(b"\x61")[:10]).slice_qp is None
+
+
+@pytest.mark.parametrize("planes", [0, 1])
+def test_h264_of_the_high_profiles(planes: int) -> None:
+    """Scaling lists, given, by default and left out; colour planes with slices of their own."""
+    bits = Written().u(8, 244).u(16, 40).ue(0, 3).u(1, planes).ue(2, 2).u(1, 0).u(1, 1)
+    for place in range(12):
+        if place % 3:
+            bits.u(1, 0)
+        elif place == 3:
+            bits.u(1, 1).se(-8)  # by default
+        else:
+            bits.u(1, 1).se(*[1] * (16 if place < 6 else 64))
+    bits.ue(0, 0, 4, 4).u(1, 0).ue(10, 10).u(1, 1)
+    sequence = START + bits.bytes(b"\x67", 0)
+    slice_bits = Written().ue(0, I + UNIFORM, 0).u(2 * planes, 0).u(4, 0).ue(0).u(8, 77)
+    typer = Typer.of("h264", sequence + _h264_pictures())
+    assert typer.read(START + slice_bits.u(2, 0).se(6).bytes(b"\x65")).slice_qp == 29
 
 
 def test_h264_order_type_1_has_no_open_entries() -> None:
