@@ -8,6 +8,7 @@ before. The container's key flag is not believed: it names P pictures of intra r
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 from triparty.common.errors import PacketError
@@ -23,7 +24,7 @@ from triparty.device.streams.headers.h264_sets import (
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sei import Recovery, recovery_point
 from triparty.device.streams.headers.sets import Sets, at_most
-from triparty.device.streams.headers.units import READ, SLICE, first_slice, units
+from triparty.device.streams.headers.units import MAX_UNITS, READ, SLICE, first_slice, units
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 48  # bytes of a slice that are read: its header without long tables of weights
@@ -147,7 +148,7 @@ class H264:
             return [first]
         return [
             self._start(unescape(unit[1 : 1 + HEAD])).type
-            for unit in units(data, self._length_size)
+            for unit in islice(units(data, self._length_size), MAX_UNITS)
             if KINDS[unit[0]] == SLICE
         ]
 

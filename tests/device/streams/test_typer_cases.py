@@ -443,6 +443,8 @@ def test_vp9_headers_of_all_kinds(profile: int) -> None:
     assert typer.read(shows.bytes(padding=0)).type is PictureType.I
     typer.read(inter(0, 2))
     assert typer.read(shows.bytes(padding=0)).type is PictureType.P
+    shown_first = typer.read(_superframe(inter(1, 1), b"", intra_only))
+    assert (shown_first.type, shown_first.shown) == (PictureType.P, True)
     quantisers = [one.slice_qp for one in (first, resilient, alone)]
     assert quantisers == [11, 77, 22]
 
@@ -461,10 +463,8 @@ def _av1_sequence() -> Written:
     bits.u(1, 1).u(32, 1).u(32, 25).u(1, 0)  # timing
     bits.u(1, 1).u(5, 9).u(32, 1).u(5, 6).u(5, 11)  # decoder model: 10, 7 and 12 bits
     bits.u(1, 1).u(5, 1)
-    for point, modelled in ((0x103, 1), (0x101, 0)):
-        bits.u(12, point).u(5, 8).u(1, 0).u(1, modelled)
-        if modelled:
-            bits.u(10, 3).u(10, 4).u(1, 0)
+    for point in (0x103, 0x101):
+        bits.u(12, point).u(5, 8).u(1, 0).u(1, 1).u(10, 3).u(10, 4).u(1, 0)
         bits.u(1, 1).u(4, 2)
     bits.u(4, 8).u(4, 7).u(9, 255).u(8, 143)
     bits.u(1, 1).u(4, 3).u(3, 1)  # ids: 5 bits of delta, 7 in all
@@ -498,8 +498,8 @@ def _av1_frame(
     bits.u(7, 5).u(1, 0).u(5, order)
     if kind == 1:
         bits.u(3, 0)
-    bits.u(1, 1)  # removal times: of the first point's frames
-    bits.u(7, 9)
+    bits.u(1, 1).u(7, 9)  # removal times, of the points that the frame is part of
+    bits.u(0 if layer else 7, 9)
     if kind != 0 or not shown:
         bits.u(8, writes)
     if kind == 1:
@@ -527,6 +527,8 @@ def test_av1_headers_of_all_kinds() -> None:
     # Before picture 3: 2, 1 and 0 (slots 2, 3, and 5 to 7); after it: 4, 6 and 8.
     short = typer.read(_av1_frame(inter, 3, 0, short=(2, 3), slots=(0,) * 7))
     assert (short.reads, short.reference) == (0b11011111, False)
+    layered = typer.read(_av1_frame(inter, 5, 0b10, slots=(1, 2, 3, 4, 4, 4, 4), layer=1))
+    assert (layered.reads, layered.writes) == (0b11110, 0b10)
     alone = typer.read(_av1_frame(intra, 9, 1 << 6))
     assert (alone.type, alone.reads, alone.writes) == (PictureType.I, 0, 1 << 6)
     shows = Written().u(1, 1).u(3, 0).bytes(padding=2)
