@@ -12,6 +12,7 @@ from video_encodings import Encoding, Encodings, encode
 from written_bits import Written
 
 from triparty.common.errors import PacketError
+from triparty.device.streams.bits import Bits
 from triparty.device.streams.headers.h264 import FIELDS, INTRA_REFRESH
 from triparty.device.streams.headers.intra import ABBREVIATED
 from triparty.device.streams.headers.mpeg4 import INTERLACED, PACKED
@@ -75,6 +76,18 @@ IDR = _h264_slice(I + UNIFORM, 0, idr=True)
 def test_h264_an_exact_recovery_point_of_no_frames_is_an_open_entry() -> None:
     (_, opened), reason = _h264(IDR, _h264_recovery() + _h264_slice(I + UNIFORM, 8))
     assert (opened.entry, reason) == (Entry.OPEN, None)
+
+
+def test_h264_a_recovery_point_may_follow_other_messages() -> None:
+    """Of long types and sizes, with zeros that are written with emulation prevention."""
+    long = b"\xff\x2d" + b"\xff\x0a" + b"\0\0\3\0" * 88 + b"\7"
+    assert len(long.replace(b"\0\0\3", b"\0\0")) == 4 + 265
+    recovery = _h264_recovery()
+    messages = recovery[:5] + b"\x05\x03\0\0\3\0" + long + recovery[5:]
+    (_, opened), _ = _h264(IDR, messages + _h264_slice(I + UNIFORM, 8))
+    assert opened.entry is Entry.OPEN
+    (_, other), _ = _h264(IDR, recovery[:5] + long + _h264_slice(I + UNIFORM, 8))
+    assert other.entry is Entry.NONE
 
 
 @pytest.mark.parametrize(("frames", "exact"), [(3, 1), (0, 0)])
@@ -187,6 +200,12 @@ def test_h264_field_pictures_are_refused_and_frames_of_fields_are_not() -> None:
     assert (picture.slice_qp is not None, reason) == (True, None)
     _, reason = _h264(frame, _h264_slice(P + UNIFORM, 2, field=1), sequence=sequence)
     assert reason == FIELDS
+
+
+def test_a_number_of_more_than_32_bits_is_refused() -> None:
+    assert Bits(b"\0\0\0\0\x80" + b"\0" * 8).ue() == 2**32 - 1
+    with pytest.raises(PacketError, match="within a number"):
+        Bits(b"\0\0\0\0\x40" + b"\0" * 8).ue()
 
 
 def test_h264_a_slice_of_unknown_sets_is_refused() -> None:
