@@ -142,6 +142,7 @@ def run(
     return Replay(known, streams, made, settings).run()
 
 
+@lru_cache(maxsize=512)
 def curve(policy: str, clip: str, plan: Plan) -> list[Point]:
     """A policy under all budgets of a plan, on streams of one clip."""
     known, streams = fleet(clip, plan)

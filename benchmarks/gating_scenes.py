@@ -44,7 +44,7 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """Something of a clip: its pixels and how much each belongs to it, (h, w, 3) and (h, w, 1)."""
+    """Something of a clip: pixels (h, w, 3), and how much each belongs to it (h, w, 1)."""
 
     pixels: Picture
     share: Picture
@@ -62,7 +62,7 @@ class Crossing:
 
 
 def quiet(clip: str, encoding: str) -> Trace:
-    """The trace of a quiet scene made of a clip, in an encoding; its answers are constructed."""
+    """The trace of a quiet scene made of a clip; its answers are known by construction."""
     kept = CACHE / "traces" / f"quiet-{clip}-{encoding}.npz"
     if not kept.exists():
         plain = record(

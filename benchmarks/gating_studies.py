@@ -10,9 +10,10 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
+from benchmarks import gating_adaptation, gating_offline
 from benchmarks.gating_runs import (
     ACCURACY,
     SCENES,
@@ -24,8 +25,10 @@ from benchmarks.gating_runs import (
     mean_curve,
     policy_names,
 )
-from benchmarks.gating_traces import CLIPS
+from benchmarks.gating_traces import CLIPS, TASKS
 from benchmarks.harness import OUTPUT, BenchError, document
+from triparty.device.gate.features import EXTENDED
+from triparty.device.gate.traces import Task
 
 Study = Callable[[bool], dict[str, Any]]
 QUICK = {"streams": 12, "seconds": 20.0, "shares": (0.05, 0.2, 0.5), "epochs": 3}
@@ -176,7 +179,167 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-STUDIES: Mapping[str, Study] = {"budget": budget}
+def offline(quick: bool) -> dict[str, Any]:
+    """Filter rate at 90 % on balanced data (fig. 2.9) and true positives at 10 % false ones."""
+    plan = _plan(Plan(tasks=TASKS), quick)
+    figures: dict[str, Any] = {
+        kind.name: _told(gating_offline.per_task(kind, plan)) for kind in gating_offline.KINDS
+    }
+    figures["residual of sizes"] = _told(gating_offline.residual(plan))
+    figures["thesis"] = {
+        "filter_rate": [0.518, 0.565, 0.577, 0.539],
+        "optimum": 0.6,
+        "true_positives": {"published design": 0.766, "residual of sizes": 0.061},
+    }
+    _plot_bars({k: v for k, v in figures.items() if k != "thesis"}, "filter_rate", "offline")
+    return figures
+
+
+def tasks(quick: bool) -> dict[str, Any]:
+    """One network for all tasks, one for each, and one's network for another (fig. 2.11)."""
+    plan = _plan(Plan(tasks=TASKS), quick)
+    figures: dict[str, Any] = {}
+    for kind in (gating_offline.PAPER, gating_offline.OURS):
+        alone = {
+            task.name: _told(gating_offline.per_task(kind, gating_offline.single(plan, task)))
+            for task in TASKS
+        }
+        figures[kind.name] = {
+            "multi": _told(gating_offline.per_task(kind, plan)),
+            "single": {name: one[name] for name, one in alone.items()},
+            "crossed": {
+                f"{learnt.name} for {asked.name}": _crossed(kind, plan, learnt, asked)
+                for learnt in TASKS
+                for asked in TASKS
+                if learnt is not asked
+            },
+        }
+    figures["thesis"] = {"crossed": [-0.163, -0.069], "multi": [0.021, 0.017]}
+    return figures
+
+
+def training(quick: bool) -> dict[str, Any]:
+    """Share of the samples that is trained on (fig. 2.12)."""
+    plan = _plan(Plan(), quick)
+    shares = (0.01, 0.5) if quick else (0.01, 0.1, 0.2, 0.5, 0.8)
+    return {
+        kind.name: {
+            f"{share:g}": _told(gating_offline.per_task(kind, plan, share)) for share in shares
+        }
+        for kind in (gating_offline.CONTEXTUAL, gating_offline.PAPER, gating_offline.OURS)
+    }
+
+
+def window(quick: bool) -> dict[str, Any]:
+    """Length of the window of sizes (fig. 2.13)."""
+    plan = _plan(Plan(), quick)
+    lengths = (2, 5) if quick else (1, 2, 5, 10, 20)
+    return {
+        kind.name: {
+            str(w): _told(gating_offline.per_task(replace(kind, window=w), plan))
+            for w in lengths
+        }
+        for kind in (gating_offline.CONTEXTUAL, gating_offline.PAPER, gating_offline.OURS)
+    }
+
+
+def codecs(quick: bool) -> dict[str, Any]:
+    """Accuracy per codec (fig. 2.14) and the extreme cases of thesis 2.5.3."""
+    encodings = ("gop25", "mjpeg") if quick else CODECS
+    return {
+        encoding: {
+            kind.name: _told(
+                gating_offline.per_task(kind, _plan(Plan(encoding=encoding), quick))
+            )
+            for kind in gating_offline.KINDS
+        }
+        for encoding in encodings
+    } | {"thesis": {"accuracy": [0.912, 0.952], "codecs": ["h264", "h265", "jpeg2000", "vp9"]}}
+
+
+def ablation(quick: bool) -> dict[str, Any]:
+    """Ours without each of its extensions: told apart offline, and by accuracy in replay."""
+    plan = _plan(Plan(), quick)
+    figures: dict[str, Any] = {"all": _told(gating_offline.per_task(gating_offline.OURS, plan))}
+    for group in EXTENDED:
+        groups = tuple(one for one in EXTENDED if one != group)
+        kind = replace(gating_offline.OURS, name=f"without {group}", groups=groups)
+        figures[kind.name] = _told(gating_offline.per_task(kind, plan))
+    full = replace(gating_offline.OURS, name="trained on full records", gating="full")
+    figures[full.name] = _told(gating_offline.per_task(full, plan))
+    return figures
+
+
+def adaptation(quick: bool) -> dict[str, Any]:
+    """Bit rate changed, camera replaced, streams joining and leaving: accuracy over time."""
+    return gating_adaptation.figures(_plan(Plan(streams=24, seconds=110.0), quick))
+
+
+def _crossed(kind: gating_offline.Kind, plan: Plan, learnt: Task, asked: Task) -> Any:
+    """A network that was taught one task, asked another."""
+    found = []
+    for clip in CLIPS:
+        predictor = gating_offline.learned(kind, clip, gating_offline.single(plan, learnt))
+        other = gating_offline.single(plan, asked)
+        parts = gating_offline.recorded([clip], other)
+        (scores, truth), *_ = gating_offline.tried(kind, predictor, parts, other)
+        one = gating_offline.told(scores, truth)
+        if one is not None:
+            found.append(one)
+    return _told({asked.name: found})[asked.name]
+
+
+def _told(found: Mapping[str, Sequence[gating_offline.Told]]) -> dict[str, Any]:
+    """Means over the clips left out, and each of them."""
+    figures = {}
+    for task, clips in found.items():
+        names = [one.name for one in fields(gating_offline.Told)]
+        figures[task] = {
+            name: (sum(getattr(one, name) for one in clips) / len(clips)) if clips else None
+            for name in names
+        } | {"clips": [asdict(one) for one in clips]}
+    _say(
+        str(
+            {
+                task: {k: v for k, v in one.items() if k != "clips"}
+                for task, one in figures.items()
+            }
+        )
+    )
+    return figures
+
+
+def _plot_bars(figures: Mapping[str, Any], figure_of: str, name: str) -> None:
+    """One group of bars a task, one bar a kind."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 4))
+    known = list(next(iter(figures.values())))
+    for place, (kind, found) in enumerate(figures.items()):
+        values = [found[task][figure_of] or 0.0 for task in known]
+        spots = [number + 0.15 * place for number in range(len(known))]
+        axis.bar(spots, values, width=0.14, label=kind)
+    axis.axhline(0.6, color="grey", linestyle=":", linewidth=1)
+    axis.set_xticks([number + 0.3 for number in range(len(known))], known)
+    axis.set_ylabel(figure_of.replace("_", " ") + " at 90 %, balanced")
+    axis.legend(fontsize=7)
+    save(figure, name)
+
+
+CODECS = ("gop25", "h265", "vp9", "av1", "mjpeg", "jpeg2000", "starved", "gop300")
+STUDIES: Mapping[str, Study] = {
+    "budget": budget,
+    "offline": offline,
+    "tasks": tasks,
+    "training": training,
+    "window": window,
+    "codecs": codecs,
+    "ablation": ablation,
+    "adaptation": adaptation,
+}
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,10 +52,7 @@ def recordings(known: Tables, *, parts: int = PARTS) -> list[Recording]:
         entries = np.flatnonzero(known.entry[first:last]) + first
         cuts = {int(entries[np.abs(entries - place).argmin()]) for place in wanted}
         edges = sorted({first, last, *cuts})
-        found += [
-            _recording(known, start, stop)
-            for start, stop in zip(edges[:-1], edges[1:], strict=True)
-        ]
+        found += [_recording(known, start, stop) for start, stop in pairwise(edges)]
     return [one for one in found if len(one) > 1]
 
 
