@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from headless import until
 from rtsp_server import Film, Mode, camera
-from triparty.device.gateway.clock import WallClock
 from video_encodings import Encodings
 from watched import Witness, gateway, settings_of
+
+from triparty.device.gateway.clock import WallClock
 
 
 def resident_mib() -> float:
