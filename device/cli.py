@@ -1,6 +1,6 @@
 """`triparty device`: enroll, models, pull, generate, embed, classify.
 
-`chat`, `serve` and `gate` have files of their own.
+`chat`, `serve`, `watch` and `gate` have files of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from triparty.common.console import Console, JsonOption
 from triparty.device import cli_gate
 from triparty.device.cli_chat import chat
 from triparty.device.cli_serve import serve
+from triparty.device.cli_watch import watch
 
 if TYPE_CHECKING:
     from triparty.device.client import Device
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Ask with keyed rows, un-key the answers (P3).",
 )
 app.add_typer(cli_gate.app, name="gate")
-
+app.command()(watch)
 app.command()(chat)
 app.command()(serve)
 

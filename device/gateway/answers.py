@@ -1,0 +1,201 @@
+"""What a task answers on a frame, whether that is new, and when a change is an event; pure.
+
+A frame is necessary if its answer differs from the one before (thesis 2.4.1), or for `anomaly`
+if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.device.gate.detectors import Detections
+from triparty.device.gate.traces import Task
+from triparty.device.gateway.stages import Seen
+
+LEAST_IOU = 0.5
+"""A box that shares less than this with its former self has moved."""
+
+Answer = bool | int | float | tuple[Any, ...]
+"""What a task says: comparable by `differs`, and readable in JSON."""
+
+
+def answer(task: Task, seen: Seen) -> Answer:
+    """A task's answer to what its model saw.
+
+    Args:
+        task: the question.
+        seen: objects, or for `value` a number; a number of objects also counts.
+    """
+    if not isinstance(seen, Detections):
+        return _of_number(task, seen)
+    chosen = _chosen(task, seen)
+    if task.measure == "count":
+        return len(chosen)
+    if task.measure == "labels":
+        return tuple(sorted({int(label) for label in seen.labels[chosen]}))
+    if task.measure == "boxes":
+        return tuple(
+            (int(seen.labels[n]), *(round(float(edge), 4) for edge in seen.boxes[n]))
+            for n in chosen
+        )
+    if task.measure == "value":
+        return float(len(chosen))
+    return bool(len(chosen))
+
+
+def differs(task: Task, one: Answer, other: Answer) -> bool:
+    """Whether two answers of a task are different ones."""
+    if task.measure == "value":
+        return round(float(one) / task.step) != round(float(other) / task.step)  # type: ignore[arg-type]
+    if task.measure == "boxes":
+        return not _in_place(one, other)  # type: ignore[arg-type]
+    return one != other
+
+
+def nothing(task: Task) -> Answer:
+    """The answer to a frame in which there is nothing; what a camera is taken to begin with."""
+    return answer(task, 0.0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """The last answer of each of a stream's tasks, and when it was given.
+
+    Attributes:
+        answers: by task.
+        time: of the frame, in seconds.
+    """
+
+    answers: Mapping[str, Answer]
+    time: float = -np.inf
+
+
+def judge(
+    tasks: Sequence[Task],
+    held: Held,
+    answers: Mapping[str, Answer],
+    time: float,
+    *,
+    redundant: bool = False,
+) -> tuple[Held, list[float]]:
+    """What is held after a frame, and its reward for each task.
+
+    Args:
+        tasks: in the order of the rewards.
+        held: what the stream answered before.
+        answers: of this frame, by task; a task without one did not look.
+        time: of this frame.
+        redundant: a filter says that nothing is new: tasks without an answer keep theirs.
+
+    Returns:
+        What is held now; 1 for each task to which the frame was necessary, 0 where it was
+        redundant, NaN where the task did not look or the frame is older than what is held.
+    """
+    if time <= held.time:
+        return held, [np.nan] * len(tasks)
+    rewards = []
+    for task in tasks:
+        if task.name not in answers:
+            rewards.append(0.0 if redundant else np.nan)
+        elif task.measure == "anomaly":
+            rewards.append(float(bool(answers[task.name])))
+        else:
+            before = held.answers.get(task.name)
+            new = before is None or differs(task, before, answers[task.name])
+            rewards.append(float(new))
+    if not answers:
+        return held, rewards
+    return Held({**held.answers, **answers}, time), rewards
+
+
+@dataclass(frozen=True)
+class Change:
+    """A task's answer changed for good.
+
+    Attributes:
+        before: the answer until now.
+        after: the answer from now on.
+        time: when it was first seen, in seconds on the stream's clock.
+    """
+
+    before: Answer
+    after: Answer
+    time: float
+
+
+@dataclass(frozen=True)
+class Debounce:
+    """Lets a change through when it has held: one odd frame is no event.
+
+    Attributes:
+        task: whose answers.
+        hold_s: how long a new answer must hold.
+        looks: how often it must be seen.
+        answer: that holds.
+        candidate: another that was seen last; None if the last look agreed.
+        since: when the candidate was first seen.
+        seen: how often in a row.
+    """
+
+    task: Task
+    hold_s: float
+    looks: int
+    answer: Answer
+    candidate: Answer | None = None
+    since: float = 0.0
+    seen: int = 0
+
+    def look(self, answer: Answer, time: float) -> tuple[Debounce, Change | None]:
+        """After one more answer: the new state, and the change if it is one now."""
+        if not differs(self.task, self.answer, answer):
+            return replace(self, candidate=None, seen=0), None
+        if self.candidate is None or differs(self.task, self.candidate, answer):
+            waits = replace(self, candidate=answer, since=time, seen=1)
+        else:
+            waits = replace(self, seen=self.seen + 1)
+        if waits.seen < self.looks or time - waits.since < self.hold_s:
+            return waits, None
+        change = Change(self.answer, answer, waits.since)
+        return replace(self, answer=answer, candidate=None, seen=0), change
+
+
+def _of_number(task: Task, seen: float) -> Answer:
+    if task.measure == "value":
+        return float(seen)
+    if task.measure == "count":
+        return round(seen)
+    if task.measure in ("labels", "boxes"):
+        return ()
+    return bool(seen)
+
+
+def _chosen(task: Task, seen: Detections) -> NDArray[np.intp]:
+    if not task.classes:
+        return np.arange(len(seen.labels))
+    return np.flatnonzero(np.isin(seen.labels, task.classes))
+
+
+def _in_place(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether each box has a partner of its own, of its class, that it overlaps enough."""
+    if len(one) != len(other):
+        return False
+    left = list(other)
+    for label, *box in one:
+        shared = [_iou(box, each[1:]) if each[0] == label else 0.0 for each in left]
+        if max(shared) < LEAST_IOU:
+            return False
+        left.pop(int(np.argmax(shared)))
+    return True
+
+
+def _iou(one: Sequence[float], other: Sequence[float]) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / max(sum(areas) - shared, 1e-12)

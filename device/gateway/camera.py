@@ -1,0 +1,179 @@
+"""What the gateway keeps of one camera; touched by the loop's thread alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from triparty.device.gate.trace_files import TraceWriter
+from triparty.device.gate.traces import Origin, Task
+from triparty.device.gateway.answers import Answer, Debounce, Held, nothing
+from triparty.device.gateway.clips import Recording
+from triparty.device.gateway.ring import Ring
+from triparty.device.gateway.settings import CameraSettings, TaskSettings
+from triparty.device.gateway.status import CameraStatus
+from triparty.device.streams.closure import Closures
+from triparty.device.streams.opening import Opened
+from triparty.device.streams.packets import Packet
+from triparty.device.streams.reachability import Bound
+from triparty.device.streams.sources import Source
+
+CLOSURE_BYTES = 16 << 20
+
+
+@dataclass(eq=False)
+class Camera:
+    """A camera that is being watched.
+
+    Attributes:
+        key: of it in the workers; never used again.
+        row: of it in the policy.
+        settings: of it.
+        source: where its packets come from.
+        worker: place of the worker that decodes it.
+        asked: whether each task of the gateway is asked of it.
+        added: when, on the loop's clock.
+        ring_s: how long packets are kept for clips.
+        opened: the parameters of the present connection.
+        run: counts connections.
+        closures: of the present connection.
+        ring: the last packets.
+        whole: why it is decoded whole.
+        fresh: packets that arrived in this round.
+        own_ms: what decoding each of them alone is expected to take.
+        jobs: that are being done.
+        held: the last answers.
+        debounces: by task that makes events.
+        recording: the clip that is being gathered.
+        traces: of the last connections, by run, if traces are recorded.
+        looked: when a frame was last handed to the models, on the loop's clock.
+        look_time: of that frame, on the stream's clock.
+    """
+
+    key: int
+    row: int
+    settings: CameraSettings
+    source: Source
+    worker: int
+    asked: Sequence[bool]
+    added: float
+    ring_s: float
+    debounces: dict[str, Debounce]
+    opened: Opened | None = None
+    run: int = -1
+    closures: Closures = field(default_factory=Closures)
+    ring: Ring = field(init=False)
+    whole: str | None = None
+    fresh: list[Packet] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
+    jobs: int = 0
+    held: Held = field(default_factory=lambda: Held({}))
+    recording: Recording | None = None
+    traces: dict[int, TraceWriter] = field(default_factory=dict)
+    looked: float | None = None
+    look_time: float = -np.inf
+    ended: bool = False
+    arrived: int = 0
+    selected: int = 0
+    decoded: int = 0
+    failures: int = 0
+    unreachable: int = 0
+    cpu_ms: float = 0.0
+    looks: int = 0
+    news: int = 0
+    events: int = 0
+
+    def __post_init__(self) -> None:
+        """Makes the ring."""
+        self.ring = Ring(self.ring_s, self.ring_bytes)
+
+    @property
+    def name(self) -> str:
+        """Of the camera."""
+        return self.settings.name
+
+    @property
+    def ring_bytes(self) -> int:
+        """Most bytes of compressed packets for clips."""
+        return self.settings.hold_mib << 20
+
+    def open(self, opened: Opened) -> None:
+        """Begins with the packets of a new connection."""
+        self.unreachable += self.closures.counters.unreachable
+        self.opened, self.run = opened, self.run + 1
+        self.closures = Closures(Bound(size=min(CLOSURE_BYTES, self.ring_bytes)))
+        self.ring.clear()
+        self.whole = None
+        if self.settings.whole:
+            self.decode_whole("the configuration says so")
+        elif opened.ungateable is not None:
+            self.decode_whole(opened.ungateable)
+
+    def decode_whole(self, reason: str) -> None:
+        """From here on every packet is decoded."""
+        self.whole = reason
+        self.closures.decode_whole()
+
+    def gap(self) -> None:
+        """Pictures are missing here."""
+        self.closures.gap()
+        self.ring.clear()
+
+    def status(self, now: float, *, overdue: bool) -> CameraStatus:
+        """How it stands."""
+        unreachable = self.unreachable + self.closures.counters.unreachable
+        return CameraStatus(
+            stream=self.source.status,
+            arrived=self.arrived,
+            selected=self.selected,
+            decoded=self.decoded,
+            failures=self.failures,
+            cpu_ms=self.cpu_ms,
+            looks=self.looks,
+            news=self.news,
+            events=self.events,
+            held_bytes=self.closures.held_bytes + self.ring.held_bytes,
+            look_age_s=now - (self.added if self.looked is None else self.looked),
+            overdue=overdue,
+            whole=self.whole,
+            unreachable=unreachable,
+            answers=dict(self.held.answers),
+        )
+
+    def origin(self) -> Origin:
+        """Of its trace."""
+        opened = self.opened
+        if opened is None:
+            raise RuntimeError("a trace begins with a connection")
+        return Origin(
+            camera=self.name,
+            codec=opened.codec,
+            container=self.source.address.scheme,
+            width=opened.width,
+            height=opened.height,
+            fps=opened.rate,
+            ungateable=self.whole,
+        )
+
+
+def debounces(
+    tasks: Sequence[Task], settings: Mapping[str, TaskSettings]
+) -> dict[str, Debounce]:
+    """Of the tasks whose changes are events; a camera begins with nothing in view."""
+    return {
+        task.name: Debounce(
+            task,
+            hold_s=settings[task.name].hold_s,
+            looks=settings[task.name].looks,
+            answer=nothing(task),
+        )
+        for task in tasks
+        if settings[task.name].events and task.measure != "boxes"
+    }
+
+
+def told(answer: Answer) -> object:
+    """An answer as JSON has it."""
+    return list(answer) if isinstance(answer, tuple) else answer

@@ -1,0 +1,66 @@
+"""A decoded frame as stages see it: pixels are converted when a stage asks, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import av
+
+Pixels = NDArray[np.uint8]
+_EIGHT_BIT_LUMA = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12")
+"""Formats whose first plane is the luma itself."""
+
+
+@dataclass(eq=False)
+class StreamFrame:
+    """One frame of one stream.
+
+    Attributes:
+        stream: name of the camera.
+        key: of the stream in the gateway; never used again for another.
+        run: which opening of the stream it is from.
+        pts: stamp of its packet.
+        time: presentation time in seconds on the stream's clock.
+        wall: the same as seconds since 1970, as well as this machine knows.
+        selected: whether the gate chose it; others were decoded because it needed them.
+        image: the decoder's own frame.
+    """
+
+    stream: str
+    key: int
+    run: int
+    pts: int
+    time: float
+    wall: float
+    selected: bool
+    image: av.VideoFrame = field(repr=False)
+    _rgb: Pixels | None = field(default=None, repr=False)
+    _luma: Pixels | None = field(default=None, repr=False)
+
+    def luma(self) -> Pixels:
+        """(H, W) uint8 brightness; not copied where the format allows. Not to be written to."""
+        if self._luma is None:
+            self._luma = self._plane() if self._has_luma() else self._grey()
+        return self._luma
+
+    def rgb(self) -> Pixels:
+        """(H, W, 3) uint8; converted at the first call. Not to be written to."""
+        if self._rgb is None:
+            self._rgb = np.asarray(self.image.to_ndarray(format="rgb24"), dtype=np.uint8)
+        return self._rgb
+
+    def _has_luma(self) -> bool:
+        return self.image.format.name in _EIGHT_BIT_LUMA
+
+    def _plane(self) -> Pixels:
+        plane = self.image.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        return rows[: self.image.height, : self.image.width]
+
+    def _grey(self) -> Pixels:
+        return np.asarray(self.image.to_ndarray(format="gray"), dtype=np.uint8)

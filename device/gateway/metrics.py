@@ -1,0 +1,140 @@
+"""What the gateway has done, for Prometheus.
+
+Cameras are labels: their names are the operator's own, and there are as many series as cameras.
+Never an address. The figures tell when something happened: they are for loopback, or for a
+network whose readers may know.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from triparty.common.errors import StateError
+from triparty.device.gateway.status import CameraStatus, GatewayStatus
+from triparty.device.streams.status import State
+
+PREFIX = "triparty_device_"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of each camera.
+
+    Attributes:
+        name: without prefix; one that ends in `_total` is a counter.
+        help: what it counts.
+        of: its value.
+    """
+
+    name: str
+    help: str
+    of: Callable[[CameraStatus], float]
+
+
+FIGURES = (
+    Figure("packets_total", "Packets received.", lambda c: c.stream.packets),
+    Figure("received_bytes_total", "Bytes of these packets.", lambda c: c.stream.size_bytes),
+    Figure("corrupt_packets_total", "Packets that were damaged.", lambda c: c.stream.corrupt),
+    Figure("gaps_total", "Times that pictures were lost.", lambda c: c.stream.gaps),
+    Figure("attempts_total", "Times that it was opened.", lambda c: c.stream.attempts),
+    Figure("selected_total", "Packets that the gate chose.", lambda c: c.selected),
+    Figure("decoded_total", "Packets that were decoded.", lambda c: c.decoded),
+    Figure("decode_failures_total", "Times that decoding failed.", lambda c: c.failures),
+    Figure("decode_cpu_seconds_total", "CPU time of decoding.", lambda c: c.cpu_ms / 1e3),
+    Figure("looks_total", "Frames that models looked at.", lambda c: c.looks),
+    Figure("news_total", "Looks at which an answer was new.", lambda c: c.news),
+    Figure("events_total", "Events.", lambda c: c.events),
+    Figure("held_bytes", "Compressed packets held.", lambda c: c.held_bytes),
+    Figure("look_age_seconds", "Since the last look.", lambda c: c.look_age_s),
+    Figure("overdue", "1 if the budget left it waiting for too long.", lambda c: c.overdue),
+    Figure("ungateable", "1 if it is decoded whole.", lambda c: c.whole is not None),
+)
+
+
+class MetricsServer:
+    """Answers scrapes with the status of the moment.
+
+    Args:
+        status: makes it; called from the server's threads.
+        host: address to listen on.
+        port: 0 for any.
+
+    Raises:
+        StateError: the port is taken.
+    """
+
+    def __init__(self, status: Callable[[], GatewayStatus], *, host: str, port: int) -> None:
+        """Starts to listen."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(status))
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise StateError(f"metrics cannot listen on {host}:{port}: {error}") from error
+        self.port = int(self._server.server_port)
+
+    def stop(self) -> None:
+        """Stops to listen."""
+        self._server.shutdown()
+        self._server.server_close()
+        if isinstance(self._thread, threading.Thread):
+            self._thread.join()
+
+
+class _Collector(Collector):
+    def __init__(self, status: Callable[[], GatewayStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of the moment."""
+        status = self._status()
+        yield from _of_cameras(status.cameras)
+        yield from _of_gateway(status)
+
+
+def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterable[Metric]:
+    states = GaugeMetricFamily(
+        f"{PREFIX}state", "1 for the state that a camera is in.", labels=["camera", "state"]
+    )
+    for camera in cameras:
+        for state in State:
+            states.add_metric([camera.name, state.value], float(camera.stream.state is state))
+    yield states
+    for figure in FIGURES:
+        kind = CounterMetricFamily if figure.name.endswith("_total") else GaugeMetricFamily
+        name = PREFIX + figure.name.removesuffix("_total")
+        family = kind(name, figure.help, labels=["camera"])
+        for camera in cameras:
+            family.add_metric([camera.name], float(figure.of(camera)))
+        yield family
+
+
+def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
+    for name, says, value in (
+        ("rounds", "Rounds.", status.rounds),
+        ("late_rounds", "Rounds that began late by more than one.", status.late_rounds),
+        ("decode_charged_cpu_seconds", "Charged to the budget.", status.charged_ms / 1e3),
+        ("frames_dropped", "Frames that models came too late for.", status.frames_dropped),
+        ("write_failures", "Results that could not be written.", status.write_failures),
+    ):
+        yield CounterMetricFamily(PREFIX + name, says, value=float(value))
+    yield GaugeMetricFamily(
+        f"{PREFIX}budget_cores", "Budget, in cores.", value=status.budget_cores
+    )
+    stages = CounterMetricFamily(
+        f"{PREFIX}stage_cpu_seconds", "CPU time of a stage.", labels=["stage"]
+    )
+    errors = CounterMetricFamily(
+        f"{PREFIX}stage_errors", "Batches that a stage failed on.", labels=["stage"]
+    )
+    for name, count in status.stages.items():
+        stages.add_metric([name], count.cpu_ms / 1e3)
+        errors.add_metric([name], count.errors)
+    yield stages
+    yield errors

@@ -1,0 +1,132 @@
+"""Models as stages: a detector in ONNX, or a Python function that the configuration names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triparty.common.errors import SettingsError
+from triparty.device.gate.detectors import Detections, Detector
+from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.settings import ModelSettings
+from triparty.device.gateway.stages import PASS, Seen, Verdict
+
+Wanted = Callable[[str], bool]
+"""Whether a camera, by name, asks a model at all."""
+
+
+class DetectorStage:
+    """A detector that looks at each frame of the cameras that ask it.
+
+    Args:
+        name: of the model.
+        detector: finds objects.
+        wanted: which cameras ask it.
+    """
+
+    def __init__(self, name: str, detector: Detector, wanted: Wanted) -> None:
+        """Wraps a loaded detector."""
+        self.name = name
+        self._detector = detector
+        self._wanted = wanted
+
+    def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
+        """The objects of each frame."""
+        return [
+            Verdict({self.name: self._detector.detect(frame.image)})
+            if self._wanted(frame.stream)
+            else PASS
+            for frame in frames
+        ]
+
+    def cpu_ms(self) -> float | None:
+        """None: the session runs in the calling thread."""
+        return None
+
+    def close(self) -> None:
+        """Lets the session go."""
+        del self._detector
+
+
+class FunctionStage:
+    """A Python function that looks at each frame of the cameras that ask it.
+
+    Args:
+        name: of the model.
+        function: takes a frame's pixels, (H, W, 3) uint8 RGB; returns a number, or objects as
+            an iterable of (label, score, (left, top, right, bottom)) with label a class number
+            and the box in shares of the frame.
+        wanted: which cameras ask it.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], wanted: Wanted) -> None:
+        """Wraps a function."""
+        self.name = name
+        self._function = function
+        self._wanted = wanted
+
+    def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
+        """What the function says of each frame."""
+        return [
+            Verdict({self.name: _seen(self._function(frame.rgb()))})
+            if self._wanted(frame.stream)
+            else PASS
+            for frame in frames
+        ]
+
+    def cpu_ms(self) -> float | None:
+        """None: what the function does elsewhere is not known."""
+        return None
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def make_stage(
+    settings: ModelSettings, folder: Path, wanted: Wanted
+) -> DetectorStage | FunctionStage:
+    """The stage of a model.
+
+    Args:
+        settings: of the model.
+        folder: relative files are relative to it.
+        wanted: which cameras ask it.
+
+    Raises:
+        SettingsError: no such file, module or function.
+    """
+    if settings.file is not None:
+        detector = Detector(folder / settings.file, least_score=settings.least_score)
+        return DetectorStage(settings.name, detector, wanted)
+    return FunctionStage(settings.name, _function(settings), wanted)
+
+
+def _function(settings: ModelSettings) -> Callable[..., Any]:
+    module, _, name = (settings.python or "").partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"model '{settings.name}': {error}") from error
+    if not callable(function):
+        raise SettingsError(f"model '{settings.name}': {settings.python} is no function")
+    return function  # type: ignore[no-any-return]
+
+
+def _seen(answer: Any) -> Seen:
+    """What a function returned, checked."""
+    if isinstance(answer, Detections):
+        return answer
+    if isinstance(answer, bool | int | float | np.number):
+        return float(answer)
+    if not isinstance(answer, Iterable) or isinstance(answer, str | Mapping):
+        raise TypeError(f"a model returned {type(answer).__name__}: expected number or objects")
+    objects = sorted(answer, key=lambda each: -float(each[1]))
+    return Detections(
+        boxes=np.array([each[2] for each in objects], np.float32).reshape(-1, 4),
+        labels=np.array([each[0] for each in objects], np.int32),
+        scores=np.array([each[1] for each in objects], np.float32),
+    )

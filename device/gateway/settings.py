@@ -1,0 +1,386 @@
+"""What `watch` is told: one TOML file, checked whole before anything is opened.
+
+```toml
+[defaults]                 # what every camera has unless it says otherwise
+stall_s = 10
+
+[[cameras]]
+name = "yard"
+url = "rtsp://viewer@10.0.0.7/stream"
+password_file = "yard.password"
+```
+
+A key that nobody knows is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from triparty.common.errors import SettingsError
+from triparty.device.gate.traces import Measure
+from triparty.device.streams.addresses import Address
+from triparty.device.streams.backoff import Backoff
+from triparty.device.streams.redaction import redacted
+from triparty.device.streams.sources import SourceOptions
+
+MiB = 1 << 20
+NAME = r"^[\w][\w .:-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()
+
+
+UserPath = Annotated[Path, AfterValidator(_expanded)]
+
+
+class Table(BaseModel):
+    """A table of the file: frozen, and nothing in it that is not named here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CameraDefaults(Table):
+    """What cameras have in common, unless one says otherwise."""
+
+    tasks: tuple[Name, ...] | None = Field(
+        default=None, description="Asked of it; default: all."
+    )
+    timeout_s: float = Field(
+        default=5.0, gt=0, le=120, description="Of each wait for the network."
+    )
+    stall_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="Without a picture for so long it is called stalled.",
+    )
+    retry_s: float = Field(
+        default=1.0, gt=0, le=600, description="Mean wait after a first failure."
+    )
+    retry_longest_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Where doubling stops."
+    )
+    loop: bool = Field(
+        default=False, description="Begin a file anew at its end, for demonstrations."
+    )
+    whole: bool = Field(default=False, description="Decode all of it, gated or not.")
+    looks_per_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=240,
+        description="Most frames a second for models, if decoded whole.",
+    )
+    hold_mib: int = Field(
+        default=64, ge=1, le=4096, description="Most memory for compressed packets of it."
+    )
+    before_s: float = Field(
+        default=5.0, ge=0, le=600, description="Seconds of a clip before its event, at least."
+    )
+    after_s: float = Field(
+        default=5.0, ge=0, le=600, description="Seconds of a clip after its event."
+    )
+    ffmpeg: dict[str, str] = Field(
+        default_factory=dict, description="Further options for FFmpeg's demuxer."
+    )
+
+
+class CameraSettings(CameraDefaults):
+    """One camera or file."""
+
+    name: Name
+    url: str = Field(repr=False, description="A path, or http(s):// or rtsp(s)://.")
+    password_file: UserPath | None = Field(
+        default=None,
+        description="Holds the password alone; then the address needs only the user.",
+    )
+    password_env: str | None = Field(default=None, description="The same in a variable.")
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file and self.password_env:
+            raise ValueError("give password_file or password_env, not both")
+        return self
+
+    def address(self, folder: Path) -> Address:
+        """Where it is, with its password.
+
+        Args:
+            folder: of the configuration; relative paths are relative to it.
+
+        Raises:
+            SettingsError: an unknown scheme, or a password that cannot be read.
+        """
+        url = self.url
+        secret = self._password(folder)
+        if secret is not None:
+            scheme, found, rest = url.partition("://")
+            user, at, host = rest.rpartition("@")
+            if not (found and at) or ":" in user:
+                raise SettingsError(
+                    f"camera '{self.name}': with a password of its own the address must be "
+                    f"SCHEME://USER@HOST..., got {redacted(url)}"
+                )
+            password = quote(secret.get_secret_value(), safe="")
+            url = f"{scheme}://{user}:{password}@{host}"
+        if "://" not in url and not url.startswith("file:"):
+            url = str(folder / Path(url).expanduser())
+        return Address.of(url)
+
+    def _password(self, folder: Path) -> SecretStr | None:
+        if self.password_env is not None:
+            value = os.environ.get(self.password_env)
+            if value is None:
+                raise SettingsError(
+                    f"camera '{self.name}': the variable {self.password_env} is not set"
+                )
+            return SecretStr(value)
+        if self.password_file is None:
+            return None
+        path = folder / self.password_file
+        try:
+            return SecretStr(path.read_text(encoding="utf-8").strip("\r\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"camera '{self.name}': cannot read {path}") from error
+
+    def source_options(self) -> SourceOptions:
+        """How its stream is read."""
+        return SourceOptions(
+            loop=self.loop,
+            timeout_s=self.timeout_s,
+            stall_s=self.stall_s,
+            backoff=Backoff(self.retry_s, longest_s=max(self.retry_s, self.retry_longest_s)),
+            hold_bytes=self.hold_mib * MiB,
+            ffmpeg=self.ffmpeg,
+        )
+
+
+class GateSettings(Table):
+    """What is decoded."""
+
+    policy: str = Field(
+        default="ours", description="What is worth decoding; see docs/gating.md."
+    )
+    artifact: UserPath | None = Field(default=None, description="What 'gate fit' wrote.")
+    budget_ms: float = Field(
+        default=20.0,
+        gt=0,
+        le=10_000,
+        description="CPU ms for decoding per round, all cameras together.",
+    )
+    tick_ms: float = Field(default=40.0, ge=5, le=1000, description="Length of a round.")
+    workers: int = Field(default=1, ge=1, le=256, description="Decoding threads.")
+    max_staleness_s: float | None = Field(
+        default=30.0,
+        gt=0,
+        description="No camera goes unseen for longer, if the budget allows.",
+    )
+
+
+class ModelSettings(Table):
+    """A model that looks at frames."""
+
+    name: Name
+    file: UserPath | None = Field(default=None, description="A detector in ONNX.")
+    python: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="module:function. Runs that code with all rights of this process.",
+    )
+    least_score: float = Field(
+        default=0.35, ge=0, le=1, description="Less certain objects are dropped."
+    )
+    labels: tuple[str, ...] | Literal["coco"] = Field(
+        default=(), description="Names of its classes, in order, or 'coco' for the 80 of COCO."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.file is None) == (self.python is None):
+            raise ValueError("give file or python, and not both")
+        return self
+
+
+class TaskSettings(Table):
+    """A question that is asked of every camera, and what is an event."""
+
+    name: Name
+    model: Name
+    measure: Measure = "presence"
+    classes: tuple[str | int, ...] = Field(default=(), description="That count; default: all.")
+    step: float = Field(default=1.0, gt=0, description="For 'value': how much is a change.")
+    events: bool = Field(default=True, description="Whether changes of its answer are events.")
+    hold_s: float = Field(
+        default=0.5, ge=0, le=3600, description="A new answer must hold so long to be an event."
+    )
+    looks: int = Field(default=2, ge=1, le=1000, description="And must be seen so often.")
+
+
+class ResultSettings(Table):
+    """Where results go. What they say is confidential: files are of mode 0600."""
+
+    lines: UserPath | None = Field(
+        default=None, description="JSON lines; '-' for standard output."
+    )
+    database: UserPath | None = Field(default=None, description="SQLite.")
+    keep_days: float = Field(
+        default=7.0, gt=0, le=3650, description="Older rows and clips are deleted."
+    )
+    clips: UserPath | None = Field(default=None, description="Folder for clips of events.")
+    clips_mib: int = Field(
+        default=1024, ge=1, description="Most room for clips; the oldest go first."
+    )
+    traces: UserPath | None = Field(
+        default=None, description="Folder for traces, to train gates from."
+    )
+
+
+class MetricSettings(Table):
+    """Prometheus metrics. They tell when something happened: loopback by default."""
+
+    port: int | None = Field(default=None, ge=0, le=65535, description="0: any free port.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+
+
+class WatchSettings(Table):
+    """The whole file.
+
+    Attributes:
+        folder: of the file; relative paths of cameras, models and results are relative to it.
+    """
+
+    folder: Path = Path()
+    defaults: CameraDefaults = CameraDefaults()
+    cameras: tuple[CameraSettings, ...] = Field(min_length=1)
+    gate: GateSettings = GateSettings()
+    models: tuple[ModelSettings, ...] = ()
+    tasks: tuple[TaskSettings, ...] = ()
+    results: ResultSettings = ResultSettings()
+    metrics: MetricSettings = MetricSettings()
+
+    @classmethod
+    def load(cls, file: Path, **changes: Any) -> WatchSettings:
+        """Reads a configuration.
+
+        Args:
+            file: TOML.
+            **changes: values of `gate` that the command line gives; None means not given.
+
+        Raises:
+            SettingsError: a key that nobody knows, a value that cannot be, a name that is
+                used twice or refers to nothing; the message names key and remedy.
+        """
+        document = _read(file)
+        _refuse_unknown(document, str(file))
+        given = {key: value for key, value in changes.items() if value is not None}
+        document["gate"] = document.get("gate", {}) | given
+        defaults = document.get("defaults", {})
+        cameras = document.get("cameras", [])
+        document["cameras"] = [defaults | camera for camera in cameras]
+        try:
+            settings = cls(**document, folder=file.resolve().parent)
+        except ValidationError as wrong:
+            raise SettingsError(f"{file}: {_first(wrong)}") from None
+        settings._check_names(file)
+        return settings
+
+    def _check_names(self, file: Path) -> None:
+        for kind, names in (
+            ("camera", [camera.name for camera in self.cameras]),
+            ("model", [model.name for model in self.models]),
+            ("task", [task.name for task in self.tasks]),
+        ):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise SettingsError(f"{file}: two {kind}s are called '{min(twice)}'")
+        models = [model.name for model in self.models]
+        tasks = [task.name for task in self.tasks]
+        for task in self.tasks:
+            _refer(f"{file}: task '{task.name}'", "model", task.model, models)
+        for camera in self.cameras:
+            for name in camera.tasks or ():
+                _refer(f"{file}: camera '{camera.name}'", "task", name, tasks)
+
+
+_TABLES: dict[str, type[Table]] = {
+    "defaults": CameraDefaults,
+    "gate": GateSettings,
+    "results": ResultSettings,
+    "metrics": MetricSettings,
+}
+_LISTS: dict[str, type[Table]] = {
+    "cameras": CameraSettings,
+    "models": ModelSettings,
+    "tasks": TaskSettings,
+}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from error
+
+
+def _refuse_unknown(document: Mapping[str, Any], where: str) -> None:
+    _known(document, [*_TABLES, *_LISTS], where)
+    for name, table in _TABLES.items():
+        if isinstance(inner := document.get(name, {}), Mapping):
+            _known(inner, table.model_fields, f"[{name}] of {where}")
+    for name, each, number in _listed(document, where):
+        _known(each, _LISTS[name].model_fields, f"[[{name}]] {number} of {where}")
+
+
+def _listed(
+    document: Mapping[str, Any], where: str
+) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+    for name in _LISTS:
+        found = document.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(e, Mapping) for e in found):
+            raise SettingsError(f"'{name}' must be tables [[{name}]] in {where}")
+        for number, each in enumerate(found, 1):
+            yield name, each, number
+
+
+def _known(given: Mapping[str, Any], names: Any, where: str) -> None:
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, list(names), n=1, cutoff=0.0)
+            raise SettingsError(
+                f"unknown key '{name}' in {where}; the nearest known one is {near[0]}"
+            )
+
+
+def _refer(where: str, kind: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        near = get_close_matches(name, names, n=1, cutoff=0.0)
+        hint = f"the nearest is '{near[0]}'" if near else f"there is no [[{kind}s]]"
+        raise SettingsError(f"{where} names the unknown {kind} '{name}'; {hint}")
+
+
+def _first(wrong: ValidationError) -> str:
+    """The first thing that is wrong, without credentials."""
+    error = wrong.errors()[0]
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] in ("missing", "value_error") or "url" in error["loc"]:
+        return f"'{key}': {error['msg']}"
+    return f"'{key}': {error['msg']}, got {redacted(repr(error.get('input')))}"

@@ -1,0 +1,152 @@
+"""What happens to decoded frames: a chain of stages, each a small interface.
+
+A filter, a model, or a link between models is a stage. It gets a batch of frames, of several
+streams and in presentation order within each, and gives a verdict on each: results, or that the
+frame shows nothing new, or nothing at all, and then the next stage looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import thread_time
+from typing import Protocol
+
+from triparty.device.gate.detectors import Detections
+from triparty.device.gateway.frames import StreamFrame
+
+Seen = Detections | float
+"""What a model says of a frame: objects, or a number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a stage says of one frame.
+
+    Attributes:
+        seen: by model; none to pass the frame on as it came.
+        redundant: nothing in it is new: later stages do not look at it, and the last results
+            of the stream hold.
+    """
+
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    redundant: bool = False
+
+
+PASS = Verdict()
+"""The frame goes on."""
+
+
+class Stage(Protocol):
+    """One link of the chain. It is called from one thread, and may take its time.
+
+    Attributes:
+        name: in metrics and messages.
+    """
+
+    name: str
+
+    def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
+        """A verdict on each frame, in their order. What it raises costs this batch alone."""
+
+    def cpu_ms(self) -> float | None:
+        """CPU ms since the last call that this thread did not spend (other threads, other
+        processes); None if all is done in the calling thread.
+        """  # noqa: D205
+
+    def close(self) -> None:
+        """Lets go of what it holds; not called before `process` has returned."""
+
+
+@dataclass(eq=False)
+class StageCount:
+    """What a stage has done so far.
+
+    Attributes:
+        frames: that it was given.
+        errors: batches that it raised at.
+        cpu_ms: that it took.
+        last_error: of the last one.
+    """
+
+    frames: int = 0
+    errors: int = 0
+    cpu_ms: float = 0.0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the chain says of one frame.
+
+    Attributes:
+        frame: that was looked at.
+        seen: by model.
+        redundant: a stage found nothing new in it.
+        failed: a stage raised: nobody knows what the frame shows.
+    """
+
+    frame: StreamFrame
+    seen: Mapping[str, Seen]
+    redundant: bool = False
+    failed: bool = False
+
+
+class Chain:
+    """Runs frames through stages, and counts.
+
+    Args:
+        stages: in order.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        """Has seen no frame."""
+        self.stages = tuple(stages)
+        self.counts = {stage.name: StageCount() for stage in stages}
+
+    def run(self, frames: Sequence[StreamFrame]) -> list[Outcome]:
+        """The outcome of each frame, in their order; never raises what a stage raises."""
+        seen: list[dict[str, Seen]] = [{} for _ in frames]
+        redundant, failed = set[int](), set[int]()
+        for stage in self.stages:
+            going = [n for n in range(len(frames)) if n not in redundant | failed]
+            if not going:
+                break
+            verdicts = self._ask(stage, [frames[n] for n in going])
+            if verdicts is None:
+                failed.update(going)
+                break
+            for n, verdict in zip(going, verdicts, strict=True):
+                seen[n].update(verdict.seen)
+                if verdict.redundant:
+                    redundant.add(n)
+        return [
+            Outcome(frame, seen[n], n in redundant, n in failed)
+            for n, frame in enumerate(frames)
+        ]
+
+    def close(self) -> None:
+        """Closes all stages."""
+        for stage in self.stages:
+            stage.close()
+
+    def _ask(self, stage: Stage, frames: list[StreamFrame]) -> Sequence[Verdict] | None:
+        count = self.counts[stage.name]
+        begin = thread_time()
+        try:
+            verdicts = stage.process(frames)
+            if len(verdicts) != len(frames):
+                raise ValueError(f"{len(verdicts)} verdicts on {len(frames)} frames")
+        except Exception as error:  # noqa: BLE001  anybody's code; the cameras must go on
+            count.errors += 1
+            count.last_error = f"{type(error).__name__}: {error}"
+            return None
+        finally:
+            elsewhere_ms = stage.cpu_ms() or 0.0
+            count.frames += len(frames)
+            count.cpu_ms += (thread_time() - begin) * 1e3 + elsewhere_ms
+        return verdicts
+
+
+Function = Callable[[StreamFrame], Seen]
+"""A model as a plain function of one frame."""

@@ -1,0 +1,200 @@
+"""How everything stands at a moment, and how that is told on a line and in a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from triparty.device.gateway.stages import StageCount
+from triparty.device.streams.status import State, Status
+
+NAME_WIDTH = 16
+NOTE_WIDTH = 44
+
+
+@dataclass(frozen=True)
+class CameraStatus:
+    """How a camera stands.
+
+    Attributes:
+        stream: of its stream.
+        arrived: packets that rounds have seen; of a file others were read ahead.
+        selected: packets that the gate chose.
+        decoded: packets that were decoded, chosen or needed.
+        failures: times that decoding failed.
+        cpu_ms: that decoding took.
+        looks: frames that models looked at.
+        news: looks at which an answer was new.
+        events: so far.
+        held_bytes: compressed packets that are held for it.
+        look_age_s: seconds since the last look, or since it was added.
+        overdue: the budget left it waiting for longer than the configuration allows.
+        whole: why it is decoded whole; None if it is gated.
+        unreachable: packets that could not have been decoded when they arrived.
+        answers: the last ones, by task.
+    """
+
+    stream: Status
+    arrived: int = 0
+    selected: int = 0
+    decoded: int = 0
+    failures: int = 0
+    cpu_ms: float = 0.0
+    looks: int = 0
+    news: int = 0
+    events: int = 0
+    held_bytes: int = 0
+    look_age_s: float = 0.0
+    overdue: bool = False
+    whole: str | None = None
+    unreachable: int = 0
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the camera."""
+        return self.stream.name
+
+
+@dataclass(frozen=True)
+class GatewayStatus:
+    """How the gateway stands.
+
+    Attributes:
+        seconds: since it began.
+        cameras: in the order of the configuration.
+        rounds: so far.
+        late_rounds: rounds that began late by more than one.
+        charged_ms: CPU ms charged to the budget.
+        measured_ms: CPU ms that decoding really took.
+        budget_cores: the budget, as a share of one core.
+        frames_dropped: that models came too late for.
+        write_failures: results that could not be written.
+        stages: by name.
+    """
+
+    seconds: float
+    cameras: Sequence[CameraStatus]
+    rounds: int
+    late_rounds: int
+    charged_ms: float
+    measured_ms: float
+    budget_cores: float
+    frames_dropped: int
+    write_failures: int
+    stages: Mapping[str, StageCount]
+
+    @property
+    def used_cores(self) -> float:
+        """Cores that decoding took on average."""
+        return self.measured_ms / 1e3 / self.seconds if self.seconds > 0 else 0.0
+
+
+def line(status: GatewayStatus) -> str:
+    """All of it in one line."""
+    states = Counter(camera.stream.state for camera in status.cameras)
+    told = [f"{count} {state}" for state, count in sorted(states.items())]
+    packets = sum(camera.arrived for camera in status.cameras)
+    decoded = sum(camera.decoded for camera in status.cameras)
+    looks = sum(camera.looks for camera in status.cameras)
+    events = sum(camera.events for camera in status.cameras)
+    share = f"{decoded / packets:.0%}" if packets else "0 %"
+    parts = [
+        ", ".join(told),
+        f"decoded {decoded} of {packets} packets ({share})",
+        f"{status.used_cores:.2f} of {status.budget_cores:.2f} cores",
+        f"{looks} looks, {events} events",
+    ]
+    if overdue := [camera.name for camera in status.cameras if camera.overdue]:
+        parts.append(f"over budget, waiting too long: {', '.join(overdue[:5])}")
+    if whole := [camera.name for camera in status.cameras if camera.whole]:
+        parts.append(f"decoded whole: {', '.join(whole[:5])}")
+    if status.frames_dropped:
+        parts.append(f"{status.frames_dropped} frames too late for models")
+    if status.write_failures:
+        parts.append(f"{status.write_failures} writes failed")
+    return " | ".join(parts)
+
+
+def table(status: GatewayStatus) -> list[str]:
+    """A line a camera, under a head."""
+    head = f"{'camera':{NAME_WIDTH}} {'state':10} {'packets':>9} {'decoded':>8} {'looks':>6}"
+    lines = [f"{head} {'events':>6}  note"]
+    for camera in status.cameras:
+        stream = camera.stream
+        lines.append(
+            f"{camera.name[:NAME_WIDTH]:{NAME_WIDTH}} {stream.state:10} {camera.arrived:>9} "
+            f"{camera.decoded:>8} {camera.looks:>6} {camera.events:>6}  {_note(camera)}"
+        )
+    return lines
+
+
+def document(status: GatewayStatus) -> dict[str, Any]:
+    """All of it for JSON."""
+    return {
+        "type": "summary",
+        "seconds": round(status.seconds, 3),
+        "rounds": status.rounds,
+        "late_rounds": status.late_rounds,
+        "decode_cpu_ms": round(status.measured_ms, 3),
+        "charged_cpu_ms": round(status.charged_ms, 3),
+        "budget_cores": status.budget_cores,
+        "frames_dropped": status.frames_dropped,
+        "write_failures": status.write_failures,
+        "stages": {
+            name: {
+                "frames": count.frames,
+                "errors": count.errors,
+                "cpu_ms": round(count.cpu_ms, 3),
+                "last_error": count.last_error,
+            }
+            for name, count in status.stages.items()
+        },
+        "cameras": [_camera(camera) for camera in status.cameras],
+    }
+
+
+def _camera(camera: CameraStatus) -> dict[str, Any]:
+    stream = camera.stream
+    return {
+        "camera": camera.name,
+        "address": stream.address,
+        "state": stream.state.value,
+        "codec": stream.codec,
+        "width": stream.width,
+        "height": stream.height,
+        "packets": camera.arrived,
+        "attempts": stream.attempts,
+        "connections": stream.connections,
+        "corrupt": stream.corrupt,
+        "gaps": stream.gaps,
+        "last_error": stream.last_error,
+        "decoded_whole": camera.whole,
+        "selected": camera.selected,
+        "decoded": camera.decoded,
+        "decode_failures": camera.failures,
+        "decode_cpu_ms": round(camera.cpu_ms, 3),
+        "unreachable": camera.unreachable,
+        "looks": camera.looks,
+        "news": camera.news,
+        "events": camera.events,
+        "overdue": camera.overdue,
+        "answers": dict(camera.answers),
+    }
+
+
+def _note(camera: CameraStatus) -> str:
+    """The one thing that an operator should know of it."""
+    stream = camera.stream
+    if stream.state is not State.LIVE and stream.last_error:
+        note = stream.last_error
+    elif camera.overdue:
+        note = f"not looked at for {camera.look_age_s:.0f} s: budget too small"
+    elif camera.whole:
+        note = f"decoded whole: {camera.whole}"
+    else:
+        answers = [f"{task}={value}" for task, value in camera.answers.items()]
+        note = " ".join(answers)
+    return note if len(note) <= NOTE_WIDTH else f"{note[: NOTE_WIDTH - 3]}..."

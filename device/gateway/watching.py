@@ -1,0 +1,125 @@
+"""Builds a gateway from its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triparty.common.errors import SettingsError
+from triparty.device.gate.artifact import Gate
+from triparty.device.gate.policies import POLICIES, make
+from triparty.device.gate.traces import Task
+from triparty.device.gateway.clock import Clock
+from triparty.device.gateway.coco import COCO
+from triparty.device.gateway.gateway import Gateway
+from triparty.device.gateway.models import Wanted, make_stage
+from triparty.device.gateway.results import Database, Lines, Sink
+from triparty.device.gateway.rounds import leftover_of
+from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
+
+if TYPE_CHECKING:
+    from triparty.device.gate.predictor import Predictor
+
+
+def make_gateway(
+    settings: WatchSettings, *, clock: Clock | None = None, lines: Sink | None = None
+) -> Gateway:
+    """A gateway that runs as soon as it is told to.
+
+    Args:
+        settings: of everything.
+        clock: whose time rounds follow.
+        lines: takes documents beside what the settings name.
+
+    Raises:
+        SettingsError: something that the settings name is not there or cannot be.
+        StateError: a database of another kind.
+    """
+    tasks = check_settings(settings)
+    gate = settings.gate
+    policy = make(
+        gate.policy,
+        predictor=_predictor(settings.folder, gate.artifact),
+        max_staleness=gate.max_staleness_s,
+    )
+    stages = [
+        make_stage(model, settings.folder, _wanted(settings, model.name))
+        for model in settings.models
+    ]
+    return Gateway(
+        settings,
+        policy=policy,
+        leftover=leftover_of(gate.policy),
+        stages=stages,
+        tasks=tasks,
+        labels={model.name: labels(model) for model in settings.models},
+        sinks=[*_sinks(settings), *([lines] if lines else [])],
+        clock=clock,
+    )
+
+
+def check_settings(settings: WatchSettings) -> list[Task]:
+    """The tasks of settings that name nothing unknown; opens no stream and loads no model.
+
+    Raises:
+        SettingsError: a policy, class or address that cannot be.
+    """
+    policy = settings.gate.policy
+    if policy not in POLICIES or policy == "oracle":
+        known = ", ".join(name for name in POLICIES if name != "oracle")
+        raise SettingsError(f"policy '{policy}': expected one of {known}")
+    for camera in settings.cameras:
+        camera.address(settings.folder)
+    return [_task(task, settings) for task in settings.tasks]
+
+
+def _sinks(settings: WatchSettings) -> list[Sink]:
+    results, sinks = settings.results, list[Sink]()
+    if results.lines is not None:
+        to_stdout = str(results.lines) == "-"
+        sinks.append(Lines(None if to_stdout else settings.folder / results.lines))
+    if results.database is not None:
+        path = settings.folder / results.database
+        sinks.append(Database(path, keep_s=results.keep_days * 86_400))
+    return sinks
+
+
+def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:
+    if artifact is None:
+        return None
+    return Gate.open(folder / artifact).predictor
+
+
+def _wanted(settings: WatchSettings, model: str) -> Wanted:
+    """Which cameras ask a model: those with a task of it."""
+    of_model = {task.name for task in settings.tasks if task.model == model}
+    asking = {
+        camera.name
+        for camera in settings.cameras
+        if of_model & (of_model if camera.tasks is None else set(camera.tasks))
+    }
+    return asking.__contains__
+
+
+def _task(task: TaskSettings, settings: WatchSettings) -> Task:
+    model = next(each for each in settings.models if each.name == task.model)
+    classes = tuple(_class(name, model, task) for name in task.classes)
+    return Task(task.name, task.model, task.measure, classes, task.step)
+
+
+def labels(model: ModelSettings) -> tuple[str, ...]:
+    """The names of a model's classes, in order."""
+    return COCO if model.labels == "coco" else tuple(model.labels)
+
+
+def _class(name: str | int, model: ModelSettings, task: TaskSettings) -> int:
+    if isinstance(name, int):
+        return name
+    known = labels(model)
+    if name not in known:
+        few = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        raise SettingsError(
+            f"task '{task.name}': model '{model.name}' has no class '{name}'; "
+            f"it has {few or 'no labels: give them, or numbers'}"
+        )
+    return known.index(name)
