@@ -10,12 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from three_parties import free_port
+from tiny_encoders import tiny_encoder, write_sentence_files
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LIMIT_S = 240
+STORY_LIMIT_S = 600
 
 
 def story(part: str) -> list[str]:
@@ -79,7 +82,7 @@ class Reader:
         return done.stdout
 
 
-@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.timeout(STORY_LIMIT_S)
 def test_the_story_of_one_private_question(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     init, serve, invite = story("cloud")
@@ -88,12 +91,16 @@ def test_the_story_of_one_private_question(tmp_path: Path) -> None:
     try:
         for line in (invite, *story("developer"), *story("device")):
             answer = reader.type(line)
+        write_sentence_files(tiny_encoder("bert", tmp_path / "my-encoder"))
+        for line in story("encoder"):
+            reader.type(line)
     finally:
         cloud.send_signal(signal.SIGTERM)
         cloud.wait(timeout=60)
         assert cloud.stdout is not None
         cloud.stdout.close()
     assert answer.strip()
+    assert np.load(tmp_path / "vectors.npy", allow_pickle=False).shape == (2, 24)
 
 
 def test_every_path_that_the_documents_name_exists() -> None:

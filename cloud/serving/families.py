@@ -112,6 +112,9 @@ FAMILIES: Mapping[str, Family] = {
 }
 """The served families by `model_type`."""
 
+ENCODER_TYPES = ("bert", "clip", "longformer", "vit")
+"""The encoders of `encoder_families.py`, which are loaded in another way."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Static tables only: `dynamic` and `longrope` choose frequencies from the longest sequence
@@ -147,7 +150,8 @@ def family_of(raw: Mapping[str, Any]) -> Family:
     name = raw.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         raise UnsupportedModelError(
-            f"model_type {name!r} is not served; served are {', '.join(FAMILIES)}"
+            f"model_type {name!r} is not served; served are {', '.join(FAMILIES)}, and the "
+            f"encoders {', '.join(ENCODER_TYPES)}"
         )
     return FAMILIES[name]
 

@@ -141,7 +141,7 @@ class Forward:
             UnreachableError: the cloud stayed away.
             AttestationError: no proof that the cloud runs what it should; nothing was sent.
         """
-        self._require()
+        self._require(texts)
         answers: dict[int, Answer] = {}
         for places in in_requests([len(text.ids) for text in texts], most=REQUEST_ROWS):
             chosen = [texts[at] for at in places]
@@ -150,7 +150,7 @@ class Forward:
 
     def images(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
         """The answers to images (C, S, S), in their order; errors as for `texts`."""
-        self._require()
+        self._require(images)
         keyed = [np.asarray(self._bundle.pixels(image), np.float32) for image in images]
         at_once = max(1, REQUEST_PIXELS // max((each.size for each in keyed), default=1))
         answers: list[Answer] = []
@@ -158,8 +158,9 @@ class Forward:
             answers += self._of_images(keyed[start : start + at_once])
         return answers
 
-    def _require(self) -> None:
-        if self._attestation is not None:
+    def _require(self, inputs: Sequence[object]) -> None:
+        """Has proven what must be, if anything is to be sent."""
+        if inputs and self._attestation is not None:
             self._attestation.require()
 
     def _of_texts(self, texts: Sequence[TextIds]) -> list[Answer]:

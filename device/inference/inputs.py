@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
     Input = TextLike | ImageLike
 
+_CALLER = 5  # this function, `Inputs.prepare`, `Device._answers`, `Device.embed`, its caller
+
 OnShortened = Callable[[str], None]
 """Told in one line which texts are longer than the model takes."""
 
 
 def warn_shortened(line: str) -> None:
-    """Warns as Python does."""
-    warnings.warn(line, stacklevel=2)
+    """Warns as Python does, about the line that called the device."""
+    warnings.warn(line, stacklevel=_CALLER)
 
 
 @dataclass(frozen=True, eq=False)

@@ -246,6 +246,7 @@ def test_nothing_goes_without_the_proof_that_was_asked_for(bundle: Bundle) -> No
         else:
             forward.texts(texts_of(2))
     assert len(cloud.requests) == 1
+    forward_of(cloud, bundle, attestation=Attestation(real, real, b"something else")).texts([])
 
 
 def test_texts_are_cut_where_the_model_ends(bundle: Bundle) -> None:

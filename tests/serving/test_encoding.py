@@ -15,8 +15,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_encoders import LABELS, MODELS, PAD, SEP, TEXT_MODELS, VOCABULARY, tiny_encoder
 
+from triparty.cloud.serving.encoder_families import ENCODERS
 from triparty.cloud.serving.encoding import LocalEncoder
 from triparty.cloud.serving.engine import Image, Passage, ReplyKind, Text
+from triparty.cloud.serving.families import ENCODER_TYPES, family_of
 from triparty.cloud.serving.hosting import load_local
 from triparty.cloud.serving.loading import holds_encoder, load_encoder
 from triparty.cloud.serving.local import LocalEngine
@@ -169,6 +171,12 @@ def test_what_serving_learns_of_a_model(
         assert info.text is not None
         assert info.text.positions == 32  # whole windows, and one row of 40 is for padding
         assert info.text.attends_globally
+
+
+def test_a_refusal_names_every_encoder() -> None:
+    assert sorted(ENCODERS) == sorted(ENCODER_TYPES)
+    with pytest.raises(UnsupportedModelError, match="clip, longformer"):
+        family_of({"model_type": "resnet"})
 
 
 def test_the_folder_says_what_is_loaded(folders: Any, tiny_folders: dict[str, Path]) -> None:
