@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import device_process
 from benchmarks.checkpoints import random_llama, real_model, trained_encoder
-from benchmarks.device_process import CASES as DEVICE_CASES
 from benchmarks.harness import Case, Effort, case, cpu_time
 from benchmarks.quantised import quantisation_cases
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
@@ -74,7 +74,7 @@ EXACTNESS: tuple[Case, ...] = tuple(
 )
 
 
-DEVICE: tuple[Case, ...] = DEVICE_CASES
+DEVICE: tuple[Case, ...] = device_process.CASES
 
 
 def _decode_cpu(engine: LocalEngine, rows: np.ndarray, session: str) -> float:

@@ -39,6 +39,7 @@ _REPEATABLE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _BUSY = frozenset({429, 503})
 # The connection was there and broke (a keep-alive connection closed by the other side, a
 # cut): repeating helps. One that was never there is reported at once.
+_DAMAGE = ("BAD_RECORD_MAC", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE")
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 
@@ -354,6 +355,10 @@ def translate(error: Exception, url: str) -> TransportError:
                 f"the certificate of {url} is not trusted ({cause.verify_message}): either "
                 "the cloud has a new one and you need a new invite, or it is not the cloud"
             )
+        if isinstance(cause, ssl.SSLError) and _is_damage(cause):
+            return UnreachableError(
+                f"the connection to {url} broke: {ssl_reason(cause)}", broken=True
+            )
         if isinstance(cause, ssl.SSLError):
             return CertificateError(f"no TLS connection to {url}: {ssl_reason(cause)}")
     if isinstance(error, httpx.TimeoutException):
@@ -361,6 +366,11 @@ def translate(error: Exception, url: str) -> TransportError:
     if isinstance(error, _BROKEN):
         return UnreachableError(f"the connection to {url} broke: {error}", broken=True)
     return UnreachableError(f"cannot reach {url}: {error}")
+
+
+def _is_damage(error: ssl.SSLError) -> bool:
+    """Whether TLS says that the wire failed: it ended in the middle, or bits changed on it."""
+    return isinstance(error, ssl.SSLEOFError) or ssl_reason(error).endswith(_DAMAGE)
 
 
 def printable(text: str, *, limit: int = 500) -> str:

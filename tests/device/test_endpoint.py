@@ -309,7 +309,10 @@ def test_more_answers_than_places_are_refused(
         transport = httpx.ASGITransport(create_app(cast(Device, device), Admission()))
         async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
             many = [client.post("/v1/completions", json=ASKED) for _ in range(6)]
-            return await asyncio.gather(*many)
+            together = await asyncio.gather(*many)
+            later = [await client.post("/v1/completions", json=ASKED) for _ in range(3)]
+            assert [answer.status_code for answer in later] == [200] * 3, "places are freed"
+            return together
 
     answers = asyncio.run(asked())
     statuses = [answer.status_code for answer in answers]

@@ -35,7 +35,7 @@ def before_stop(text: str, stops: list[str]) -> tuple[str, bool]:
 def test_pieces_do_not_matter(text: str, stops: list[str], cuts: list[int]) -> None:
     places = sorted({0, *(min(cut, len(text)) for cut in cuts), len(text)})
     pieces = [text[a:b] for a, b in pairwise(places)]
-    assert told(pieces, stops) == before_stop(text, stops)
+    assert told(pieces, stops) == told(list(text), stops) == before_stop(text, stops)
 
 
 @given(text=LETTERS, stops=STOPS)

@@ -1,0 +1,139 @@
+"""A bad network between device and cloud: the right tokens, or a typed error in time.
+
+The wire carries TLS, so a bit that changes on it is noticed. (What a cloud itself answers is
+not authenticated; no test can say otherwise.)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from faulty_wire import Fault, Wire, wire_to
+from live_cloud import Developer, LiveCloud, running_cloud
+
+from triparty.common import connection as connections
+from triparty.common.errors import TransportError, TripartyError
+from triparty.developer.protect import Choices, protect
+from triparty.device import Device
+from triparty.device.inference import conversation as conversations
+
+PROMPT = "Once upon a time, Zyxwolf met a quizzical brontosaurus"
+TOKENS, DEADLINE_S, LATE_S = 12, 15.0, 30.0
+INTERFACES = ("rows", "words")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A device whose cloud is at the other end of a wire."""
+
+    cloud: LiveCloud
+    device: Device
+    wire: Wire
+    expected: tuple[int, ...]
+
+    def ask(self, model: str, *, deadline_s: float = DEADLINE_S) -> tuple[int, ...]:
+        return self.device.generate(
+            model, PROMPT, max_tokens=TOKENS, deadline_s=deadline_s
+        ).token_ids
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, stories_model: Path) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("faults")
+    with running_cloud(folder / "cloud", https=True) as cloud:
+        developer = Developer.new(cloud, folder / "acme")
+        developer.enroll()
+        device, _ = developer.device("phone")
+        for name, interface in zip(INTERFACES, ("embeddings", "tokens"), strict=True):
+            protect(str(stories_model), folder / name, choices=Choices.of(interface=interface))
+            developer.publish(folder / name, name)
+            developer.grant("phone", name)
+        device.pull()
+        expected = [device.generate(n, PROMPT, max_tokens=TOKENS).token_ids for n in INTERFACES]
+        assert expected[0] == expected[1]
+        with wire_to(urlsplit(cloud.url).port or 0) as wire:
+            file = device._home.folder / "cloud.json"
+            access = json.loads(file.read_text())
+            access["url"] = f"https://127.0.0.1:{wire.port}"
+            file.write_text(json.dumps(access))
+            yield Stage(cloud, device, wire, expected[0])
+
+
+@pytest.fixture(autouse=True)
+def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "PAUSES_S", (0.05,) * 12)
+    monkeypatch.setattr(connections, "BACKOFF_S", 0.02)
+
+
+@pytest.fixture(autouse=True)
+def whole_wire(stage: Stage) -> Iterator[None]:
+    yield
+    stage.wire.plan((), 0, 0)
+    assert stage.ask("rows", deadline_s=60) == stage.expected, "afterwards all is well"
+
+
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))]
+)
+@pytest.mark.parametrize("model", INTERFACES)
+def test_every_answer_is_right_or_a_typed_error_in_time(
+    stage: Stage, model: str, seed: int
+) -> None:
+    stage.wire.plan(tuple(Fault), 0.06, seed)
+    right = 0
+    for _ in range(5):
+        started = time.monotonic()
+        with suppress(TripartyError):
+            assert stage.ask(model) == stage.expected
+            right += 1
+        assert time.monotonic() - started < LATE_S
+    assert stage.wire.happened or right == 5
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP, Fault.CUT, Fault.FLIP, Fault.DELAY])
+def test_what_repeating_helps_against_ends_in_the_right_tokens(
+    stage: Stage, fault: Fault
+) -> None:
+    """Steps have names, so that repeating one is safe."""
+    stage.wire.plan((fault,), 0.08, 1)
+    for _ in range(4):
+        assert stage.ask("rows", deadline_s=60) == stage.expected
+    assert stage.wire.happened[fault] > 3
+
+
+@pytest.mark.parametrize("model", INTERFACES)
+def test_a_wire_that_swallows_everything_ends_at_the_deadline(stage: Stage, model: str) -> None:
+    stage.wire.plan((Fault.SWALLOW,), 1.0, 0)
+    with pytest.raises(TransportError):
+        stage.ask(model, deadline_s=1)
+
+
+def test_a_request_that_arrives_twice_counts_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, doubled = httpx.Client.send, []
+
+    def twice(
+        client: httpx.Client, request: httpx.Request, **options: object
+    ) -> httpx.Response:
+        if request.url.path.endswith("/step"):
+            doubled.append(request.headers["Triparty-Request-Id"])
+            first = send(client, request, **options)  # type: ignore[arg-type]
+            first.read()
+            first.close()
+        return send(client, request, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(httpx.Client, "send", twice)
+    before = stage.cloud.app.state.serving.totals().rows
+    assert stage.ask("rows", deadline_s=60) == stage.expected
+    assert len(doubled) == TOKENS
+    prompt = len(stage.device.open("rows").tokenizer.encode(PROMPT).ids)
+    assert stage.cloud.app.state.serving.totals().rows - before == prompt + TOKENS - 1
