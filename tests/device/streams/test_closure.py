@@ -410,6 +410,45 @@ def test_a_stream_that_cannot_be_gated_is_decoded_whole() -> None:
     assert _numbers(closures.closure(6)) == [6]
 
 
+def test_a_stream_that_is_decoded_whole_goes_on_after_the_bound() -> None:
+    closures = Closures(Bound(packets=3))
+    closures.decode_whole()
+    for number in range(5):
+        closures.add(packet(number, trailing()))
+    assert _numbers(closures.closure(4)) == [4]
+    assert closures.closure(3) is Unreachable.EVICTED
+
+
+def test_a_picture_is_past_when_two_entries_followed_it() -> None:
+    closures = _of(entry(), trailing(), entry(), trailing())
+    assert _numbers(closures.closure(1)) == [0, 1]
+    closures.add(packet(4, entry()))
+    assert closures.closure(1) is Unreachable.PASSED
+    assert _numbers(closures.closure(3)) == [2, 3]
+    assert closures.held_packets == 3
+
+
+def test_leading_pictures_may_need_a_reference_that_was_passed_over() -> None:
+    closures = _of(slotted_entry(), slotted(1, 1), slotted(2, 2))
+    closures.decoded([0, 2])
+    for number, picture in enumerate([entry(Entry.OPEN), leading()], start=3):
+        closures.add(packet(number, picture))
+    assert closures.closure(4) is Unreachable.LEADING
+    answer = closures.closure(3)
+    assert isinstance(answer, Closure)
+    assert answer.restart
+
+
+def test_the_cost_of_two_branches_counts_both() -> None:
+    closures = Closures()
+    pictures = [slotted_entry(), slotted(1, 1), slotted(2, 2), slotted(3, 0)]
+    for number, picture in enumerate(pictures):
+        closures.add(packet(number, picture), cost=10.0**number)
+    assert closures.cost(3) == 1111.0
+    closures.decoded([0, 1])
+    assert closures.cost(3) == 1100.0
+
+
 def test_numbers_may_grow_for_ever_while_something_is_held() -> None:
     closures = _of(entry())
     closures.decoded([0])

@@ -168,6 +168,17 @@ def test_after_a_damaged_packet_the_next_entry_is_exact_again(
     assert {n: found.get(n) for n in trailing} == {n: full[n] for n in trailing}
 
 
+def test_after_a_failure_an_entry_starts_anew_even_unasked(encodings: Encodings) -> None:
+    stream = open_stream(encodings.path("h264-open-gop-mp4"))
+    entries = [one for one in stream.packets if one.picture.entry]
+    decoder = _decoder(stream)
+    with pytest.raises(DecodeError):
+        decoder.decode(Closure((stream.packets[0], _damaged(stream.packets[1]))))
+    decoder.decode(Closure((entries[1],)))
+    decoder.decode(Closure((entries[2],)))
+    assert decoder.counters.restarts == 1
+
+
 def test_a_damaged_picture_that_nobody_needs_costs_only_itself(encodings: Encodings) -> None:
     stream = open_stream(encodings.path("mpeg4-b"))
     full = full_decode(stream)
