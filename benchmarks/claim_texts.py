@@ -1,4 +1,4 @@
-"""The figures as the documents show them: blocks between markers, made from one file alone.
+"""The figures as the documents show them: blocks between markers, made from kept figures alone.
 
 A block stands between `<!-- figures: NAME -->` and `<!-- end of figures -->`.
 """
@@ -9,6 +9,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from benchmarks.claim_blocks import (
+    correlations_table,
+    counting_table,
+    drift_table,
+    instances_table,
+    judged_table,
+    mitigations_table,
+    search_table,
+)
+from benchmarks.claim_markdown import markdown_table, percent, scheme_of
 from triparty.developer.audit.reports.citations import pieces
 
 Figures = Mapping[str, Any]
@@ -29,7 +39,7 @@ def rewritten(text: str, figures: Figures) -> str:
 def attacks_table(figures: Figures) -> str:
     """Every attack on every model."""
     models = figures["models"]
-    heads = [f"{m['model']}, {_scheme(m)}" for m in models]
+    heads = [f"{m['model']}, {scheme_of(m)}" for m in models]
     rows = [
         [
             one["level"],
@@ -41,8 +51,8 @@ def attacks_table(figures: Figures) -> str:
         ]
         for one in figures["attacks"]
     ]
-    heads = ["level", "attack", "finds", *heads, "takes less than", "source"]
-    return _table(heads, rows) + "\n" + "".join(_notes(figures))
+    heads = ["level", "attack", "finds", *heads, "takes less than, on one core", "source"]
+    return markdown_table(heads, rows) + "\n" + "".join(_notes(figures))
 
 
 def levels_table(figures: Figures) -> str:
@@ -55,13 +65,20 @@ def levels_table(figures: Figures) -> str:
         for what in ("tokens", "key")
         if any(one["finds"] == what and one["level"] <= level for one in figures["attacks"])
     ]
-    heads = ["attacker", "of the", *(f"{m['model']}, {_scheme(m)}" for m in models)]
-    return _table(heads, rows)
+    heads = ["attacker", "of the", *(f"{m['model']}, {scheme_of(m)}" for m in models)]
+    return markdown_table(heads, rows)
 
 
 BLOCKS: Mapping[str, Callable[[Figures], str]] = {
     "attacks": attacks_table,
     "levels": levels_table,
+    "counting": counting_table,
+    "correlations": correlations_table,
+    "drift": drift_table,
+    "instances": instances_table,
+    "mitigations": mitigations_table,
+    "search": search_table,
+    "judged": judged_table,
 }
 
 
@@ -75,13 +92,13 @@ def _most(figures: Figures, model: Mapping[str, Any], level: str, what: str) -> 
     if not open_to:
         return "not tried"
     name = max(open_to, key=lambda each: open_to[each])
-    share = _percent(open_to[name])
+    share = percent(open_to[name])
     return f"{share} (`{name}`)" if open_to[name] else share
 
 
 def _share(model: Mapping[str, Any], name: str) -> str:
     found = model["attacks"].get(name)
-    return "not mounted" if found is None else _percent(found["recovered"])
+    return "not mounted" if found is None else percent(found["recovered"])
 
 
 def _within(figures: Figures, name: str) -> str:
@@ -94,7 +111,7 @@ def _within(figures: Figures, name: str) -> str:
 def _notes(figures: Figures) -> Iterator[str]:
     """Why attacks were not mounted, and what was attacked."""
     for model in figures["models"]:
-        what = f"{model['model']}, {_scheme(model)}"
+        what = f"{model['model']}, {scheme_of(model)}"
         for name, reason in model["unmounted"].items():
             yield f"- `{name}` is not mounted on {what}: {reason}.\n"
     for model in {model["model"]: model for model in figures["models"]}.values():
@@ -105,11 +122,7 @@ def _notes(figures: Figures) -> Iterator[str]:
     worst = max(
         found["control"] for model in figures["models"] for found in model["attacks"].values()
     )
-    yield f"- Where there is nothing to find, no attack recovers more than {_percent(worst)}.\n"
-
-
-def _scheme(model: Mapping[str, Any]) -> str:
-    return "either scheme" if model["scheme"] == "either" else f"`{model['scheme']}`"
+    yield f"- Where there is nothing to find, no attack recovers more than {percent(worst)}.\n"
 
 
 def _linked(citation: str) -> str:
@@ -117,12 +130,3 @@ def _linked(citation: str) -> str:
         text if address is None else f"[{text}]({address})"
         for text, address in pieces(citation)
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,10 +1,14 @@
 """The figures of the documents: measured, kept in one file, written into the texts.
 
     python -m benchmarks.claims          runs the audits, then rewrites the texts
-    python -m benchmarks.claims --models stories260K    one model again
-    python -m benchmarks.claims --texts  rewrites the texts from the file alone
+    python -m benchmarks.claims --models stories260K    one model again, and no table
+    python -m benchmarks.claims --tables drift  one of the other tables again, and no model
+    python -m benchmarks.claims --texts  rewrites the texts from the files alone
+    python -m benchmarks.mitigations     searches (longest), and keeps what it found
 
-The file is `docs/figures/audit.json`. Tests compare the texts with it, and measure it again.
+The files are in `docs/figures`: `audit.json` of the attacks, `tables.json` of what no single
+audit measures, `search.json` of the search. Tests compare the texts with them, and measure
+the attacks again.
 """
 
 from __future__ import annotations
@@ -13,60 +17,28 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkpoints import real_model, trained_encoder
+from benchmarks.claim_settings import SETTINGS, Setting
+from benchmarks.claim_tables import TABLES
 from benchmarks.claim_texts import rewritten
 from benchmarks.harness import ROOT, BenchError
+from benchmarks.mitigations import FIGURES as SEARCHED
 from triparty.developer.audit import ATTACKS, Attack, Audit, audit, set_scene
 from triparty.developer.audit.report import finds
 from triparty.developer.protect import Choices, protect
 
 FIGURES = ROOT / "docs" / "figures" / "audit.json"
+TABLED = ROOT / "docs" / "figures" / "tables.json"
 TEXTS = (ROOT / "docs" / "security.md", ROOT / "README.md")
 TOLERANCE = 0.1
 """How far a share may be from its figure before a claim has to be written anew."""
 
 _SEED = 1  # the same keys each time: attacks do not guess keys, so it makes none of them easier
-_TIMES = (1, 10, 60, 600)  # seconds: how long is said in steps, for machines differ
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A model under attack.
-
-    Attributes:
-        model: by name.
-        what: what it is, in a few words.
-        schemes: it is protected with; the first alone is attacked where they are one.
-    """
-
-    model: str
-    what: str
-    schemes: tuple[str, ...]
-
-    def scheme_of(self, scheme: str) -> str:
-        """What figures call a scheme: `either` where both key the model alike."""
-        return scheme if len(self.schemes) > 1 else "either"
-
-    @property
-    def source(self) -> Path:
-        """The folder of the original.
-
-        Raises:
-            BenchError: it is absent.
-        """
-        return trained_encoder() if self.model == "MiniLM" else real_model(self.model)
-
-
-SETTINGS = (
-    Setting("stories260K", "LLaMA, 0.26 M weights", ("permutation", "orthogonal")),
-    Setting("gpt2-capp", "GPT-2", ("permutation", "orthogonal")),
-    Setting("MiniLM", "BERT, 22.7 M weights", ("permutation",)),
-)
+_TIMES = (1, 10, 60, 600)  # seconds of one core: how long is said in steps, for machines differ
 
 
 def measured(
@@ -79,7 +51,7 @@ def measured(
         for number, out in enumerate(outs):
             protect(source, out, choices=Choices.of(scheme=scheme), seed=_SEED + number)
         scene = set_scene(source, outs[0], other=outs[1])
-        found = audit(scene, attacks=attacks)
+        found = audit(scene, attacks=attacks, clock=time.process_time)
     return {
         "model": setting.model,
         "what": setting.what,
@@ -137,9 +109,21 @@ def measure(names: Sequence[str]) -> None:
             FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def tabulate(names: Sequence[str]) -> None:
+    """Measures tables and keeps each as soon as it is there."""
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        tables = {**kept()["tables"], name: TABLES[name]()}
+        ordered = {each: tables[each] for each in TABLES if each in tables}
+        TABLED.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
 def kept() -> dict[str, Any]:
     """The figures that the repository holds."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    for name, file in (("", FIGURES), ("tables", TABLED), ("search", SEARCHED)):
+        read = json.loads(file.read_text(encoding="utf-8"))
+        found |= {name: read} if name else read
     return found
 
 
@@ -152,18 +136,21 @@ def write_texts(figures: Mapping[str, Any]) -> None:
 
 def main() -> int:
     """Runs the command."""
-    known = [setting.model for setting in SETTINGS]
+    models, tables = [setting.model for setting in SETTINGS], list(TABLES)
     parser = argparse.ArgumentParser(prog="claims", description="Renew the figures of docs.")
     parser.add_argument("--texts", action="store_true", help="measure nothing")
-    parser.add_argument("--models", nargs="+", choices=known, default=known, help="only these")
+    parser.add_argument("--models", nargs="+", choices=models, help="only these")
+    parser.add_argument("--tables", nargs="+", choices=tables, help="only these")
     given = parser.parse_args()
+    everything = not (given.texts or given.models or given.tables)
     try:
-        measure([] if given.texts else given.models)
+        measure(models if everything else given.models or [])
+        tabulate(tables if everything else given.tables or [])
     except BenchError as error:
         print(f"claims: {error}", file=sys.stderr)
         return 1
     write_texts(kept())
-    print(f"written: {FIGURES.relative_to(ROOT)}, {', '.join(path.name for path in TEXTS)}")
+    print(f"written: {FIGURES.parent.relative_to(ROOT)}, {', '.join(p.name for p in TEXTS)}")
     return 0
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.checkpoints import real_model
 from benchmarks.harness import Case, Effort, case
@@ -23,8 +24,13 @@ _QUICK_ROWS = 20_000
 _MINE, _THEIRS = 1, 2  # seeds of the traffic and of the attacker's own text
 
 
-def _read_by_frequency(rows: int, *, same: bool, by_type: bool) -> float:
-    """Share of rows, or of their tokens, that frequency analysis recovers from sampled text."""
+def long_traffic(rows: int, *, same: bool) -> tuple[Knowledge, NDArray[np.int64]]:
+    """Sampled traffic of stories260K (N,) with its tokens, and text for the attacker to count.
+
+    Args:
+        rows: how many, at least.
+        same: whether the text is of the traffic's distribution; else Python's documentation.
+    """
     source = real_model("stories260K")
     ids = sampled_texts(source, rows, seed=_MINE)
     with tempfile.TemporaryDirectory() as name:
@@ -35,9 +41,13 @@ def _read_by_frequency(rows: int, *, same: bool, by_type: bool) -> float:
     language = scene.knowledge.language
     if same:
         language = tuple(sampled_texts(source, rows, seed=_THEIRS))
-    traffic = tuple(table.rows[text] for text in ids)
-    found = Frequency().mount(Knowledge(traffic, language=language))
-    tokens, right = np.concatenate(found.token_ids), ids.ravel()
+    return Knowledge(tuple(table.rows[text] for text in ids), language=language), ids.ravel()
+
+
+def _read_by_frequency(rows: int, *, same: bool, by_type: bool) -> float:
+    """Share of rows, or of their tokens, that frequency analysis recovers from sampled text."""
+    knowledge, right = long_traffic(rows, same=same)
+    tokens = np.concatenate(Frequency().mount(knowledge).token_ids)
     if by_type:
         right, first = np.unique(right, return_index=True)
         tokens = tokens[first]

@@ -4,7 +4,8 @@
 under noise, a private table and decoys on one set of texts. It prints what each leaks at each
 number of known rows beside its accuracy, and measures those again on other texts that leak no
 more than the bound: nothing is chosen by what it is judged by. What it found is kept in
-`docs/figures/search.json`, from which the documents are written; the short form keeps nothing.
+`docs/figures/search.json`, from which the documents are written. The short form has fewer
+rows and fewer texts to judge accuracy on, and as many requests among decoys.
 
 Rows under one key count over all instances that one cloud holds: instances of one model are
 linked by their weights, so another key is a fresh start only where that link is broken.
@@ -17,24 +18,37 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from benchmarks.checkpoints import real_model
 from benchmarks.harness import ROOT
 from triparty.common.decoys import DecoyKind
-from triparty.developer.audit.compare import compare, leakage_of
+from triparty.developer.audit.attack import Attack
+from triparty.developer.audit.attacks import Inversion
+from triparty.developer.audit.attacks.noisy_rows import NoisyRows
+from triparty.developer.audit.attacks.rows_again import RowsAgain
+from triparty.developer.audit.compare import TOKEN_ATTACKS, compare, leakage_of
 from triparty.developer.audit.comparison import Comparison, table
 from triparty.developer.audit.mitigations import ORTHOGONAL, Mitigation
+from triparty.developer.audit.scene import Scene
 from triparty.developer.audit.stage import QUICK, Effort, Stage, plain_logits, texts_of
 from triparty.developer.stock import load_model
 
 BOUND = 0.10
-KNOWN = (1, 16, 64, 256)
-ROWS = (128, 256, 1024, 10_240)
+KNOWN = (1, 16, 256)
+ROWS = (128, 1024, 10_240)
 
+SHORT = replace(QUICK, tuning=300, requests=200, decoys=4000)
 FIGURES = ROOT / "docs" / "figures" / "search.json"
 MODEL = "stories260K"
+
+_AIDED = [
+    attack for attack in TOKEN_ATTACKS if isinstance(attack, Inversion | RowsAgain | NoisyRows)
+]
+_UNAIDED = [attack for attack in TOKEN_ATTACKS if attack not in _AIDED]
+"""What known rows help, and what they do not."""
 
 HEADLESS = {**ORTHOGONAL, "head": "device"}
 
@@ -103,17 +117,26 @@ def search(
     logits = plain_logits(plain, texts.judged)
     found: list[Tried] = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, mitigation in enumerate(mitigations):
-            stage = Stage(source, plain, mitigation, effort, texts, Path(folder) / str(number))
+        alike = groupby(mitigations, lambda one: replace(one, name="", rows_per_key=None))
+        for number, (_, group) in enumerate(alike):
+            kinds = list(group)
+            stage = Stage(source, plain, kinds[0], effort, texts, Path(folder) / str(number))
             named = max(stage.named().values(), default=1.0)
             agreement, ratio = stage.accuracy(logits)
-            for count in known[-1:] if mitigation.decoys else known:
-                by_level = leakage_of(stage.scene(known=count))
-                clear = max(share for by in by_level.values() for share in by.values())
-                tried = Tried(mitigation, count, clear * named, agreement, ratio)
-                found.append(tried)
-                print(line(tried), flush=True)
+            for mitigation in kinds:
+                rows = mitigation.rows_per_key
+                unaided = _read(stage.scene(known=0, rows=rows), _UNAIDED)
+                for count in known[-1:] if mitigation.decoys else known:
+                    clear = max(unaided, _read(stage.scene(known=count, rows=rows), _AIDED))
+                    found.append(Tried(mitigation, count, clear * named, agreement, ratio))
+                    print(line(found[-1]), flush=True)
     return found
+
+
+def _read(scene: Scene, attacks: Sequence[Attack]) -> float:
+    """Share of tokens that the best of some attacks reads."""
+    by_level = leakage_of(scene, attacks)
+    return max((share for by in by_level.values() for share in by.values()), default=0.0)
 
 
 def line(tried: Tried) -> str:
@@ -189,9 +212,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short form, to see it work")
     quick = parser.parse_args().quick
-    effort = QUICK if quick else Effort()
+    effort = SHORT if quick else Effort(most=max(ROWS))
     source = real_model(MODEL)
-    found = search(source, effort, list(grid((256,) if quick else ROWS)))
+    found = search(source, effort, list(grid([rows for rows in ROWS if rows <= effort.most])))
     print("\nfrontier of leakage and accuracy")
     for tried in frontier(found):
         print(line(tried))
@@ -201,9 +224,8 @@ def main() -> None:
         other = replace(effort, seed=effort.seed + 1, known=max(KNOWN))
         judged = compare(source, mitigations=kept, effort=other)
     print("nothing" if judged is None else table(judged))
-    if not quick:
-        figures = figures_of(found, judged, effort)
-        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    figures = figures_of(found, judged, effort)
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

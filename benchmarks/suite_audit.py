@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks import correlations, frequencies
 from benchmarks.checkpoints import real_model
-from benchmarks.claims import SETTINGS, Setting, measured
+from benchmarks.claim_settings import SETTINGS, Setting
+from benchmarks.claims import measured
 from benchmarks.harness import Case, Effort, case
 from triparty.developer.audit import ATTACKS, Attack
 from triparty.developer.audit.compare import compare

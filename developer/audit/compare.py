@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from triparty.common.errors import SettingsError, UnsupportedModelError
 from triparty.developer.audit.attack import Attack, Target
-from triparty.developer.audit.attacks import ATTACKS
+from triparty.developer.audit.attacks import ATTACKS, AttentionMaps, Echo, TrafficShape
 from triparty.developer.audit.attacks.noisy_rows import NoisyRows
 from triparty.developer.audit.attacks.rows_again import RowsAgain
 from triparty.developer.audit.claims import Tokens
@@ -32,7 +32,16 @@ from triparty.developer.audit.stage import Costs, Effort, Stage, plain_logits, t
 from triparty.developer.audit.views import ModelView
 from triparty.developer.stock import load_model
 
-TOKEN_ATTACKS: tuple[Attack, ...] = (*ATTACKS, RowsAgain(), NoisyRows())
+TOKEN_ATTACKS: tuple[Attack, ...] = (
+    *(
+        attack
+        for attack in ATTACKS
+        if not isinstance(attack, TrafficShape | AttentionMaps | Echo)
+    ),
+    RowsAgain(),
+    NoisyRows(),
+)
+"""Those that name tokens; what shows without a token's name is left out."""
 ATTACKED = frozenset({Level.K0, Level.K1, Level.K2})
 
 

@@ -140,14 +140,16 @@ class Stage:
             if file.is_file()
         )
 
-    def scene(self, *, known: int | None = None) -> Scene:
+    def scene(self, *, known: int | None = None, rows: int | None = None) -> Scene:
         """What attackers get: the traffic through the shield, and what they counted.
 
         Args:
             known: distinct tokens whose rows they know; None: as many as the effort says.
+            rows: of traffic; None: as many as travel under one key.
         """
         known = self._effort.known if known is None else known
-        limit = min(self._effort.most, self._mitigation.rows_per_key or self._effort.rows)
+        wanted = rows or self._mitigation.rows_per_key or self._effort.rows
+        limit = min(self._effort.most, wanted)
         texts = self._texts.traffic[: -(-limit // self._texts.traffic.shape[1])]
         over = texts.size - limit
         ids = [*texts[:-1], texts[-1][: len(texts[-1]) - max(0, over)]]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.claim_settings import SETTINGS, Setting
+from benchmarks.claim_tables import TABLES
 from benchmarks.claim_texts import BLOCKS, rewritten
-from benchmarks.claims import SETTINGS, TEXTS, TOLERANCE, Setting, kept, measured, renewed
+from benchmarks.claims import TEXTS, TOLERANCE, kept, measured, renewed
+from benchmarks.drifting import drifted
 from benchmarks.harness import BenchError
+from benchmarks.mitigations import KNOWN, ROWS, grid
 from triparty.developer.audit import ATTACKS
 
+FILE = "model.safetensors"
 RENEW = "run: python -m benchmarks.claims"
 CASES = [(setting, scheme) for setting in SETTINGS for scheme in setting.schemes]
 
@@ -32,6 +39,48 @@ def test_a_figure_that_changes_changes_the_texts(path: Any) -> None:
     text = path.read_text(encoding="utf-8")
     assert rewritten(text, figures) != text
     assert "12.3 %" in rewritten(text, figures)
+
+
+def changed(figures: Any) -> Any:
+    """The same with every number another one."""
+    if isinstance(figures, dict):
+        return {name: changed(value) for name, value in figures.items()}
+    if isinstance(figures, list):
+        return [changed(value) for value in figures]
+    is_number = isinstance(figures, int | float) and not isinstance(figures, bool)
+    return figures + 1 if is_number else figures
+
+
+@pytest.mark.parametrize("name", sorted(set(BLOCKS) - {"attacks", "levels"}))
+def test_every_other_table_follows_its_figures(name: str) -> None:
+    figures = kept()
+    other = {**figures, "tables": changed(figures["tables"])}
+    other["search"] = changed(figures["search"])
+    assert BLOCKS[name](figures) != BLOCKS[name](other)
+
+
+def test_every_table_was_measured() -> None:
+    assert set(kept()["tables"]) == set(TABLES), RENEW
+    found = kept()["search"]
+    rows = [count for count in ROWS if count <= found["effort"]["most"]]
+    assert {line["name"] for line in found["tried"]} == {one.name for one in grid(rows)}
+    assert {line["known"] for line in found["tried"]} == set(KNOWN)
+
+
+def test_drift_is_noise_of_its_share_and_repeats(stories_model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    read = [
+        load_file(drifted(stories_model, tmp_path / str(n), share, seed=seed) / FILE)
+        for n, (share, seed) in enumerate([(0.1, 1), (0.1, 1), (0.1, 2), (0.0, 1)])
+    ]
+    plain = load_file(stories_model / FILE)
+    for name, values in plain.items():
+        off = np.sqrt(np.square(read[0][name] - values).mean() / np.square(values).mean())
+        assert 0.05 < off < 0.15, name
+        np.testing.assert_array_equal(read[0][name], read[1][name])
+        np.testing.assert_array_equal(read[3][name], values)
+    assert any((read[0][name] != read[2][name]).any() for name in plain)
 
 
 def test_every_block_is_somewhere() -> None:

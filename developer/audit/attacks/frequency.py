@@ -1,7 +1,8 @@
 """Frequency analysis: rows under a fixed key are a substitution cipher, whatever the key.
 
 Equal rows are equal tokens, and so are equal keyed ids. Who has text of the language needs
-neither weights nor table: counts of symbols and of pairs of symbols tell which is which, the
+neither weights nor table (through noise, rows of one token are still nearer to each other than
+to those of others): counts of symbols and of pairs of symbols tell which is which, the
 better the longer the traffic. Published figures for a secret order of a large vocabulary
 (AloePri, arXiv:2603.01499, token frequency matching): top-10 / top-100 3.2 % / 16.5 % with text
 of the same distribution, 0.14 % / 1.0 % without any.
@@ -15,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from triparty.developer.audit.attack import Target
+from triparty.developer.audit.averages import numbered
 from triparty.developer.audit.claims import UNKNOWN, Rows, Tokens
 from triparty.developer.audit.controls import turned_apart
 from triparty.developer.audit.deciphering import Counts, Ids, by_pairs
@@ -31,7 +33,7 @@ class Frequency:
     target = Target.TOKENS
     cites = "frequency analysis: arXiv:2603.01499, table 4; FAQ: Vogelstein et al. 2015"
     means = "The cloud alone, with nothing but text of the language, reads frequent words."
-    remedy = "Keys of small cohorts, changed before much traffic has gathered; noise; decoys."
+    remedy = "Keys of small cohorts, changed before much traffic has gathered; decoys."
 
     def lacks(self, knowledge: Knowledge) -> str | None:
         """It needs traffic whose rows do not depend on their place, and text."""
@@ -43,7 +45,8 @@ class Frequency:
 
     def mount(self, knowledge: Knowledge) -> Tokens:
         """The likeliest token of each different row; none if no row comes again."""
-        symbols = distinct(knowledge.rows)
+        noise = knowledge.noise
+        symbols = numbered(knowledge.rows, noise) if noise else distinct(knowledge.rows)
         if int(symbols.max()) + 1 == len(symbols):
             return Tokens(tuple(np.full(len(r), UNKNOWN, np.int64) for r in knowledge.traffic))
         sessions = _sessions(symbols, knowledge.traffic)

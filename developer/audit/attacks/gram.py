@@ -37,7 +37,7 @@ class Gram:
     target = Target.TOKENS
     cites = "isometries keep inner products; closest points: Besl and McKay 1992"
     means = "Who has the embedding table reads every question, under any orthogonal key."
-    remedy = "Noise that hides angles, at its price in accuracy; or a private table."
+    remedy = "Decoys like the real texts; through noise other attacks find the key."
 
     def lacks(self, knowledge: Knowledge) -> str | None:
         """It needs rows and a table."""

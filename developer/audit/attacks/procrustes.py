@@ -59,7 +59,7 @@ class ProcrustesTable:
     target = Target.KEY
     cites = "closest points: Besl and McKay 1992, begun by known plaintext"
     means = "Two or three known tokens give the rotation to who has the table."
-    remedy = "A private table, or noise at its price in accuracy; changing keys is of no use."
+    remedy = "Decoys like the real texts; changing keys is of no use."
 
     def lacks(self, knowledge: Knowledge) -> str | None:
         """It needs known rows, a table and traffic."""

@@ -26,7 +26,7 @@ class SortedRows:
     target = Target.TOKENS
     cites = "Thomas et al., arXiv:2505.18332"
     means = "Who has the embedding table reads every question, without ever finding the key."
-    remedy = "Use the scheme `orthogonal`, for which other attacks exist, or noise."
+    remedy = "Decoys like the real texts; other schemes and noise only call for other attacks."
 
     def lacks(self, knowledge: Knowledge) -> str | None:
         """It needs rows to match, as wide as the table's."""

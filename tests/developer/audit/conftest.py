@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
+from benchmarks.drifting import drifted as drifted_copy
 from triparty.developer.audit import Scene, set_scene
 from triparty.developer.protect import Choices, protect
 
@@ -48,17 +46,7 @@ def drifted(tmp_path_factory: pytest.TempPathFactory) -> Drift:
 
     def of(source: Path, drift: float, *, seed: int = 0) -> Path:
         folder = tmp_path_factory.mktemp("drifted") / source.name
-        shutil.copytree(source, folder, copy_function=shutil.copyfile)
-        rng = np.random.default_rng(seed)
-        for path in sorted(folder.glob("*.safetensors")):
-            tensors = load_file(path)
-            for name, values in tensors.items():
-                if values.dtype.kind == "f":
-                    spread = drift * np.sqrt(np.square(values, dtype=np.float64).mean())
-                    noise = spread * rng.normal(size=values.shape)
-                    tensors[name] = (values + noise).astype(values.dtype)
-            save_file(tensors, path, {"format": "pt"})
-        return folder
+        return drifted_copy(source, folder, drift, seed=seed)
 
     return of
 

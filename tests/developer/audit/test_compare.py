@@ -93,7 +93,8 @@ def test_attackers_count_text_of_the_same_distribution(comparison: Comparison) -
     by_name = {line.name: line for line in comparison.measured}
     counted = by_name["orthogonal"].leakage[Level.K0]["frequency"]
     assert counted > 3 * comparison.guess, "a thousand rows give the frequent words"
-    assert by_name["noise 50%"].leakage[Level.K0]["frequency"] < comparison.guess
+    through = by_name["noise 50%"].leakage[Level.K0]["frequency"]
+    assert through > 3 * comparison.guess, "noise leaves rows of one token near each other"
 
 
 @pytest.fixture(scope="module")

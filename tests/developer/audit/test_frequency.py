@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from triparty.developer.audit import Knowledge, Level
 from triparty.developer.audit.attacks import Frequency
+from triparty.developer.audit.averages import numbered
+from triparty.developer.audit.claims import Truth
 from triparty.developer.audit.deciphering import Counts, by_pairs, by_rank
 
 SYMBOLS = 60
@@ -110,6 +113,36 @@ def test_the_attackers_text_is_not_the_text_of_the_traffic(
     assert len(asked) > 10
     for text in language:
         assert not any(text.tobytes().startswith(ids) for ids in asked)
+
+
+def noisy(ids: NDArray[np.int64], noise: float) -> NDArray[np.float32]:
+    """Rows of tokens, each with fresh noise of that share of its size."""
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(SYMBOLS, 48))[ids]
+    size = np.sqrt(np.square(rows).mean(axis=1, keepdims=True))
+    return (rows + noise * size * rng.normal(size=rows.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.5, 0.8])
+def test_rows_of_one_token_are_told_through_noise(noise: float) -> None:
+    ids = written(3000, seed=1)
+    numbers = numbered(noisy(ids, noise), noise)
+    pairs = np.unique(np.stack([numbers, ids]), axis=1).shape[1]
+    assert pairs == len(np.unique(numbers)), "no number stands for two tokens"
+    assert len(np.unique(numbers)) < 1.5 * len(np.unique(ids))
+
+
+def test_counting_goes_on_through_noise() -> None:
+    ids, language = written(20_000, seed=1), written(40_000, seed=2)
+    rows = noisy(ids, 0.5)
+    knowledge = Knowledge((rows,), language=(language,), noise=0.5)
+    truth = Truth((ids,), np.zeros((SYMBOLS, 1)), np.zeros((1, 1)), np.arange(SYMBOLS), {})
+    assert Frequency().mount(knowledge).score(truth) > 0.9
+    unaware = Frequency().mount(replace(knowledge, noise=0.0))
+    assert unaware.share == 0.0, "no two rows are equal"
+    random = np.random.default_rng(0).normal(size=rows.shape).astype(np.float32)
+    unlike = replace(knowledge, traffic=(random,))
+    assert Frequency().mount(unlike).score(truth) <= 0.1
 
 
 @pytest.mark.slow
