@@ -284,6 +284,6 @@ def test_padding_is_never_the_id_that_ends_a_text(folders: Any, tmp_path: Path) 
     config["text_config"] |= {"pad_token_id": SEP}
     (folder / "config.json").write_text(json.dumps(config))
     encoder, model = LocalEncoder.load(folder), stock(folders["clip", "ids"])
-    open_ended = Text(np.array([PAD + 5, PAD + 6]))
+    open_ended = Text(np.array([PAD + 5, PAD + 6, PAD + 7]))  # padded to the long one's rows
     long = Text(np.array([9, 8, 7, SEP]))
     assert worst(encoder, model, [open_ended, long]) <= TOLERANCE
