@@ -201,6 +201,56 @@ def replay(
     console.report({**runs[0], "runs": runs})
 
 
+@app.command()
+def fit(
+    traces: TracesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The gate's folder to write.")],
+    network: Annotated[
+        str, typer.Option(help="extended (ours) or published (the thesis's network).")
+    ] = "extended",
+    window: Annotated[int, typer.Option(help="How many sizes a view holds.")] = 5,
+    gating: Annotated[
+        str,
+        typer.Option(help="random: under simulated gates; full: as if all were decoded."),
+    ] = "random",
+    epochs: Annotated[int, typer.Option(help="Most passes over the samples.")] = 60,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Learn these tasks alone; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of masks, weights and order.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a gate from traces; needs torch, which using the gate does not."""
+    from typing import cast
+
+    from triparty.device.gate.fitting import fit_gate
+    from triparty.device.gate.trace_files import read_trace
+    from triparty.device.gate.training import Course, Gating
+
+    course = Course(gating=cast(Gating, gating), epochs=epochs, seed=seed)
+    known = _with_tasks([read_trace(path) for path in traces], task)
+    gate = fit_gate(known, network, course, window=window)
+    gate.save(output)
+    console = Console(as_json=as_json)
+    facts = gate.training
+    console.say(
+        f"wrote {output}: {gate.predictor.network.parameters} parameters, "
+        f"{facts.samples} samples of {facts.recordings} parts, {facts.epochs} passes, "
+        f"cross-entropy {facts.loss:.3f}"
+    )
+    for one, rate in zip(gate.tasks, facts.base_rate, strict=True):
+        console.say(f"  {one.name}: {rate:.1%} of samples were necessary")
+    console.say("next: triparty device gate replay TRACES --gate " + str(output))
+    console.report(
+        {
+            "gate": str(output),
+            "tasks": [one.name for one in gate.tasks],
+            "parameters": gate.predictor.network.parameters,
+            **asdict(facts),
+        }
+    )
+
+
 class _Course:
     """What all runs of one command share."""
 
@@ -258,13 +308,20 @@ class _Course:
         return Replay(self._known, self._streams, policy, settings).run(advance)
 
     def _predictor(self) -> Any:
-        return None
+        from triparty.device.gate.artifact import Gate
+
+        return None if self._gate is None else Gate.open(self._gate).predictor
 
 
 def _tables(traces: list[Trace], wanted: list[str] | None) -> Tables:
-    from dataclasses import replace
-
     from triparty.device.gate.fleet import tables
+
+    return tables(_with_tasks(traces, wanted))
+
+
+def _with_tasks(traces: list[Trace], wanted: list[str] | None) -> list[Trace]:
+    """The traces with some of their tasks; all by default."""
+    from dataclasses import replace
 
     names = {task.name for trace in traces for task in trace.tasks}
     missing = set(wanted or []) - names
@@ -274,9 +331,7 @@ def _tables(traces: list[Trace], wanted: list[str] | None) -> Tables:
             f"{', '.join(sorted(names)) or 'make traces with a --detector'}"
         )
     kept = set(wanted or names)
-    return tables(
-        [replace(one, tasks=tuple(t for t in one.tasks if t.name in kept)) for one in traces]
-    )
+    return [replace(one, tasks=tuple(t for t in one.tasks if t.name in kept)) for one in traces]
 
 
 def _task(text: str, model: str) -> Any:

@@ -85,7 +85,9 @@ def record(
     if not is_url(source):
         costs += [decode_costs(Path(source), len(course.packets)) for _ in range(passes - 1)]
     plain = PacketColumns.of(course.packets, np.min(costs, axis=0).tolist())
-    wanted = tuple(tasks) or tuple(Task(f"count:{d.name}", d.name, "count") for d in detectors)
+    wanted = tuple(tasks) or tuple(
+        Task(f"count-{one.name.lower()}", one.name, "count") for one in detectors
+    )
     models = (MOTION, *(detector.name for detector in detectors))
     results = course.results.build()
     # Of frames whose packets came before the recording began, nothing is kept.

@@ -172,33 +172,31 @@ class Closures:
         self._settle(done, past & ~done, Unreachable.SKIPPED)
 
     def failed(self, number: int) -> None:
-        """Hears that the decoder failed on a packet: the rest of its group is out of reach."""
+        """Hears that the decoder failed on a packet: the rest of its group is out of reach.
+
+        It may come late, when the packets were called decoded and others have arrived.
+        """
         self.counters.failures += 1
         self._position = max(self._position, number)
         if self._whole:
             past = self._mask(one for one in self._held if one <= number)
             self._settle(past, 0, Unreachable.FAILED)
             return
-        entries = [
+        if number >= self._entry:
+            self._settle(0, self._mask(self._held), Unreachable.FAILED)
+            self._wait(Unreachable.FAILED)
+            return
+        # A group later: its entry starts anew, and what leads it is lost.
+        gone = [
             one
             for one, held in self._held.items()
-            if one > number and held.packet.picture.entry
+            if one < self._entry or held.packet.picture.leading
         ]
-        end = entries[0] if entries else self._newest + 1
-        gone = [one for one in self._held if one < end]
-        if entries:
-            self._held[end].severed = True
-            until = entries[1] if len(entries) > 1 else self._newest + 1
-            gone += [
-                one
-                for one, held in self._held.items()
-                if end < one < until and held.packet.picture.leading
-            ]
         self._settle(0, self._mask(gone), Unreachable.FAILED)
-        if not entries:
-            self._wait(Unreachable.FAILED)
-        elif end == self._entry:
-            never = Writer(end, ALL_SLOTS, Unreachable.LEADING)
+        if self._entry in self._held:
+            self._held[self._entry].severed = True
+        if self._leading_references is not None:
+            never = Writer(self._entry, ALL_SLOTS, Unreachable.LEADING)
             self._leading_references = References(never)
 
     def gap(self) -> None:

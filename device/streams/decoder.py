@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import av
+from av.codec.codec import UnknownCodecError
 from av.codec.context import CodecContext, ThreadType
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
@@ -36,7 +36,7 @@ class Frame:
         number: of its packet.
         pts: of its packet, in the stream's ticks.
         time: presentation time in seconds.
-        target: whether it was asked for; the others were decoded because a target needs them.
+        target: whether it was asked for; the others come with a target that needs them.
         image: the pixels.
     """
 
@@ -100,6 +100,9 @@ class StreamDecoder:
     Args:
         codec: FFmpeg's name of the codec.
         extradata: what the container holds before the packets, or None.
+
+    Raises:
+        DecodeError: there is no decoder for the codec.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -110,7 +113,9 @@ class StreamDecoder:
         self._parameters = (codec, extradata)
         self._context = _open(codec, extradata)
         self._owner: int | None = None
-        self._fed: dict[int, tuple[Packet, bool]] = {}
+        self._lap_began_ns = 0
+        self._has_failed = False
+        self._fed: dict[int, tuple[Packet, bool, bool]] = {}
         self._ready: list[Frame] = []
 
     @property
@@ -118,10 +123,18 @@ class StreamDecoder:
         """Packets whose frames have not come out yet."""
         return len(self._fed)
 
-    def decode(self, closure: Closure) -> list[Frame]:
+    def decode(
+        self, closure: Closure, also: Callable[[Packet], bool] | None = None
+    ) -> list[Frame]:
         """Decodes a closure; returns the frames that come out now, of this or earlier ones.
 
         `spent` then holds what each of its packets cost.
+
+        Args:
+            closure: to be decoded.
+            also: for which packets beside the target the frame is handed out too; for none if
+                it is absent. A frame that is kept costs memory (3 MB at 1080p) and the time to
+                get that memory, so a long closure should hand out few.
 
         Raises:
             DecodeError: the decoder failed on a packet, or patched up a picture that others
@@ -129,12 +142,13 @@ class StreamDecoder:
                 decoded before the next entry (`Closures.failed`). Frames that were ready come
                 with the next call.
         """
-        self._check_owner()
+        self._begin()
         self.spent = []
-        if closure.restart:
+        if closure.restart or (self._has_failed and closure.packets[0].picture.entry):
             self._restart()
         for packet in closure:
-            self._feed(packet, packet is closure.target)
+            is_target = packet is closure.target
+            self._feed(packet, is_target, is_target or (also is not None and also(packet)))
         return self._take()
 
     def drain(self) -> list[Frame]:
@@ -142,7 +156,7 @@ class StreamDecoder:
 
         Decoding goes on at an entry only.
         """
-        self._check_owner()
+        self._begin()
         self._restart()
         return self._take()
 
@@ -155,31 +169,29 @@ class StreamDecoder:
             self.counters.rebuilds += 1
         return frames
 
-    def _feed(self, packet: Packet, is_target: bool) -> None:
+    def _feed(self, packet: Packet, is_target: bool, is_wanted: bool) -> None:
         if packet.picture.shown:
-            self._fed[packet.number] = (packet, is_target)
+            self._fed[packet.number] = (packet, is_target, is_wanted)
             if len(self._fed) > MAX_DELAY:
                 del self._fed[next(iter(self._fed))]
                 self.counters.missing += 1
         self.counters.fed += 1
         demuxed = packet.data
         demuxed.opaque = _Stamp(packet.number)
-        start = time.thread_time_ns()
         try:
             images = self._context.decode(demuxed)
         except FFmpegError as error:
             self._fed.pop(packet.number, None)
             raise self._failure(packet, str(error.strerror)) from error
         finally:
-            cpu_ms = (time.thread_time_ns() - start) / 1e6
-            self.cpu_ms += cpu_ms
-            self.spent.append(Spent(packet, cpu_ms))
             demuxed.opaque = None
+            self.spent.append(Spent(packet, self._lap()))
         if self._accept(images):
             raise self._failure(packet, "a picture that others need was damaged")
 
     def _failure(self, packet: Packet, reason: str) -> DecodeError:
         self.counters.failures += 1
+        self._has_failed = True
         return DecodeError(
             f"packet {packet.number} ({packet.size} bytes) cannot be decoded: {reason}; "
             "decoding waits for the next entry",
@@ -195,10 +207,12 @@ class StreamDecoder:
             if known is None:
                 self.counters.surplus += 1
                 continue
-            packet, is_target = known
+            packet, is_target, is_wanted = known
             if image.is_corrupt:
                 self.counters.corrupt += 1
                 is_damaged = is_damaged or packet.picture.reference
+                continue
+            if not is_wanted:
                 continue
             self.counters.frames += 1
             self._ready.append(Frame(packet.number, packet.pts, packet.time, is_target, image))
@@ -206,15 +220,15 @@ class StreamDecoder:
 
     def _restart(self) -> None:
         """Takes out the frames that are left, and forgets all references."""
+        self._has_failed = False
         if not self._context.is_open or not self.counters.fed:
             return
-        start = time.thread_time_ns()
         try:
             self._accept(self._context.decode(None))
         except FFmpegError:
             self.counters.failures += 1
         self._context.flush_buffers()
-        self.cpu_ms += (time.thread_time_ns() - start) / 1e6
+        self._lap()
         self.counters.restarts += 1
         self.counters.missing += len(self._fed)
         self._fed.clear()
@@ -223,7 +237,16 @@ class StreamDecoder:
         ready, self._ready = self._ready, []
         return ready
 
-    def _check_owner(self) -> None:
+    def _lap(self) -> float:
+        """Adds the CPU time since the last lap; returns it in ms."""
+        now = time.thread_time_ns()
+        cpu_ms = (now - self._lap_began_ns) / 1e6
+        self._lap_began_ns = now
+        self.cpu_ms += cpu_ms
+        return cpu_ms
+
+    def _begin(self) -> None:
+        """Checks whose thread this is, and starts its clock."""
         me = threading.get_ident()
         if self._owner is None:
             self._owner = me
@@ -231,12 +254,16 @@ class StreamDecoder:
             raise RuntimeError(
                 f"a decoder belongs to one thread, {self._owner}, got {me}: FFmpeg would crash"
             )
+        self._lap_began_ns = time.thread_time_ns()
 
 
 def _open(codec: str, extradata: bytes | None) -> VideoCodecContext:
-    context = CodecContext.create(PREFERRED_DECODERS.get(codec, codec), "r")
+    try:
+        context = CodecContext.create(PREFERRED_DECODERS.get(codec, codec), "r")
+    except UnknownCodecError:
+        context = None
     if not isinstance(context, VideoCodecContext):
-        raise av.error.DecoderNotFoundError(0, f"'{codec}' is no video codec")
+        raise DecodeError(f"this FFmpeg has no video decoder for the codec '{codec}'")
     if extradata:
         context.extradata = extradata
     context.thread_count = 1

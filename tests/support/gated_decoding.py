@@ -154,7 +154,7 @@ def gated_decode(stream: Stream, wants: Wants, start: int = 0) -> Outcome:
             outcome.refused[answer] += 1
             continue
         try:
-            _keep(outcome, decoder.decode(answer))
+            _keep(outcome, decoder.decode(answer, also=lambda packet: True))
         except DecodeError as error:
             closures.failed(error.extra["number"])
         else:

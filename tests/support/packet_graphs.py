@@ -129,6 +129,12 @@ class ArithmeticDecoder:
         return ArithmeticDecoder(list(self.slots), self.group, self.before, self.leaders)
 
 
+def rubbish() -> ArithmeticDecoder:
+    """A decoder that has failed."""
+    junk: Pixels = ("rubbish",)
+    return ArithmeticDecoder([junk] * SLOTS, (junk,), (junk,), (junk,))
+
+
 def full_decode(packets: Iterable[Packet], missing: Sequence[int] = ()) -> dict[int, Pixels]:
     """Pixels of all pictures; of those that a missing packet spoils, none."""
     decoder = ArithmeticDecoder()

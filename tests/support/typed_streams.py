@@ -14,7 +14,7 @@ from av.bitstream import BitStreamFilterContext
 from triparty.device.streams.packets import Picture
 from triparty.device.streams.typer import Typer
 
-FIELD = re.compile(r"\d+\s+(\S+)\s+\S+ = (-?\d+)")
+FIELD = re.compile(r"(?P<place>\d+)\s+(?P<name>\S+)\s+\S+ = (?P<value>-?\d+)")
 VERBOSE = 48
 
 
@@ -96,10 +96,14 @@ def read(stream: Compressed) -> Reading:
     return Reading(pictures, letters, typer.ungateable)
 
 
-def traced(path: Path) -> list[dict[str, Sequence[int]]]:
+def traced(path: Path, what: str = "value") -> list[dict[str, Sequence[int]]]:
     """The header fields of each packet of a file, by name, as FFmpeg reads them.
 
     Those of the container's own headers are among the first packet's.
+
+    Args:
+        path: the file.
+        what: of each field: its `value`, or its `place` in bits.
     """
     level = av.logging.get_level()
     av.logging.set_level(VERBOSE)
@@ -117,13 +121,16 @@ def traced(path: Path) -> list[dict[str, Sequence[int]]]:
                     lines = []
     finally:
         av.logging.set_level(level)
-    return [_fields(text for _, name, text in one if name == "trace_headers") for one in found]
+    return [
+        _fields(what, (text for _, name, text in one if name == "trace_headers"))
+        for one in found
+    ]
 
 
-def _fields(lines: Iterable[str]) -> dict[str, Sequence[int]]:
+def _fields(what: str, lines: Iterable[str]) -> dict[str, Sequence[int]]:
     fields = defaultdict(list)
     for line in lines:
         match = FIELD.match(line)
         if match:
-            fields[match[1]].append(int(match[2]))
+            fields[match["name"]].append(int(match[what]))
     return fields

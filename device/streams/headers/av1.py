@@ -7,13 +7,12 @@ segments, filter deltas and film grain.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Bits, Data
 from triparty.device.streams.headers.av1_sequence import SELECT, Sequence, sequence_header
-from triparty.device.streams.headers.several import SEVERAL_SHOWN, Coded, together
+from triparty.device.streams.headers.several import SEVERAL_SHOWN, Coded, named_slots, together
 from triparty.device.streams.packets import Picture, PictureType
 
 HEAD = 64  # bytes of a frame header that are read
@@ -34,8 +33,7 @@ class Unit(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What a slot holds: `frame_type` and order hint."""
 
     type: int = KEY
@@ -131,9 +129,11 @@ class Av1:
         if resilient and sequence.order_bits and not (intra and writes == ALL):
             self._correct_orders(bits, sequence.order_bits)
         reads = 0 if intra else self._references(bits, sequence, order)
-        for slot in range(SLOTS):
-            if writes >> slot & 1:
-                self._held[slot] = Held(kind, order)
+        if writes:
+            new = Held(kind, order)
+            self._held = [
+                new if writes >> slot & 1 else held for slot, held in enumerate(self._held)
+            ]
         return Coded(TYPES[kind], shown, kind == KEY and shown, reads, writes)
 
     def _show_existing(self, slot: int) -> Coded:
@@ -156,11 +156,9 @@ class Av1:
             last, golden = bits.take(3), bits.take(3)
             orders = [held.order for held in self._held]
             return short_references(orders, order, sequence.order_bits, last, golden)
-        reads = 0
-        for _ in range(REFERENCES):
-            reads |= 1 << bits.take(3)
-            bits.take(sequence.delta_bits)
-        return reads
+        width = 3 + sequence.delta_bits
+        fields = bits.take(REFERENCES * width) >> sequence.delta_bits
+        return named_slots(fields, REFERENCES, width)
 
 
 def open_units(data: Data) -> Iterator[Unit]:

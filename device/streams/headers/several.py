@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from triparty.common.errors import PacketError
@@ -32,7 +33,19 @@ class Coded(NamedTuple):
     qp: int | None = None
 
 
-def together(coded: Iterable[Coded]) -> tuple[Picture, int]:
+@lru_cache(maxsize=4096)
+def named_slots(fields: int, count: int, width: int) -> int:
+    """The slots that fields of a header name, as a mask.
+
+    Args:
+        fields: the fields as one number; each ends with the three bits of a slot.
+        count: how many fields.
+        width: bits of a field.
+    """
+    return sum({1 << (fields >> place * width & 7) for place in range(count)})
+
+
+def together(coded: Sequence[Coded]) -> tuple[Picture, int]:
     """What a packet says as a whole, and how many pictures it shows.
 
     Slots that an earlier picture of the packet wrote are not read from outside.
@@ -40,29 +53,16 @@ def together(coded: Iterable[Coded]) -> tuple[Picture, int]:
     Raises:
         PacketError: there is no picture.
     """
-    reads = writes = shows = 0
-    first = last = None
+    if not coded:
+        raise PacketError("a packet holds no picture")
+    said, shows = coded[-1], 0
+    reads = writes = 0
     for one in coded:
         reads |= one.reads & ~writes
         writes |= one.writes
-        shows += one.shown
-        first = first or one
-        if one.shown or last is None or not last.shown:
-            last = one
-    if first is None or last is None:
-        raise PacketError("a packet holds no picture")
-    entry = Entry.CLEAN if first.clean else Entry.NONE
-    return (
-        picture(
-            last.type,
-            writes != 0,
-            entry,
-            False,
-            0,
-            last.qp,
-            reads,
-            writes,
-            last.shown,
-        ),
-        shows,
-    )
+        if one.shown:
+            said, shows = one, shows + 1
+    entry = Entry.CLEAN if coded[0].clean else Entry.NONE
+    shown = shows > 0
+    whole = picture(said.type, writes != 0, entry, False, 0, said.qp, reads, writes, shown)
+    return whole, shows

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Bits, Data
-from triparty.device.streams.headers.several import SEVERAL_SHOWN, Coded, together
+from triparty.device.streams.headers.several import SEVERAL_SHOWN, Coded, named_slots, together
 from triparty.device.streams.packets import Picture, PictureType
 
 HEAD = 48  # bytes of a picture that are read
@@ -35,7 +35,7 @@ class Vp9:
     def __init__(self, extradata: bytes | None = None) -> None:
         """Starts before the first keyframe."""
         self.ungateable: str | None = None
-        self._types = [PictureType.I] * 8
+        self._intra = SLOTS
         self._chained = False
 
     def read(self, data: Data, keyframe: bool = False) -> Picture:
@@ -63,7 +63,8 @@ class Vp9:
             bits.flag()
         if bits.flag():
             slot = bits.take(3)
-            return Coded(self._types[slot], True, False, 1 << slot, 0)
+            kind = PictureType.I if self._intra >> slot & 1 else PictureType.P
+            return Coded(kind, True, False, 1 << slot, 0)
         inter, shown, resilient = bits.flag(), bits.flag(), bits.flag()
         if not inter:
             self._chained = False
@@ -80,28 +81,22 @@ class Vp9:
             _skip_size(bits)
         else:
             writes = bits.take(8)
-            for _ in range(REFERENCES):
-                reads |= 1 << (bits.take(4) >> 1)
+            reads = named_slots(bits.take(4 * REFERENCES) >> 1, REFERENCES, 4)
             _skip_inter(bits)
         self._chained |= not resilient
         if self._chained:
             reads |= STATE
         kind = PictureType.I if intra else PictureType.P
-        self._keep(kind, writes)
+        self._intra = self._intra | writes if intra else self._intra & ~writes
         return Coded(kind, shown, False, reads, writes | STATE, _quantiser(bits, resilient))
 
     def _read_key(self, bits: Bits, profile: int, shown: bool, resilient: bool) -> Coded:
         _sync(bits)
         _skip_colours(bits, profile)
         _skip_size(bits)
-        self._keep(PictureType.I, SLOTS)
+        self._intra = SLOTS
         quantiser = _quantiser(bits, resilient)
         return Coded(PictureType.I, shown, True, 0, SLOTS | STATE, quantiser)
-
-    def _keep(self, kind: PictureType, writes: int) -> None:
-        self._types = [
-            kind if writes >> slot & 1 else held for slot, held in enumerate(self._types)
-        ]
 
 
 def heads(data: Data) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from packet_graphs import (
     full_decode,
     leading,
     packet,
+    rubbish,
     silent_pictures,
     slotted,
     slotted_entry,
@@ -69,7 +70,7 @@ def _play(pictures: list[Picture], wants: list[int | None], missing: set[int]) -
 
 
 @given(PICTURES, WANTS, MISSING)
-@settings(max_examples=600)
+@settings(max_examples=200)
 def test_what_is_decoded_is_exact(
     pictures: list[Picture], wants: list[int | None], missing: set[int]
 ) -> None:
@@ -79,7 +80,7 @@ def test_what_is_decoded_is_exact(
 
 
 @given(PICTURES, WANTS, MISSING)
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_every_packet_of_a_closure_is_needed(
     pictures: list[Picture], wants: list[int | None], missing: set[int]
 ) -> None:
@@ -110,7 +111,7 @@ def _pixels_after(
 
 
 @given(PICTURES, WANTS, MISSING)
-@settings(max_examples=600)
+@settings(max_examples=200)
 def test_what_is_refused_cannot_be_had(
     pictures: list[Picture], wants: list[int | None], missing: set[int]
 ) -> None:
@@ -164,7 +165,7 @@ def test_whoever_decodes_everything_is_refused_nothing(pictures: list[Picture]) 
 
 
 @given(PICTURES, st.lists(st.booleans(), min_size=40, max_size=40), MISSING)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_everything_leaves_nothing_of_a_group_out(
     pictures: list[Picture], wants: list[bool], missing: set[int]
 ) -> None:
@@ -209,7 +210,7 @@ def test_the_cost_of_a_closure_is_the_sum_of_its_packets(
 
 
 @given(PICTURES, WANTS, MISSING, st.integers(1, 12), st.integers(50, 2500), st.booleans())
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_what_is_held_stays_within_the_bound(
     pictures: list[Picture],
     wants: list[int | None],
@@ -240,6 +241,39 @@ def test_what_is_held_stays_within_the_bound(
     elif closures.counters.evicted == 0 and player.pixels:
         arrived = [n for n in range(len(pictures)) if n not in missing]
         assert sorted(player.pixels) == [n for n in arrived if n <= max(player.pixels)]
+
+
+@given(PICTURES, WANTS, st.sets(st.integers(0, 39), max_size=4), st.booleans())
+@settings(max_examples=150)
+def test_after_failures_what_is_decoded_is_exact(
+    pictures: list[Picture], wants: list[int | None], broken: set[int], is_late: bool
+) -> None:
+    """A decoder that fails holds rubbish, and is heard at once, or after the next packet."""
+    exact = full_decode(_packets(pictures))
+    player = Player()
+    failed: list[int] = []
+    for one in _packets(pictures):
+        player.closures.add(one)
+        while failed:
+            player.closures.failed(failed.pop())
+        want = wants[one.number]
+        answer = None if want is None else player.closures.closure(one.number - want)
+        if not isinstance(answer, Closure):
+            continue
+        bad = [other for other in answer.packets if other.number in broken]
+        if not bad:
+            player.play(answer)
+            continue
+        fine = answer.packets[: answer.packets.index(bad[0])]
+        if fine:
+            player.play(Closure(fine, answer.restart))
+        player.decoder = rubbish()
+        failed.append(bad[0].number)
+        if is_late:
+            player.closures.decoded([other.number for other in answer])
+        else:
+            player.closures.failed(failed.pop())
+    assert {n: exact.get(n) for n in player.pixels} == player.pixels
 
 
 def _of(*pictures: Picture) -> Closures:

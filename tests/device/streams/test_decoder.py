@@ -28,6 +28,10 @@ def _one_by_one(decoder: StreamDecoder, packets: tuple[Packet, ...]) -> Iterator
         yield decoder.decode(Closure((packet,)))
 
 
+def _every(packet: Packet) -> bool:
+    return True
+
+
 def _damaged(packet: Packet) -> Packet:
     data = av.Packet(bytes(packet.data)[: packet.size // 2])
     data.time_base = packet.data.time_base
@@ -85,8 +89,18 @@ def test_the_packet_is_left_as_it_was(encodings: Encodings) -> None:
 
 def test_targets_and_dependencies_are_told_apart(encodings: Encodings) -> None:
     stream = open_stream(encodings.path("h264-baseline"))
-    frames = _decoder(stream).decode(Closure(stream.packets[:4]))
+    frames = _decoder(stream).decode(Closure(stream.packets[:4]), also=_every)
     assert [frame.target for frame in frames] == [False, False, False, True]
+
+
+def test_frames_of_dependencies_come_only_on_request(encodings: Encodings) -> None:
+    stream = open_stream(encodings.path("h264-b-pyramid"))
+    full = full_decode(stream)
+    for also, numbers in ((None, [9]), (lambda one: one.number % 4 == 0, [0, 4, 8, 9])):
+        decoder = _decoder(stream)
+        frames = decoder.decode(Closure(stream.packets[:10]), also) + decoder.drain()
+        found = {frame.number: fingerprint(frame.image) for frame in frames}
+        assert found == {n: full[n] for n in numbers}
 
 
 def test_cpu_time_is_measured_packet_by_packet(encodings: Encodings) -> None:
@@ -191,10 +205,16 @@ def test_another_size_within_the_stream(
 def test_other_parameters_need_another_decoder(encodings: Encodings) -> None:
     old, new = (open_stream(encodings.path(name)) for name in ("h264-main-b", "h265-closed"))
     decoder = _decoder(old)
-    frames = decoder.decode(Closure(old.packets))
+    frames = decoder.decode(Closure(old.packets), also=_every)
     frames += decoder.reopen(new.codec, new.extradata)
     assert {f.number: fingerprint(f.image) for f in frames} == full_decode(old)
-    frames = decoder.decode(Closure(new.packets))
+    frames = decoder.decode(Closure(new.packets), also=_every)
     frames += decoder.reopen(new.codec, new.extradata)
     assert {f.number: fingerprint(f.image) for f in frames} == full_decode(new)
     assert decoder.counters.rebuilds == 1
+
+
+@pytest.mark.parametrize("codec", ["nonsense", "aac"])
+def test_a_codec_without_a_decoder_is_named(codec: str) -> None:
+    with pytest.raises(DecodeError, match=codec):
+        StreamDecoder(codec, None)

@@ -1,0 +1,138 @@
+"""What a gate does when the world changes: a replay is cut in two at the change.
+
+A drifting stream is one trace made of two: the same clip at another bit rate, or another clip
+(a camera replaced). Accuracy is compared before the change, right after it, and later, beside a
+fleet where nothing changed. Churn replaces a third of the streams, one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gating_runs import (
+    ROUND_S,
+    WARM_UP_S,
+    Plan,
+    gate_for,
+)
+from benchmarks.gating_traces import CLIPS, trace
+from triparty.device.gate import policies
+from triparty.device.gate.fleet import Streams, Tables, full_rate, spread, tables
+from triparty.device.gate.replay import Replay, Settings
+from triparty.device.gate.scoring import Score
+from triparty.device.gate.traces import Results, Trace, join_packets, join_results
+
+POLICIES = ("keyframes", "feedback_only", "ours")
+SHARE = 0.2
+
+
+def figures(plan: Plan) -> dict[str, Any]:
+    """Accuracy with and without each kind of change, policy by policy."""
+    found: dict[str, Any] = {}
+    for policy in POLICIES:
+        found[policy] = {
+            "bit rate changed": _drift(policy, plan, "gop25", "gop50-cbr", same=True),
+            "camera replaced": _drift(policy, plan, "gop25", "gop25", same=False),
+            "streams come and go": _churn(policy, plan),
+        }
+    return found
+
+
+def _drift(policy: str, plan: Plan, before: str, after: str, *, same: bool) -> dict[str, float]:
+    """Accuracy of the whole run against that of its halves by themselves."""
+    totals: dict[str, list[float]] = {"changed": [], "halves alone": [], "stalest_s": []}
+    for number, clip in enumerate(CLIPS):
+        other = clip if same else CLIPS[(number + 1) % len(CLIPS)]
+        length = plan.seconds / 2
+        parts = [
+            cut(replace(trace(clip, before), tasks=plan.tasks), length),
+            cut(replace(trace(other, after), tasks=plan.tasks), length),
+        ]
+        predictor = gate_for(clip, plan, "extended") if policy == "ours" else None
+        whole = tables([followed(*parts)])
+        streams = _from_the_start(whole, plan.streams)
+        changed = _run(policy, predictor, whole, streams, plan)
+        totals["changed"].append(changed.mean_accuracy(0.0))
+        totals["stalest_s"].append(changed.max_staleness_s)
+        for part in parts:
+            known = tables([part])
+            alone = _run(
+                policy,
+                predictor,
+                known,
+                _from_the_start(known, plan.streams),
+                replace(plan, seconds=length),
+            )
+            totals["halves alone"].append(alone.mean_accuracy(0.0))
+    return {name: float(np.mean(values)) for name, values in totals.items()}
+
+
+def _churn(policy: str, plan: Plan) -> dict[str, float]:
+    """A third of the streams leaves and another third comes, spread over the run."""
+    accuracy, steady, stalest = [], [], []
+    for clip in CLIPS:
+        known = tables([replace(trace(clip, plan.encoding), tasks=plan.tasks)])
+        streams = spread(known, plan.streams, seed=0)
+        third = plan.streams // 3
+        moments = np.linspace(0.1, 0.9, third) * plan.seconds
+        joins, leaves = streams.joins.copy(), streams.leaves.copy()
+        leaves[:third] = moments
+        joins[-third:] = moments
+        predictor = gate_for(clip, plan, "extended") if policy == "ours" else None
+        changing = _run(
+            policy, predictor, known, replace(streams, joins=joins, leaves=leaves), plan
+        )
+        accuracy.append(changing.mean_accuracy(0.0))
+        stalest.append(changing.max_staleness_s)
+        steady.append(_run(policy, predictor, known, streams, plan).mean_accuracy(0.0))
+    return {
+        "changed": float(np.mean(accuracy)),
+        "steady": float(np.mean(steady)),
+        "stalest_s": float(np.max(stalest)),
+    }
+
+
+def _run(policy: str, predictor: Any, known: Tables, streams: Streams, plan: Plan) -> Score:
+    settings = Settings(
+        seconds=plan.seconds,
+        budget_ms=SHARE * full_rate(known, streams) * ROUND_S,
+        round_s=ROUND_S,
+        leftover=policies.POLICIES[policy].leftover,
+        warm_up_s=WARM_UP_S,
+    )
+    made = policies.make(policy, predictor=predictor)
+    return Replay(known, streams, made, settings).run()
+
+
+def _from_the_start(known: Tables, count: int) -> Streams:
+    """Streams that all begin at their trace's first packet, a moment apart."""
+    streams = spread(known, count, seed=0)
+    return replace(streams, offset=np.zeros(count, dtype=np.int64))
+
+
+def cut(one: Trace, seconds: float) -> Trace:
+    """The beginning of a trace, repeated until it is long enough."""
+    one = one.from_first_entry()
+    while one.duration < seconds:
+        one = followed(one, one)
+    times = one.packets.time - one.packets.time.min()
+    return one.part(0, int(np.searchsorted(times, seconds)))
+
+
+def followed(first: Trace, second: Trace) -> Trace:
+    """One trace after the other, as if one camera had sent both."""
+    second = second.from_first_entry()
+    packets, results = second.packets, second.results
+    ticks = int(first.packets.pts.max() - packets.pts.min()) + 1000
+    begin = first.packets.time.min() + first.duration - packets.time.min()
+    packets = replace(packets, pts=packets.pts + ticks, time=packets.time + begin)
+    shifted = {one.name: getattr(results, one.name) for one in fields(Results)}
+    moved = Results(**shifted | {"pts": results.pts + ticks})
+    return replace(
+        first,
+        packets=join_packets([first.packets, packets]),
+        results=join_results([first.results, moved]),
+    )
