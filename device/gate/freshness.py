@@ -67,7 +67,7 @@ class Price:
         self._rounds += 1
         if np.isnan(saved):
             did_not_fit = np.count_nonzero(ratio > self.value) > len(picks)
-            short = did_not_fit - self._busy
+            short = float(did_not_fit) - self._busy
         else:
             short = 2.0 * (self._saved - saved)
         if self.value > 0.0:
