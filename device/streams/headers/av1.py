@@ -208,9 +208,8 @@ def short_references(
     after = [slot for slot in free if away[slot] >= 0]
     before = [slot for slot in reversed(free) if away[slot] < 0]
     # Of those shown later: the latest, then the two nearest; then the nearest shown before.
+    # Where these are too few the earliest of all is named again.
     picks = (after[-1:] + after[:-1][:2] + before)[: REFERENCES - 2]
-    if len(picks) < REFERENCES - 2:
-        picks.append(ranked[0])
     return sum({1 << slot for slot in (last, golden, *picks)})
 
 

@@ -8,6 +8,7 @@ before. The container's key flag is not believed: it names P pictures of intra r
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 from triparty.common.errors import PacketError
@@ -23,7 +24,7 @@ from triparty.device.streams.headers.h264_sets import (
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sei import Recovery, recovery_point
 from triparty.device.streams.headers.sets import Sets, at_most
-from triparty.device.streams.headers.units import READ, SLICE, first_slice, units
+from triparty.device.streams.headers.units import MAX_UNITS, READ, SLICE, first_slice, units
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 48  # bytes of a slice that are read: its header without long tables of weights
@@ -32,6 +33,7 @@ KIND = {1: SLICE, 2: SLICE, IDR: SLICE, MESSAGES: READ, SEQUENCE_SET: READ, PICT
 KINDS = bytes(KIND.get(header & 31, 0) if header < 128 else 0 for header in range(256))
 TYPES = (PictureType.P, PictureType.B, PictureType.I, PictureType.P, PictureType.I)
 INTRA = (2, 4)
+AT_ONCE = Recovery(code=0, exact=True)
 INTRA_REFRESH = "intra refresh: no picture after the first one is whole by itself"
 FIELDS = "field pictures: two pictures make one frame"
 
@@ -97,9 +99,11 @@ class H264:
         slice_type, layout = start.type % 5, start.layout
         value = int.from_bytes(head, "big")
         left = 8 * len(head) - start.bits - layout.number_bits
+        field = False
         if layout.fields and left > 0:
             left -= 1
-            if value >> left & 1:
+            field = value >> left & 1 == 1
+            if field:
                 self.ungateable = FIELDS
                 left -= 1
         if idr and left > 0:
@@ -114,7 +118,7 @@ class H264:
         if entry or self._leading is not None:
             order = value >> left & (1 << layout.order_bits) - 1
             leading = self._leads(entry, order, reference, layout)
-        qp = slice_qp(value, left, slice_type, idr, reference, layout)
+        qp = None if field else slice_qp(value, left, slice_type, idr, reference, layout)
         return picture(TYPES[slice_type], reference, entry, leading, 0, qp)
 
     def _start(self, head: bytes) -> Start:
@@ -132,12 +136,9 @@ class H264:
         return start
 
     def _entry_at_recovery(self, data: Data, start: Start) -> Entry:
-        recovery = self._recovery
         if not all(kind % 5 in INTRA for kind in self._slice_types(data, start.type)):
             self.ungateable = self.ungateable or INTRA_REFRESH
-        elif (
-            recovery and recovery.code == 0 and recovery.exact and start.layout.order_type != 1
-        ):
+        elif self._recovery == AT_ONCE and start.layout.order_type != 1:
             return Entry.OPEN
         return Entry.NONE
 
@@ -147,7 +148,7 @@ class H264:
             return [first]
         return [
             self._start(unescape(unit[1 : 1 + HEAD])).type
-            for unit in units(data, self._length_size)
+            for unit in islice(units(data, self._length_size), MAX_UNITS)
             if KINDS[unit[0]] == SLICE
         ]
 

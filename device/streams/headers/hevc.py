@@ -2,10 +2,13 @@
 
 A picture can be left out if it is a sub-layer non-reference picture of the highest sub-layer:
 pictures of a higher sub-layer may refer to it otherwise. Decoding may start at IDR and BLA
-pictures, and at CRA pictures, whose skipped leading pictures (RASL) need what was before.
+pictures, and at CRA pictures, whose skipped leading pictures (RASL) need what was before. The
+quantiser is read of IDR pictures alone: in all others it lies behind sets of references.
 """
 
 from __future__ import annotations
+
+from itertools import islice
 
 from triparty.common.errors import PacketError
 from triparty.device.streams.bits import Bits, Data, unescape
@@ -19,7 +22,14 @@ from triparty.device.streams.headers.hevc_sets import (
 from triparty.device.streams.headers.picture import picture
 from triparty.device.streams.headers.sei import recovery_point
 from triparty.device.streams.headers.sets import Sets, at_most
-from triparty.device.streams.headers.units import READ, SLICE, START, first_slice, units
+from triparty.device.streams.headers.units import (
+    MAX_UNITS,
+    READ,
+    SLICE,
+    START,
+    first_slice,
+    units,
+)
 from triparty.device.streams.packets import Entry, Picture, PictureType
 
 HEAD = 32  # bytes of a slice that are read
@@ -29,7 +39,10 @@ BLA_FIRST, IDR_FIRST, CRA, INTRA_LAST = 16, 19, 21, 23
 SEQUENCE_SET, PICTURE_SET, MESSAGES = 33, 34, 39
 ENDS = (36, 37)
 KIND = dict.fromkeys((SEQUENCE_SET, PICTURE_SET, MESSAGES, *ENDS), READ)
-KINDS = bytes(SLICE if header < 64 else KIND.get(header >> 1, 0) for header in range(256))
+SLICE_KINDS = 64  # the first byte of a slice's header is below
+KINDS = bytes(
+    SLICE if header < SLICE_KINDS else KIND.get(header >> 1, 0) for header in range(256)
+)
 TYPES = (PictureType.B, PictureType.P, PictureType.I)
 
 
@@ -72,7 +85,8 @@ class Hevc:
         """
         self._recovers = False
         begin = self._length_size
-        if not begin or len(data) <= begin or KINDS[data[begin]] != SLICE:
+        # A first byte of 0 may be a slice's, or the next length after a unit of none.
+        if not begin or len(data) <= begin or not 0 < data[begin] < SLICE_KINDS:
             begin = first_slice(data, begin, KINDS, self._read_other)
         head = bytes(data[begin : begin + HEAD])
         if len(head) <= NAL_HEADER:
@@ -119,7 +133,7 @@ class Hevc:
 
     def _first_whole(self, data: Data) -> tuple[PictureType, int | None, int]:
         """The first slice with a full header, in a packet that begins with one without."""
-        for unit in units(data, self._length_size):
+        for unit in islice(units(data, self._length_size), MAX_UNITS):
             if KINDS[unit[0]] == SLICE:
                 found = self._read_slice(unit[:HEAD])
                 if found:

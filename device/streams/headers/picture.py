@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from triparty.device.streams.packets import Picture
 
-KEPT = 4096
+KEPT = 1 << 15
 
 # Making a frozen record costs more than reading the header it describes.
 picture = lru_cache(maxsize=KEPT)(Picture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from triparty.device.streams.bits import ESCAPE, Bits, unescape
+from triparty.device.streams.bits import Bits, unescape
 
 RECOVERY_POINT = 6
 MESSAGES = 64  # looked at in one unit
@@ -32,18 +32,15 @@ def recovery_point(unit: bytes, header: int) -> Recovery | None:
     Raises:
         PacketError: the message ends early.
     """
+    unit = unescape(unit)
     at = header
     for _ in range(MESSAGES):
         kind, at = _number(unit, at)
         size, at = _number(unit, at)
-        if at >= len(unit):
-            return None
-        if kind == RECOVERY_POINT:
-            bits = Bits(unescape(unit[at : at + 8]))
+        if kind == RECOVERY_POINT and at < len(unit):
+            bits = Bits(unit[at : at + 8])
             return Recovery(bits.ue(), bits.flag())
-        end = at + size
-        # A size counts bytes without emulation prevention: each of these adds one.
-        at = end + unit.count(ESCAPE, at, end)
+        at += size
         if at + 2 >= len(unit):
             return None
     return None

@@ -90,9 +90,7 @@ def units(data: Data, length_size: int) -> Iterator[bytes]:
         PacketError: a unit reaches past the end.
     """
     if not length_size:
-        for unit in bytes(data).split(START)[1:]:
-            if unit:
-                yield unit
+        yield from _units_after_start(bytes(data))
         return
     at, size = 0, len(data)
     while at < size:
@@ -102,3 +100,13 @@ def units(data: Data, length_size: int) -> Iterator[bytes]:
             raise PacketError(f"a unit of {at - begin} bytes in a packet of {size}")
         if at > begin:
             yield bytes(data[begin:at])
+
+
+def _units_after_start(data: bytes) -> Iterator[bytes]:
+    begin = data.find(START) + len(START)
+    while begin >= len(START):
+        start = data.find(START, begin)
+        end = start if start >= 0 else len(data)
+        if end > begin:
+            yield data[begin:end]
+        begin = start + len(START)

@@ -12,6 +12,7 @@ from video_encodings import Encoding, Encodings, encode
 from written_bits import Written
 
 from triparty.common.errors import PacketError
+from triparty.device.streams.bits import Bits
 from triparty.device.streams.headers.h264 import FIELDS, INTRA_REFRESH
 from triparty.device.streams.headers.intra import ABBREVIATED
 from triparty.device.streams.headers.mpeg4 import INTERLACED, PACKED
@@ -34,9 +35,9 @@ def _h264_sequence(order_type: int = 0, order_bits: int = 4, frames_only: int = 
     return START + bits.ue(4).u(1, 0).ue(10, 10).u(1, frames_only).bytes(b"\x67", 0)
 
 
-def _h264_pictures() -> bytes:
-    bits = Written().ue(0, 0).u(2, 0).ue(0, 0, 0).u(3, 0).se(-3, 0, 0).u(3, 0)
-    return START + bits.bytes(b"\x68", 0)
+def _h264_pictures(number: int = 0, qp: int = 23, weighted: int = 0) -> bytes:
+    bits = Written().ue(number, 0).u(2, 0).ue(0, 0, 0).u(1, weighted).u(2, 0)
+    return START + bits.se(qp - 26, 0, 0).u(3, 0).bytes(b"\x68", 0)
 
 
 def _h264_recovery(frames: int = 0, exact: int = 1) -> bytes:
@@ -77,6 +78,18 @@ def test_h264_an_exact_recovery_point_of_no_frames_is_an_open_entry() -> None:
     assert (opened.entry, reason) == (Entry.OPEN, None)
 
 
+def test_h264_a_recovery_point_may_follow_other_messages() -> None:
+    """Of long types and sizes, with zeros that are written with emulation prevention."""
+    long = b"\xff\x2d" + b"\xff\x0a" + b"\0\0\3\0" * 88 + b"\7"
+    assert len(long.replace(b"\0\0\3", b"\0\0")) == 4 + 265
+    recovery = _h264_recovery()
+    messages = recovery[:5] + b"\x05\x03\0\0\3\0" + long + recovery[5:]
+    (_, opened), _ = _h264(IDR, messages + _h264_slice(I + UNIFORM, 8))
+    assert opened.entry is Entry.OPEN
+    (_, other), _ = _h264(IDR, recovery[:5] + long + _h264_slice(I + UNIFORM, 8))
+    assert other.entry is Entry.NONE
+
+
 @pytest.mark.parametrize(("frames", "exact"), [(3, 1), (0, 0)])
 def test_h264_other_recovery_points_are_no_entries(frames: int, exact: int) -> None:
     recovery = _h264_recovery(frames, exact)
@@ -114,8 +127,60 @@ def test_h264_picture_order_wraps() -> None:
     ]
     pictures, _ = _h264(IDR, _h264_slice(P + UNIFORM, 6), entry, *after)
     assert [one.leading for one in pictures[2:]] == list(orders.values())
-    (*_, again), _ = _h264(entry, *after, IDR, _h264_slice(P + UNIFORM, 2))
+    (*_, again), _ = _h264(entry, IDR, _h264_slice(P + UNIFORM, 12))
     assert not again.leading
+
+
+def test_h264_picture_order_is_counted_from_references() -> None:
+    entry = _h264_recovery() + _h264_slice(I + UNIFORM, 0)
+    after = [(P, 6, True, False), (B, 15, False, True), (P, 12, True, False)]
+    packets = [
+        _h264_slice(kind + UNIFORM, order, needed=needed) for kind, order, needed, _ in after
+    ]
+    pictures, _ = _h264(IDR, entry, *packets)
+    assert [one.leading for one in pictures[2:]] == [leads for *_, leads in after]
+
+
+def test_h264_picture_sets_may_have_large_numbers() -> None:
+    sets = b"".join(_h264_pictures(number, qp=number - 80) for number in (100, 101))
+    typer = Typer.of("h264", _h264_sequence() + sets)
+    for number in (100, 101, 100):
+        bits = Written().ue(0, I + UNIFORM, number).u(4, 0).ue(0).u(4, 0).u(2, 0).se(1)
+        assert typer.read(START + bits.bytes(b"\x65")).slice_qp == number - 79
+
+
+@pytest.mark.parametrize("markings", [(1, 7, 2, 3, 3, 4, 5, 4, 6, 6, 8), (5,), (5, 1, 7), ()])
+def test_h264_quantisers_behind_long_lists(markings: tuple[int, ...]) -> None:
+    """Modified lists, weights and markings of every kind."""
+    extradata = _h264_sequence() + _h264_pictures(weighted=1)
+    bits = Written().ue(0, P + UNIFORM, 0).u(4, 3).u(4, 6)
+    bits.u(1, 1).ue(1)  # two references
+    bits.u(1, 1).ue(0, 5, 2, 1, 1, 9, 3)  # lists modified
+    bits.ue(5, 4)  # weights: of luma, of chroma, none
+    bits.u(1, 1).se(9, -9).u(1, 0)
+    bits.u(1, 0).u(1, 1).se(1, -1, 2, -2)
+    bits.u(1, 1).ue(*markings, 0).se(-4)
+    typer = Typer.of("h264", extradata)
+    assert typer.read(START + bits.bytes(b"\x61")).slice_qp == 19
+    assert typer.read(START + bits.bytes(b"\x61")[:10]).slice_qp is None
+
+
+@pytest.mark.parametrize("planes", [0, 1])
+def test_h264_of_the_high_profiles(planes: int) -> None:
+    """Scaling lists, given, by default and left out; colour planes with slices of their own."""
+    bits = Written().u(8, 244).u(16, 40).ue(0, 3).u(1, planes).ue(2, 2).u(1, 0).u(1, 1)
+    for place in range(12):
+        if place % 3:
+            bits.u(1, 0)
+        elif place == 3:
+            bits.u(1, 1).se(-8)  # by default
+        else:
+            bits.u(1, 1).se(*[1] * (16 if place < 6 else 64))
+    bits.ue(0, 0, 4, 4).u(1, 0).ue(10, 10).u(1, 1)
+    sequence = START + bits.bytes(b"\x67", 0)
+    slice_bits = Written().ue(0, I + UNIFORM, 0).u(2 * planes, 0).u(4, 0).ue(0).u(8, 77)
+    typer = Typer.of("h264", sequence + _h264_pictures())
+    assert typer.read(START + slice_bits.u(2, 0).se(6).bytes(b"\x65")).slice_qp == 29
 
 
 def test_h264_order_type_1_has_no_open_entries() -> None:
@@ -133,8 +198,14 @@ def test_h264_field_pictures_are_refused_and_frames_of_fields_are_not() -> None:
     frame = _h264_slice(I + UNIFORM, 0, idr=True, field=0)
     (picture,), reason = _h264(frame, sequence=sequence)
     assert (picture.slice_qp is not None, reason) == (True, None)
-    _, reason = _h264(frame, _h264_slice(P + UNIFORM, 2, field=1), sequence=sequence)
-    assert reason == FIELDS
+    (_, field), reason = _h264(frame, _h264_slice(P + UNIFORM, 2, field=1), sequence=sequence)
+    assert (field.slice_qp, reason) == (None, FIELDS)
+
+
+def test_a_number_of_more_than_32_bits_is_refused() -> None:
+    assert Bits(b"\0\0\0\0\x80" + b"\0" * 8).ue() == 2**32 - 1
+    with pytest.raises(PacketError, match="within a number"):
+        Bits(b"\0\0\0\0\x40" + b"\0" * 8).ue()
 
 
 def test_h264_a_slice_of_unknown_sets_is_refused() -> None:
@@ -391,6 +462,8 @@ def test_vp9_headers_of_all_kinds(profile: int) -> None:
     assert typer.read(shows.bytes(padding=0)).type is PictureType.I
     typer.read(inter(0, 2))
     assert typer.read(shows.bytes(padding=0)).type is PictureType.P
+    shown_first = typer.read(_superframe(inter(1, 1), b"", intra_only))
+    assert (shown_first.type, shown_first.shown) == (PictureType.P, True)
     quantisers = [one.slice_qp for one in (first, resilient, alone)]
     assert quantisers == [11, 77, 22]
 
@@ -409,10 +482,8 @@ def _av1_sequence() -> Written:
     bits.u(1, 1).u(32, 1).u(32, 25).u(1, 0)  # timing
     bits.u(1, 1).u(5, 9).u(32, 1).u(5, 6).u(5, 11)  # decoder model: 10, 7 and 12 bits
     bits.u(1, 1).u(5, 1)
-    for point, modelled in ((0x103, 1), (0x101, 0)):
-        bits.u(12, point).u(5, 8).u(1, 0).u(1, modelled)
-        if modelled:
-            bits.u(10, 3).u(10, 4).u(1, 0)
+    for point in (0x103, 0x101):
+        bits.u(12, point).u(5, 8).u(1, 0).u(1, 1).u(10, 3).u(10, 4).u(1, 0)
         bits.u(1, 1).u(4, 2)
     bits.u(4, 8).u(4, 7).u(9, 255).u(8, 143)
     bits.u(1, 1).u(4, 3).u(3, 1)  # ids: 5 bits of delta, 7 in all
@@ -446,8 +517,8 @@ def _av1_frame(
     bits.u(7, 5).u(1, 0).u(5, order)
     if kind == 1:
         bits.u(3, 0)
-    bits.u(1, 1)  # removal times: of the first point's frames
-    bits.u(7, 9)
+    bits.u(1, 1).u(7, 9)  # removal times, of the points that the frame is part of
+    bits.u(0 if layer else 7, 9)
     if kind != 0 or not shown:
         bits.u(8, writes)
     if kind == 1:
@@ -475,6 +546,8 @@ def test_av1_headers_of_all_kinds() -> None:
     # Before picture 3: 2, 1 and 0 (slots 2, 3, and 5 to 7); after it: 4, 6 and 8.
     short = typer.read(_av1_frame(inter, 3, 0, short=(2, 3), slots=(0,) * 7))
     assert (short.reads, short.reference) == (0b11011111, False)
+    layered = typer.read(_av1_frame(inter, 5, 0b10, slots=(1, 2, 3, 4, 4, 4, 4), layer=1))
+    assert (layered.reads, layered.writes) == (0b11110, 0b10)
     alone = typer.read(_av1_frame(intra, 9, 1 << 6))
     assert (alone.type, alone.reads, alone.writes) == (PictureType.I, 0, 1 << 6)
     shows = Written().u(1, 1).u(3, 0).bytes(padding=2)

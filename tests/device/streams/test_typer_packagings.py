@@ -96,6 +96,13 @@ def test_longer_start_codes_and_padding_change_nothing(encodings: Encodings) -> 
     assert typed("h264", stream.extradata, padded) == stream.typed()
 
 
+@pytest.mark.parametrize("name", ["h264-main-b", "h265-closed"])
+def test_empty_units_change_nothing(name: str, encodings: Encodings) -> None:
+    stream = compressed(encodings.path(name))
+    padded = [b"\0\0\0\0" + packet for packet in stream.packets]
+    assert typed(stream.codec, stream.extradata, padded) == stream.typed()
+
+
 def test_bytes_and_views_agree(encodings: Encodings) -> None:
     for name in ("h264-open-gop", "h265-open", "vp9-altref", "av1", "mpeg4-b", "mjpeg"):
         stream = compressed(encodings.path(name))
