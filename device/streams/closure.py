@@ -177,14 +177,22 @@ class Closures:
         It may come late, when the packets were called decoded and others have arrived.
         """
         self.counters.failures += 1
+        self._break(number, Unreachable.FAILED)
+
+    def left(self) -> None:
+        """Hears that the decoder was drained: it goes on at an entry only."""
+        self._break(self._position, Unreachable.LEFT)
+
+    def _break(self, number: int, reason: Unreachable) -> None:
+        """What needs the state that the decoder had at a packet is out of reach."""
         self._position = max(self._position, number)
         if self._whole:
             past = self._mask(one for one in self._held if one <= number)
-            self._settle(past, 0, Unreachable.FAILED)
+            self._settle(past, 0, reason)
             return
         if number >= self._entry:
-            self._settle(0, self._mask(self._held), Unreachable.FAILED)
-            self._wait(Unreachable.FAILED)
+            self._settle(0, self._mask(self._held), reason)
+            self._wait(reason)
             return
         # A group later: its entry starts anew, and what leads it is lost.
         gone = [
@@ -192,7 +200,7 @@ class Closures:
             for one, held in self._held.items()
             if one < self._entry or held.packet.picture.leading
         ]
-        self._settle(0, self._mask(gone), Unreachable.FAILED)
+        self._settle(0, self._mask(gone), reason)
         if self._entry in self._held:
             self._held[self._entry].severed = True
         if self._leading_references is not None:

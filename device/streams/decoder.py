@@ -24,6 +24,8 @@ from triparty.device.streams.packets import Packet
 from triparty.device.streams.reachability import Closure
 
 PREFERRED_DECODERS = {"av1": "libdav1d"}  # FFmpeg's own needs an accelerator
+USUAL_REORDERING = 2
+"""Pictures by which H.264 with a pyramid of B pictures is late; longer ones say so."""
 MAX_DELAY = 64
 """Packets whose frames may be outstanding; no codec reorders over more."""
 
@@ -100,18 +102,21 @@ class StreamDecoder:
     Args:
         codec: FFmpeg's name of the codec.
         extradata: what the container holds before the packets, or None.
+        reorders: whether the container knows that pictures come out in another order than they
+            go in. Some H.264 does not say how far, and FFmpeg, which then learns it from what
+            it sees, loses a few of the first frames.
 
     Raises:
         DecodeError: there is no decoder for the codec.
     """
 
-    def __init__(self, codec: str, extradata: bytes | None) -> None:
+    def __init__(self, codec: str, extradata: bytes | None, *, reorders: bool = False) -> None:
         """Opens nothing before the first packet."""
         self.counters = DecoderCounters()
         self.cpu_ms = 0.0
         self.spent: list[Spent] = []
-        self._parameters = (codec, extradata)
-        self._context = _open(codec, extradata)
+        self._parameters = (codec, extradata, reorders)
+        self._context = _open(*self._parameters)
         self._owner: int | None = None
         self._lap_began_ns = 0
         self._has_failed = False
@@ -160,12 +165,14 @@ class StreamDecoder:
         self._restart()
         return self._take()
 
-    def reopen(self, codec: str, extradata: bytes | None) -> list[Frame]:
+    def reopen(
+        self, codec: str, extradata: bytes | None, *, reorders: bool = False
+    ) -> list[Frame]:
         """Goes on with other parameters, at an entry; returns the frames that are left."""
         frames = self.drain()
-        if (codec, extradata) != self._parameters:
-            self._parameters = (codec, extradata)
-            self._context = _open(codec, extradata)
+        if (codec, extradata, reorders) != self._parameters:
+            self._parameters = (codec, extradata, reorders)
+            self._context = _open(*self._parameters)
             self.counters.rebuilds += 1
         return frames
 
@@ -257,7 +264,7 @@ class StreamDecoder:
         self._lap_began_ns = time.thread_time_ns()
 
 
-def _open(codec: str, extradata: bytes | None) -> VideoCodecContext:
+def _open(codec: str, extradata: bytes | None, reorders: bool) -> VideoCodecContext:
     try:
         context = CodecContext.create(PREFERRED_DECODERS.get(codec, codec), "r")
     except UnknownCodecError:
@@ -269,4 +276,6 @@ def _open(codec: str, extradata: bytes | None) -> VideoCodecContext:
     context.thread_count = 1
     context.thread_type = ThreadType.NONE
     context.copy_opaque = True
+    if reorders and codec == "h264":
+        context.options = {"has_b_frames": str(USUAL_REORDERING)}
     return context

@@ -138,10 +138,12 @@ class Outcome:
         return [number for number in self.asked if number not in self.frames]
 
 
-def gated_decode(stream: Stream, wants: Wants, start: int = 0) -> Outcome:
+def gated_decode(
+    stream: Stream, wants: Wants, start: int = 0, *, reorders: bool = False
+) -> Outcome:
     """Decodes the closures of what is wanted; a start later than 0 is a camera joined late."""
     closures, outcome = Closures(), Outcome()
-    decoder = StreamDecoder(stream.codec, stream.extradata)
+    decoder = StreamDecoder(stream.codec, stream.extradata, reorders=reorders)
     for packet in stream.packets[start:]:
         if packet.number == stream.whole_from:
             closures.decode_whole()

@@ -363,6 +363,33 @@ def test_a_failure_before_an_open_entry_that_already_came() -> None:
     assert answer.restart
 
 
+def test_after_a_drain_only_an_entry_continues() -> None:
+    closures = _of(entry(), trailing())
+    closures.decoded([0])
+    closures.left()
+    assert closures.closure(1) is Unreachable.LEFT
+    closures.add(packet(2, trailing()))
+    assert closures.closure(2) is Unreachable.LEFT
+    for number, picture in enumerate([entry(Entry.OPEN), leading()], start=3):
+        closures.add(packet(number, picture))
+    assert closures.closure(4) is Unreachable.LEADING
+    answer = closures.closure(3)
+    assert isinstance(answer, Closure)
+    assert answer.restart
+    assert closures.counters.failures == 0
+
+
+def test_a_drain_before_an_entry_was_fed_leaves_that_entry() -> None:
+    closures = _of(entry(), trailing(), entry(Entry.OPEN), leading(), trailing())
+    closures.decoded([0, 1])
+    closures.left()
+    assert closures.closure(3) is Unreachable.LEADING
+    answer = closures.closure(4)
+    assert _numbers(answer) == [2, 4]
+    assert isinstance(answer, Closure)
+    assert answer.restart
+
+
 def test_a_reference_that_was_passed_over_spoils_what_reads_it() -> None:
     closures = _of(slotted_entry(), slotted(1, 1), slotted(2, 2), slotted(2, 0))
     assert _numbers(closures.closure(3)) == [0, 2, 3]

@@ -19,6 +19,7 @@ from gated_decoding import (
     open_stream,
     random_gate,
 )
+from silent_reordering import without_usability
 from video_encodings import BY_NAME, ENCODINGS, Encodings
 
 from triparty.device.streams.packets import Entry, Picture, PictureType
@@ -105,6 +106,24 @@ def test_a_sparse_gate_decodes_less_unless_the_stream_is_ungateable(
     wants[-1] = count - 1
     fed = gated_decode(stream, wants).fed
     assert fed == count if BY_NAME[name].ungateable else fed <= count
+
+
+@pytest.mark.parametrize("name", ["h264-main-b", "h264-b-pyramid", "h264-open-gop-mp4"])
+def test_a_stream_that_hides_its_reordering_loses_nothing_if_the_container_knows(
+    name: str, load: Load
+) -> None:
+    stream, full = load(name)
+    silent = without_usability(stream)
+    lost = 0
+    for seed in range(8):
+        wants = random_gate(seed, 0.5, len(silent.packets))
+        outcome = gated_decode(silent, wants, reorders=True)
+        assert outcome.differing(full) == []
+        assert outcome.lost == []
+        alone = gated_decode(silent, wants)
+        assert alone.differing(full) == []
+        lost += len(alone.lost)
+    assert lost > 0 or name != "h264-b-pyramid"
 
 
 def _gates_over(stream: Stream, full: dict[int, str]) -> tuple[int, int]:
