@@ -83,6 +83,12 @@ class CameraDefaults(Table):
         default=False, description="Begin a file anew at its end, for demonstrations."
     )
     whole: bool = Field(default=False, description="Decode all of it, gated or not.")
+    entry_wait_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="If no entry comes for so long and none is within reach, decode all of it.",
+    )
     looks_per_s: float = Field(
         default=5.0,
         gt=0,
