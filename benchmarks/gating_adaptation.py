@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.gating_runs import (
     ROUND_S,
+    WARM_UP_S,
     Plan,
     gate_for,
 )
@@ -100,6 +101,7 @@ def _run(policy: str, predictor: Any, known: Tables, streams: Streams, plan: Pla
         budget_ms=SHARE * full_rate(known, streams) * ROUND_S,
         round_s=ROUND_S,
         leftover=policies.POLICIES[policy].leftover,
+        warm_up_s=WARM_UP_S,
     )
     made = policies.make(policy, predictor=predictor)
     return Replay(known, streams, made, settings).run()

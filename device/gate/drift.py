@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
 from triparty.device.gate.columns import PerStream
 from triparty.device.gate.policy import Column, Flags, Rows
 from triparty.device.gate.windows import waves
+
+_FLEET: Final = 100.0  # how much longer what all streams say together is remembered
 
 
 class Drift(PerStream):
@@ -17,20 +19,20 @@ class Drift(PerStream):
     A picture that is looked at `age` seconds after the one before says whether the answer
     changed in between: a censored observation. Its expected number of changes and the time
     that it tells of are what the expectation-maximisation step for a censored exponential
-    gives; the rate is their ratio over the last observations, with the mean of all streams as
-    a prior.
+    gives; the rate is their ratio over the last minutes, with the mean of all streams as a
+    prior.
 
     Args:
-        memory: observations that count; older ones fade.
-        prior: observations that the mean of all streams is worth.
+        memory: seconds that count; what is older fades.
+        prior: changes that the mean of all streams is worth.
         first: rate per second before anything is known.
     """
 
     fills: ClassVar = {"_changes": 0.0, "_seconds": 0.0, "_heard": np.nan}
 
-    def __init__(self, *, memory: float = 8.0, prior: float = 1.0, first: float = 0.2) -> None:
+    def __init__(self, *, memory: float = 60.0, prior: float = 2.0, first: float = 0.2) -> None:
         """Has seen nothing."""
-        self._keep, self._prior = 1.0 - 1.0 / memory, prior
+        self._memory, self._prior = memory, prior
         self._all_changes, self._all_seconds = 1.0, 1.0 / first
         self._changes: Column = np.zeros(0)
         self._seconds: Column = np.zeros(0)
@@ -70,9 +72,10 @@ class Drift(PerStream):
         stream, changed = stream[useful], changed[useful]
         age = time[useful] - heard[useful]
         seconds = changed * _time_to_change(self.rate(stream), age) + (1.0 - changed) * age
-        self._changes[stream] = self._keep * self._changes[stream] + changed
-        self._seconds[stream] = self._keep * self._seconds[stream] + seconds
-        fade = 0.999 ** len(stream)
+        keep = np.exp(-age / self._memory)
+        self._changes[stream] = keep * self._changes[stream] + changed
+        self._seconds[stream] = keep * self._seconds[stream] + seconds
+        fade = np.exp(-age.sum() / (_FLEET * self._memory))
         self._all_changes = fade * self._all_changes + changed.sum()
         self._all_seconds = fade * self._all_seconds + seconds.sum()
 

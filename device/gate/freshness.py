@@ -24,7 +24,7 @@ else 1 - exp(-k age). k is learned from feedback, per stream (`drift.py`).
 Spending everything in every round would buy offers now that are worse than those of the next
 rounds. Offers below a price (seconds of right answers per ms) are therefore left out, and what
 they would have cost is saved. The price is the multiplier of the budget's constraint, followed
-by steps: it rises in rounds in which something above it did not fit, and falls in others.
+in small steps (`Price`).
 """
 
 from __future__ import annotations
@@ -38,30 +38,43 @@ from triparty.device.gate.policy import Arrivals, Column, Feedback, Offers, Rows
 from triparty.device.gate.predictor import Predictor, combine
 
 _LEAST_RATE = 1e-3
+_FIRST_STEP, _SLOWING = 0.2, 0.02
 
 
 class Price:
     """The least that an offer must be worth per ms, so that the budget just suffices.
 
+    What is saved is a reserve for the entries to come, that are dear and worth it. The price
+    rises while less is saved than wanted, and falls while more is: in the long run as much is
+    spent as is granted. Where nobody says what is saved, it rises in rounds in which something
+    above it did not fit. A price that jumps buys in one round what it despises in the next, so
+    its steps become small.
+
     Args:
-        step: of its logarithm a round.
-        busy: share of the rounds in which something should be left over.
+        step: of its logarithm a round, in the long run.
+        saved: wanted share of what can be saved.
+        busy: wanted share of the rounds in which something does not fit.
     """
 
-    def __init__(self, *, step: float = 0.05, busy: float = 0.3) -> None:
+    def __init__(self, *, step: float = 0.005, saved: float = 0.45, busy: float = 0.3) -> None:
         """Everything is worth taking at first."""
-        self._step, self._busy = step, busy
+        self._step, self._saved, self._busy = step, saved, busy
+        self._rounds = 0
         self.value = 0.0
 
-    def follow(self, ratio: Column, picks: Rows) -> None:
-        """Adjusts to a round: ratios of all its offers, and which were taken."""
-        wanted = ratio > self.value
-        left_over = np.count_nonzero(wanted) > len(picks)
-        if self.value == 0.0:
-            if left_over and len(picks):
-                self.value = float(ratio[picks].min())
-            return
-        self.value *= float(np.exp(self._step * (left_over - self._busy)))
+    def follow(self, ratio: Column, picks: Rows, saved: float) -> None:
+        """Adjusts to a round: ratios of all its offers, which were taken, what was saved."""
+        self._rounds += 1
+        if np.isnan(saved):
+            did_not_fit = np.count_nonzero(ratio > self.value) > len(picks)
+            short = float(did_not_fit) - self._busy
+        else:
+            short = 2.0 * (self._saved - saved)
+        if self.value > 0.0:
+            step = max(self._step, _FIRST_STEP / (1.0 + _SLOWING * self._rounds))
+            self.value *= float(np.exp(step * short))
+        elif short > 0.0 and len(picks):
+            self.value = float(ratio[picks].min())
 
 
 class Freshness(BasePolicy):
@@ -115,7 +128,7 @@ class Freshness(BasePolicy):
         """Hears what will be decoded, and adjusts the price."""
         super().chosen(offers, picks)
         if self._price is not None:
-            self._price.follow(self._ratio, picks)
+            self._price.follow(self._ratio, picks, offers.saved)
 
     def _chosen(self, stream: Rows, time: Column) -> None:
         if self._features is not None:

@@ -14,6 +14,7 @@ vectorised calls. A stream is its row in the policy's state, given by `join`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +61,8 @@ class Offers:
         own_cost: (m,) CPU ms of the target alone.
         entry: (m,) whether the target is an entry.
         reference: (m,) whether others may refer to the target.
+        saved: how much is there of what can be saved up for decoding, from 0 to 1, before
+            this round spends; NaN where nobody says.
     """
 
     now: float
@@ -69,6 +72,7 @@ class Offers:
     own_cost: Column
     entry: Flags
     reference: Flags
+    saved: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

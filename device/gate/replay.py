@@ -298,6 +298,7 @@ class Replay:
             own_cost=t.estimate[row],
             entry=t.entry[row],
             reference=t.reference[row],
+            saved=allowance / self._bucket.second_ms,
         )
         value = self._policy.value(arrivals, offers)
         waited = self._now - self._last_look[offered.stream]

@@ -30,6 +30,17 @@ PYRAMID: Group = (
     (3, "B", False),
     (5, "P", True),
 )
+DEEP: Group = (
+    (0, "I", True),
+    (4, "P", True),
+    (2, "B", True),
+    (1, "B", False),
+    (3, "B", False),
+    (8, "P", True),
+    (6, "B", True),
+    (5, "B", False),
+    (7, "B", False),
+)
 INTRA: Group = ((0, "I", True),)
 
 

@@ -246,7 +246,7 @@ class SlowReplay:
         ones = [one for one in ones if self.t.target[one.row]]
         if not self.settings.observe_dependencies:
             ones = [target]
-        passed = target.lap * int(self.t.frames[camera.trace]) + int(self.t.passed[target.row])
+        passed = self.shown_before(camera, target.row, target.lap)
         for one in sorted(ones, key=lambda each: each.shown):
             state = tuple(self.t.state[one.row].tolist())
             earlier = sorted(shown for shown in camera.looked if shown < one.shown)
@@ -255,6 +255,14 @@ class SlowReplay:
             told.append((camera, one, one is target, self.reward(state, before)))
             camera.looks.append((max(one.shown, passed), one.shown, state))
         return told
+
+    def shown_before(self, camera: Camera, row: int, lap: int) -> int:
+        """The first frame, in presentation order, that had not arrived before a packet did."""
+        t = self.t
+        before = range(int(t.base[camera.trace]), row)
+        ranks = {int(t.rank[one]) for one in before if t.target[one]}
+        first = next(rank for rank in range(len(ranks) + 1) if rank not in ranks)
+        return lap * int(t.frames[camera.trace]) + first
 
     def reward(self, state: tuple[int, ...], before: tuple[int, ...] | None) -> list[float]:
         rewards = []
@@ -296,11 +304,11 @@ class SlowReplay:
             (row for row in range(base, int(t.base[trace + 1])) if t.target[row]),
             key=lambda row: int(t.rank[row]),
         )
-        first = int(t.passed[base + int(self.streams.offset[camera.index])])
+        first = self.shown_before(camera, base + int(self.streams.offset[camera.index]), 0)
         if camera.place == 0:
             last = camera.lap * frames
         else:
-            last = camera.lap * frames + int(t.passed[base + camera.place])
+            last = self.shown_before(camera, base + camera.place, camera.lap)
         right = counted = 0
         for shown in range(first, last):
             lap, place = divmod(shown, frames)

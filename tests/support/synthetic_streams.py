@@ -141,6 +141,7 @@ def run(
     right, picks = np.zeros((rounds, count), bool), np.zeros((rounds, count), bool)
     late: list[tuple[int, Feedback]] = []
     for number in range(rounds):
+        saved = min(saved + budget, BURST_ROUNDS * budget)
         arrivals, entry = cameras.arrivals(number, rows), cameras.entry[number]
         pending = np.where(entry, 0.0, pending) + cameras.cost[number]
         offers = Offers(
@@ -151,9 +152,9 @@ def run(
             own_cost=cameras.cost[number],
             entry=entry,
             reference=arrivals.reference,
+            saved=saved / (BURST_ROUNDS * budget),
         )
         policy.see(arrivals)
-        saved = min(saved + budget, BURST_ROUNDS * budget)
         value = policy.value(arrivals, offers)
         choice = choose(value, offers.cost, max(saved, 0.0), leftover=leftover)
         policy.chosen(offers, choice.picks)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from triparty.common.errors import SettingsError, TraceError
 from triparty.device.cli_gate import app
+from triparty.device.gate import report_saving
 from triparty.device.gate.trace_files import read_trace, write_trace
 
 pytest.importorskip("av")
@@ -80,7 +81,11 @@ def test_a_report_of_a_clip_speaks_to_people_and_to_scripts(
     assert any("B-frames" in line for line in said["advice"])
 
 
-def test_a_report_of_labels_says_what_can_be_saved(call: Call, made: Path) -> None:
+def test_a_report_of_labels_says_what_can_be_saved(
+    call: Call, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_saving, "SHARES", (0.1, 0.6))
+    monkeypatch.setattr(report_saving, "SECONDS", 10.0)
     said = as_json(call("report", made, "--json"))
     assert [one["tolerance_s"] for one in said["saving"]] == [0.0, 1.0]
     assert all(one["share"] > 0 for one in said["saving"])

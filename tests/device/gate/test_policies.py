@@ -159,7 +159,7 @@ def test_a_row_that_is_used_again_is_a_new_stream(name: str) -> None:
 
 
 def test_no_camera_is_forgotten() -> None:
-    bound = 8.0
+    bound = 6.0
     cameras = Cameras.made(30, 1500, seed=5, groups=(25, 50))
     free = run(cameras, make("ours"), 0.1)
     held = run(cameras, make("ours", max_staleness=bound), 0.1)
