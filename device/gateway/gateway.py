@@ -381,7 +381,7 @@ class Gateway:
         )
         for pick in picked:
             camera = gated[pick.batch]
-            camera.selected += 1
+            camera.selected += not pick.closure.part
             self._bucket.charge(pick.cost_ms)
             self._decode(camera, pick.closure, pick.cost_ms)
 

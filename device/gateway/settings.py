@@ -34,6 +34,7 @@ from pydantic import (
 )
 
 from triparty.common.errors import SettingsError
+from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
 from triparty.device.streams.addresses import Address
 from triparty.device.streams.backoff import Backoff
@@ -184,6 +185,10 @@ class GateSettings(Table):
 
     policy: str = Field(
         default="ours", description="What is worth decoding; see docs/gating.md."
+    )
+    leftover: Leftover | None = Field(
+        default=None,
+        description="What becomes of what does not fit; default: the policy's own.",
     )
     artifact: UserPath | None = Field(default=None, description="What 'gate fit' wrote.")
     budget_ms: float = Field(

@@ -173,6 +173,33 @@ class Closures:
         packets = tuple(self._held[one].packet for one in self._numbers(mask))
         return Closure(packets, self._restarts(mask))
 
+    def beginning(self, number: int, cost: float) -> tuple[Closure, float] | None:
+        """As much of the references of a picture as can be decoded for a cost.
+
+        Decoding it makes the picture cheaper by as much.
+
+        Args:
+            number: of the picture.
+            cost: CPU ms that may be spent, by the costs that came with `add`.
+
+        Returns:
+            The beginning of the closure and what it costs; None if not even one packet fits.
+        """
+        whole = self.closure(number)
+        if isinstance(whole, Unreachable):
+            return None
+        spent, packets = 0.0, list[Packet]()
+        for packet in whole.packets[:-1]:
+            own = self._held[packet.number].cost
+            if spent + own > cost:
+                break
+            spent += own
+            packets.append(packet)
+        if not packets:
+            return None
+        taken = self._mask(packet.number for packet in packets)
+        return Closure(tuple(packets), self._restarts(taken), part=True), spent
+
     def backlog(self) -> Closure | None:
         """All that is held and not decoded, of a stream that is decoded whole."""
         if not (self._whole and self._held):
