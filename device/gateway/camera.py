@@ -15,12 +15,14 @@ from triparty.device.gateway.ring import Ring
 from triparty.device.gateway.settings import CameraSettings, TaskSettings
 from triparty.device.gateway.status import CameraStatus
 from triparty.device.streams.closure import Closures
+from triparty.device.streams.drought import Drought
 from triparty.device.streams.opening import Opened
 from triparty.device.streams.packets import Packet
 from triparty.device.streams.reachability import Bound
 from triparty.device.streams.sources import Source
 
 CLOSURE_BYTES = 16 << 20
+CLOSURE_PACKETS = 1500
 
 
 @dataclass(eq=False)
@@ -41,6 +43,8 @@ class Camera:
         closures: of the present connection.
         ring: the last packets.
         whole: why it is decoded whole.
+        drought: watches for entries of the present connection.
+        parched: whether it is decoded whole only until an entry comes.
         fresh: packets that arrived in this round.
         own_ms: what decoding each of them alone is expected to take.
         jobs: that are being done.
@@ -66,6 +70,8 @@ class Camera:
     closures: Closures = field(default_factory=Closures)
     ring: Ring = field(init=False)
     whole: str | None = None
+    drought: Drought = field(init=False)
+    parched: bool = False
     fresh: list[Packet] = field(default_factory=list)
     own_ms: list[float] = field(default_factory=list)
     jobs: int = 0
@@ -88,6 +94,7 @@ class Camera:
     def __post_init__(self) -> None:
         """Makes the ring."""
         self.ring = Ring(self.ring_s, self.ring_bytes)
+        self.drought = Drought(self.settings.entry_wait_s)
 
     @property
     def name(self) -> str:
@@ -101,20 +108,50 @@ class Camera:
 
     def open(self, opened: Opened) -> None:
         """Begins with the packets of a new connection."""
-        self.unreachable += self.closures.counters.unreachable
         self.opened, self.run = opened, self.run + 1
-        self.closures = Closures(Bound(size=min(CLOSURE_BYTES, self.ring_bytes)))
+        self._begin_gating()
+        self.drought = Drought(self.settings.entry_wait_s)
         self.ring.clear()
-        self.whole = None
         if self.settings.whole:
             self.decode_whole("the configuration says so")
         elif opened.ungateable is not None:
             self.decode_whole(opened.ungateable)
 
+    def expect(self, packet: Packet) -> bool:
+        """Begins or ends decoding whole for want of entries, before a packet is taken in.
+
+        Returns:
+            Whether it begins here: what is held must be decoded before the packet is added.
+        """
+        reason = self.drought.add(packet, self.closures)
+        if self.parched and packet.picture.entry:
+            self._begin_gating()
+        if reason is None or self.whole is not None:
+            return False
+        self.decode_whole(reason)
+        self.parched = True
+        return True
+
+    def add(self, packet: Packet, cost_ms: float) -> None:
+        """Takes in the next packet.
+
+        Args:
+            packet: in decode order.
+            cost_ms: that decoding it alone is expected to take.
+        """
+        self.closures.add(packet, cost_ms)
+        self.ring.add(packet)
+
     def decode_whole(self, reason: str) -> None:
         """From here on every packet is decoded."""
-        self.whole = reason
+        self.whole, self.parched = reason, False
         self.closures.decode_whole()
+
+    def _begin_gating(self) -> None:
+        self.unreachable += self.closures.counters.unreachable
+        bound = Bound(packets=CLOSURE_PACKETS, size=min(CLOSURE_BYTES, self.ring_bytes))
+        self.closures = Closures(bound)
+        self.whole, self.parched = None, False
 
     def gap(self) -> None:
         """Pictures are missing here."""

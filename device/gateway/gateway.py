@@ -63,6 +63,8 @@ STOP_S = 10.0
 """How long each kind of thread is waited for at the end."""
 MARGIN_S = 2.0
 """How much longer packets are kept for clips than clips ask for: models answer late."""
+MOST_FRAMES = 64
+"""Frames that one job hands out of a stream that is decoded whole."""
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -344,8 +346,9 @@ class Gateway:
         costs = self._estimate(camera.opened, packets)
         camera.own_ms += costs
         for packet, cost_ms in zip(packets, costs, strict=True):
-            camera.closures.add(packet, cost_ms)
-            camera.ring.add(packet)
+            if camera.expect(packet) and (backlog := camera.closures.backlog()) is not None:
+                self._decode(camera, backlog, 0.0)
+            camera.add(packet, cost_ms)
             if camera.recording is not None and camera.recording.add(packet):
                 self._finish_clip(camera)
         camera.fresh += packets
@@ -378,7 +381,7 @@ class Gateway:
         )
         for pick in picked:
             camera = gated[pick.batch]
-            camera.selected += 1
+            camera.selected += not pick.closure.part
             self._bucket.charge(pick.cost_ms)
             self._decode(camera, pick.closure, pick.cost_ms)
 
@@ -399,9 +402,11 @@ class Gateway:
     def _decode(self, camera: Camera, closure: Closure, cost_ms: float) -> None:
         if camera.opened is None:
             return
-        camera.closures.decoded([packet.number for packet in closure])
-        whole = camera.whole is not None
-        self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms, whole))
+        numbers = [packet.number for packet in closure]
+        camera.closures.decoded(numbers)
+        # Of a long backlog few frames: each is held until it was looked at.
+        also = frozenset[int]() if camera.whole is None else frozenset(numbers[-MOST_FRAMES:])
+        self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms, also))
 
     def _do(self, camera: Camera, job: Job) -> None:
         camera.jobs += 1

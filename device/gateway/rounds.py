@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triparty.device.gate.optimizer import choose
+from triparty.device.gate.optimizer import Leftover, choose
 from triparty.device.gate.policies import POLICIES
 from triparty.device.gate.policy import Arrivals, Feedback, Offers, Policy, Rows
 from triparty.device.streams.closure import Closures
@@ -47,7 +47,7 @@ class Picked:
     Attributes:
         batch: place in the round's batches.
         closure: to be decoded.
-        cost_ms: that it is expected to take.
+        cost_ms: that it is expected to take; that of a part of a closure is invested.
     """
 
     batch: int
@@ -78,6 +78,7 @@ def offers(
     batches: Sequence[Batch],
     seen: Arrivals,
     most_ms: float,
+    budget_ms: float = np.nan,
 ) -> tuple[Offers, list[int]]:
     """The newest packet of each stream that can be decoded, with what that takes.
 
@@ -85,7 +86,9 @@ def offers(
         now: seconds since the loop began.
         batches: of the round.
         seen: their columns.
-        most_ms: what takes longer is not offered: it waits for the next entry.
+        most_ms: what takes longer is not offered: it waits for the next entry. So much can be
+            saved up.
+        budget_ms: so much is there.
 
     Returns:
         The offers, and the batch of each.
@@ -115,6 +118,7 @@ def offers(
             own_cost=np.array(own_costs, dtype=np.float64),
             entry=seen.entry[at],
             reference=seen.reference[at],
+            saved=budget_ms / most_ms,
         ),
         of_batch,
     )
@@ -141,7 +145,7 @@ def decide(
     """
     seen = arrivals(batches)
     policy.see(seen)
-    offered, of_batch = offers(now, batches, seen, most_ms)
+    offered, of_batch = offers(now, batches, seen, most_ms, budget_ms)
     if not of_batch or budget_ms <= 0:
         policy.chosen(offered, np.array([], dtype=np.int64))
         return []
@@ -150,19 +154,29 @@ def decide(
     choice = choose(value, offered.cost, budget_ms, staleness=waited, leftover=leftover)
     picked, picks = list[Picked](), list[int]()
     for pick in choice.picks:
-        batch = batches[of_batch[pick]]
         number = _packet(batches, of_batch[pick], int(offered.arrivals[pick])).number
-        closure = batch.closures.closure(number)
+        closure = batches[of_batch[pick]].closures.closure(number)
         if isinstance(closure, Closure):
             picked.append(Picked(of_batch[pick], closure, float(offered.cost[pick])))
             picks.append(int(pick))
     policy.chosen(offered, np.array(picks, dtype=np.int64))
+    if choice.invested is not None:
+        index = of_batch[choice.invested]
+        number = _packet(batches, index, int(offered.arrivals[choice.invested])).number
+        begun = batches[index].closures.beginning(number, choice.leftover)
+        if begun is not None:
+            picked.append(Picked(index, *begun))
     return picked
 
 
-def leftover_of(policy: str) -> str:
-    """How a policy, by name, treats what does not fit into the budget."""
-    return POLICIES[policy].leftover
+def leftover_of(policy: str, leftover: Leftover | None = None) -> Leftover:
+    """How a policy, by name, treats what does not fit into the budget.
+
+    Args:
+        policy: of the registry.
+        leftover: to be used in the place of the policy's own.
+    """
+    return leftover or POLICIES[policy].leftover
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from pydantic import (
 )
 
 from triparty.common.errors import SettingsError
+from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
 from triparty.device.streams.addresses import Address
 from triparty.device.streams.backoff import Backoff
@@ -83,6 +84,12 @@ class CameraDefaults(Table):
         default=False, description="Begin a file anew at its end, for demonstrations."
     )
     whole: bool = Field(default=False, description="Decode all of it, gated or not.")
+    entry_wait_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="If no entry comes for so long and none is within reach, decode all of it.",
+    )
     looks_per_s: float = Field(
         default=5.0,
         gt=0,
@@ -178,6 +185,10 @@ class GateSettings(Table):
 
     policy: str = Field(
         default="ours", description="What is worth decoding; see docs/gating.md."
+    )
+    leftover: Leftover | None = Field(
+        default=None,
+        description="What becomes of what does not fit; default: the policy's own.",
     )
     artifact: UserPath | None = Field(default=None, description="What 'gate fit' wrote.")
     budget_ms: float = Field(

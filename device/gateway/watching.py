@@ -49,7 +49,7 @@ def make_gateway(
     return Gateway(
         settings,
         policy=policy,
-        leftover=leftover_of(gate.policy),
+        leftover=leftover_of(gate.policy, gate.leftover),
         stages=stages,
         tasks=tasks,
         labels={model.name: labels(model) for model in settings.models},

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from triparty.common.errors import DecodeError
 from triparty.device.streams.decoder import Frame, Spent, StreamDecoder
 from triparty.device.streams.opening import Opened
-from triparty.device.streams.packets import Packet
 from triparty.device.streams.reachability import Closure
 
 Key = int
@@ -27,7 +26,7 @@ class Job:
         opened: the parameters of that opening.
         closure: to be decoded; None to take out what is left at the end of the run.
         cost_ms: that was charged for it.
-        all_frames: hand out the frame of each of its packets, not of the target alone.
+        also: numbers of packets whose frames are handed out beside the target's.
     """
 
     key: Key
@@ -35,7 +34,7 @@ class Job:
     opened: Opened
     closure: Closure | None
     cost_ms: float = 0.0
-    all_frames: bool = False
+    also: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +128,7 @@ class Worker:
         if job.closure is None:
             return Report(job, decoder.drain(), cpu_ms=decoder.cpu_ms - before_ms)
         try:
-            frames = decoder.decode(job.closure, _each if job.all_frames else None)
+            frames = decoder.decode(job.closure, lambda packet: packet.number in job.also)
         except DecodeError as error:
             number = error.extra.get("number")
             return Report(
@@ -140,8 +139,3 @@ class Worker:
                 failed=number if isinstance(number, int) else None,
             )
         return Report(job, frames, decoder.spent, decoder.cpu_ms - before_ms)
-
-
-def _each(packet: Packet) -> bool:
-    """Whether a frame beside the target's is handed out: each."""
-    return True

@@ -119,6 +119,25 @@ class Closures:
         if self._held_bytes > self._bound.size or len(self._held) > self._bound.packets:
             self._overflow()
 
+    def outgrown_by(self, packet: Packet) -> bool:
+        """Whether taking in the next packet would give up the group that it belongs to.
+
+        Args:
+            packet: the next one; it is taken to be within reach.
+        """
+        if self._whole or self._waiting is not None or packet.picture.entry:
+            return False
+        bound = self._bound
+        size = self._held_bytes + packet.size
+        if len(self._held) < bound.packets and size <= bound.size:
+            return False
+        needed = [
+            held.packet.size
+            for number, held in self._held.items()
+            if number >= self._entry and _is_needed(held.packet.picture)
+        ]
+        return len(needed) >= bound.packets or sum(needed) + packet.size > bound.size
+
     def closure(self, number: int) -> Closure | Unreachable:
         """What must be decoded for a picture, or why it cannot be had.
 
@@ -153,6 +172,40 @@ class Closures:
                     break
         packets = tuple(self._held[one].packet for one in self._numbers(mask))
         return Closure(packets, self._restarts(mask))
+
+    def beginning(self, number: int, cost: float) -> tuple[Closure, float] | None:
+        """As much of the references of a picture as can be decoded for a cost.
+
+        Decoding it makes the picture cheaper by as much.
+
+        Args:
+            number: of the picture.
+            cost: CPU ms that may be spent, by the costs that came with `add`.
+
+        Returns:
+            The beginning of the closure and what it costs; None if not even one packet fits.
+        """
+        whole = self.closure(number)
+        if isinstance(whole, Unreachable):
+            return None
+        spent, packets = 0.0, list[Packet]()
+        for packet in whole.packets[:-1]:
+            own = self._held[packet.number].cost
+            if spent + own > cost:
+                break
+            spent += own
+            packets.append(packet)
+        if not packets:
+            return None
+        taken = self._mask(packet.number for packet in packets)
+        return Closure(tuple(packets), self._restarts(taken), part=True), spent
+
+    def backlog(self) -> Closure | None:
+        """All that is held and not decoded, of a stream that is decoded whole."""
+        if not (self._whole and self._held):
+            return None
+        held = list(self._held.values())
+        return Closure(tuple(one.packet for one in held), held[0].severed)
 
     def cost(self, number: int) -> float | None:
         """CPU ms of a closure by the costs that came with `add`; None where there is none."""
@@ -222,7 +275,7 @@ class Closures:
             closure |= self._bit(number)
             total += held.cost
             held.closure, held.total = closure, total
-            held.before, held.severed = 0, False
+            held.before = 0
             self._references = References(Writer(number, ALL_SLOTS, None))
 
     def _enter(self, packet: Packet, cost: float) -> None:
@@ -317,8 +370,7 @@ class Closures:
         return len(self._held) <= bound.packets and self._held_bytes <= bound.size
 
     def _is_leaf(self, number: int) -> bool:
-        picture = self._held[number].packet.picture
-        return number != self._newest and not (picture.reference or picture.writes)
+        return number != self._newest and not _is_needed(self._held[number].packet.picture)
 
     def _evict(self, numbers: Iterable[int]) -> None:
         gone = self._mask(numbers)
@@ -406,6 +458,11 @@ class Closures:
         for held in self._held.values():
             held.closure >>= shift
             held.before >>= shift
+
+
+def _is_needed(picture: Picture) -> bool:
+    """Whether other pictures may need it."""
+    return picture.reference or bool(picture.writes)
 
 
 def _blame(packet: Packet, reason: Unreachable) -> Unreachable:

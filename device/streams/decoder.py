@@ -152,7 +152,7 @@ class StreamDecoder:
         if closure.restart or (self._has_failed and closure.packets[0].picture.entry):
             self._restart()
         for packet in closure:
-            is_target = packet is closure.target
+            is_target = packet is closure.target and not closure.part
             self._feed(packet, is_target, is_target or (also is not None and also(packet)))
         return self._take()
 

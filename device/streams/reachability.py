@@ -33,10 +33,13 @@ class Closure:
             it needs and that were not decoded yet.
         restart: the first entry among them is where decoding starts anew: the decoder must
             forget what it holds, for what lies between was not decoded.
+        part: it is the beginning of a closure, decoded ahead of the rest: its last packet is
+            a reference like the others, and no frame is wanted.
     """
 
     packets: tuple[Packet, ...]
     restart: bool = False
+    part: bool = False
 
     def __iter__(self) -> Iterator[Packet]:
         """The packets in decode order."""

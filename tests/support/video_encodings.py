@@ -136,7 +136,12 @@ ENCODINGS = (
     Encoding("jpeg2000", "jpeg2000", "mkv", {"b": "2M"}, frames=16, width=128, height=72),
 )
 
-BY_NAME = {one.name: one for one in ENCODINGS}
+NAMELESS_REFRESH = _h265(
+    "h265-intra-refresh", "mp4", "keyint=12:intra-refresh=1:bframes=0:scenecut=0"
+)
+"""Intra refresh without a recovery point: after the first picture nothing is an entry."""
+
+BY_NAME = {one.name: one for one in (*ENCODINGS, NAMELESS_REFRESH)}
 
 
 @lru_cache(maxsize=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def fingerprint(image: av.VideoFrame) -> str:
     digest = hashlib.sha256(image.format.name.encode())
     digest.update(image.to_ndarray().tobytes())
     return digest.hexdigest()[:16]
+
+
+@cache
+def whole(path: Path) -> dict[int, str]:
+    """The fingerprint of each frame of a full decode, by its presentation stamp."""
+    with av.open(str(path)) as container:
+        return {frame.pts: fingerprint(frame) for frame in container.decode(video=0)}
 
 
 class Witness:
@@ -99,7 +107,7 @@ def gateway(
     running = Gateway(
         settings,
         policy=made,
-        leftover=leftover_of(name),
+        leftover=leftover_of(name, settings.gate.leftover),
         stages=stages,
         tasks=[
             Task(t.name, t.model, t.measure, tuple(int(c) for c in t.classes), t.step)

@@ -18,7 +18,7 @@ from headless import until
 from rtsp_server import Camera as FakeCamera
 from rtsp_server import Film, Mode, camera
 from video_encodings import ENCODINGS, Encodings
-from watched import Kept, Witness, fingerprint, gateway, settings_of
+from watched import Kept, Witness, gateway, settings_of, whole
 
 from triparty.common.errors import SettingsError
 from triparty.device.gate.detectors import Detections
@@ -37,11 +37,6 @@ LIVE: dict[str, Any] = {
     "retry_longest_s": 0.2,
     "ffmpeg": {"analyzeduration": "200000"},
 }
-
-
-def decoded_fully(path: Path) -> dict[int, str]:
-    with av.open(str(path)) as container:
-        return {frame.pts: fingerprint(frame) for frame in container.decode(video=0)}
 
 
 def brightness(frame: StreamFrame) -> Seen:
@@ -71,15 +66,6 @@ def test_frames_of_a_gated_stream_are_those_of_a_full_decode(
             seen[name] += 1
             assert pixels == whole(paths[name])[pts], f"{policy}: {name} differs at {pts}"
         assert sum(count > 0 for count in seen.values()) > len(names) // 2
-
-
-_WHOLE: dict[Path, dict[int, str]] = {}
-
-
-def whole(path: Path) -> dict[int, str]:
-    if path not in _WHOLE:
-        _WHOLE[path] = decoded_fully(path)
-    return _WHOLE[path]
 
 
 def test_an_ungateable_stream_is_decoded_whole_and_named(

@@ -144,3 +144,25 @@ def test_rewards_become_columns() -> None:
     assert columns.time.tolist() == [1.5, 2.5]
     assert columns.reward.shape == (2, 2)
     assert columns.selected.tolist() == [True, False]
+
+
+def test_what_is_left_is_invested_in_the_chain_that_did_not_fit() -> None:
+    batches = [batch(0, "IPPPP", new=1), batch(1, "IPPPPPPP", new=1)]
+    policy = Ranked()
+    picked = decide(policy, "prefix", 0.0, batches, budget_ms=11.5, most_ms=100)
+    assert [(pick.batch, len(pick.closure), pick.cost_ms) for pick in picked] == [
+        (1, 8, 8.0),
+        (0, 3, 3.0),
+    ]
+    assert [pick.closure.part for pick in picked] == [False, True]
+    assert [each.number for each in picked[1].closure] == [0, 1, 2]
+    assert policy.took == [[1]], "who is invested in was not chosen"
+    batches[0].closures.decoded([0, 1, 2])
+    assert batches[0].closures.cost(4) == 2.0
+    for leftover in ("stop", "scan"):
+        assert len(decide(Ranked(), leftover, 0.0, batches[1:], budget_ms=7, most_ms=9)) == 0
+
+
+def test_the_policy_hears_how_much_is_saved_up() -> None:
+    batches = [batch(0, "I", new=1)]
+    assert offers(0.0, batches, arrivals(batches), 100.0, 40.0)[0].saved == 0.4
