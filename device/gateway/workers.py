@@ -114,12 +114,12 @@ class Worker:
 
     def _decoder(self, job: Job) -> StreamDecoder:
         """The decoder of a stream; what an earlier run left in it was taken out at its end."""
-        held = self._held.get(job.key)
+        opened, held = job.opened, self._held.get(job.key)
         if held is None:
-            decoder = StreamDecoder(job.opened.codec, job.opened.extradata)
+            decoder = StreamDecoder(opened.codec, opened.extradata, reorders=opened.reorders)
             held = self._held[job.key] = _Held(job.run, decoder)
         elif held.run != job.run:
-            held.decoder.reopen(job.opened.codec, job.opened.extradata)
+            held.decoder.reopen(opened.codec, opened.extradata, reorders=opened.reorders)
             held.run = job.run
         return held.decoder
 

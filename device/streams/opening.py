@@ -67,6 +67,7 @@ class Opened:
         template: a container of `TEMPLATE_FORMAT` with this stream and no picture, from which
             a muxer learns what the stream is after its connection is gone.
         ungateable: why the stream must be decoded whole, as far as its header says.
+        reorders: whether pictures come out in another order than they go in.
     """
 
     codec: str
@@ -77,6 +78,7 @@ class Opened:
     time_base: Fraction
     template: bytes
     ungateable: str | None = None
+    reorders: bool = False
 
 
 def open_container(
@@ -111,6 +113,7 @@ def describe(stream: VideoStream) -> Opened:
         rate=min(MOST_RATE, float(stream.average_rate or stream.guessed_rate or USUAL_RATE)),
         time_base=stream.time_base or Fraction(1),
         template=_template(stream),
+        reorders=bool(context.has_b_frames),
     )
 
 

@@ -95,6 +95,14 @@ class TestFiles:
         assert source.finished
         assert source.status.state is State.ENDED
 
+    def test_it_says_whether_pictures_are_reordered(
+        self, begin: Begin, encodings: Encodings
+    ) -> None:
+        for name, reorders in (("h264-main-b", True), ("h264-baseline", False)):
+            opened = begin(str(encodings.path(name))).take(1.0, wait=True)[0]
+            assert isinstance(opened, Opened)
+            assert opened.reorders is reorders
+
     def test_what_comes_out_is_what_ffmpeg_demuxes(
         self, begin: Begin, encodings: Encodings
     ) -> None:
