@@ -88,6 +88,7 @@ class Camera:
     unreachable: int = 0
     cpu_ms: float = 0.0
     looks: int = 0
+    observed: int = 0
     news: int = 0
     events: int = 0
 
@@ -169,6 +170,7 @@ class Camera:
             failures=self.failures,
             cpu_ms=self.cpu_ms,
             looks=self.looks,
+            observed=self.observed,
             news=self.news,
             events=self.events,
             held_bytes=self.closures.held_bytes + self.ring.held_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 _EIGHT_BIT_LUMA = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12")
 """Formats whose first plane is the luma itself."""
+
+
+class Purpose(Enum):
+    """Why a frame was decoded."""
+
+    CHOSEN = "chosen"
+    """The gate chose it."""
+    WHOLE = "whole"
+    """All of its stream is decoded."""
+    DEPENDENCY = "dependency"
+    """A chosen one needs it: its pixels are free, a model's look at it is not."""
 
 
 @dataclass(eq=False)
@@ -29,6 +41,7 @@ class StreamFrame:
         wall: the same as seconds since 1970, as well as this machine knows.
         selected: whether the gate chose it; others were decoded because it needed them.
         image: the decoder's own frame.
+        purpose: why it was decoded.
     """
 
     stream: str
@@ -39,6 +52,7 @@ class StreamFrame:
     wall: float
     selected: bool
     image: av.VideoFrame = field(repr=False)
+    purpose: Purpose = Purpose.CHOSEN
     _rgb: Pixels | None = field(default=None, repr=False)
     _luma: Pixels | None = field(default=None, repr=False)
 

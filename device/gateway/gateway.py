@@ -36,10 +36,10 @@ from triparty.device.gateway.answers import Answer, Change, answer, judge
 from triparty.device.gateway.camera import Camera, debounces, told
 from triparty.device.gateway.clips import Recording, prune, suffix_for, write_clip
 from triparty.device.gateway.clock import Clock, WallClock
-from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.frames import Purpose, StreamFrame
 from triparty.device.gateway.looking import Looker
 from triparty.device.gateway.results import Sink
-from triparty.device.gateway.rounds import Batch, Judged, decide, feedback
+from triparty.device.gateway.rounds import Batch, Judged, decide, feedback, shown_beside
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 from triparty.device.gateway.stages import Chain, Outcome, Stage
 from triparty.device.gateway.status import CameraStatus, GatewayStatus
@@ -129,7 +129,10 @@ class Gateway:
         self._stopping = False
         self._pruned = -np.inf
         self._left: list[Source] = []
-        chain = Chain(stages)
+        models = [model.name for model in settings.models]
+        self._models_observe = gate.observe_dependencies
+        chain = Chain(stages, models if self._models_observe else ())
+        self._chain_observes = chain.wants_dependencies
         self._stage_counts = chain.counts
         self._looker = Looker(chain, self._outcomes.put)
         self._workers = [Worker(n, self._reports.put) for n in range(gate.workers)]
@@ -404,8 +407,12 @@ class Gateway:
             return
         numbers = [packet.number for packet in closure]
         camera.closures.decoded(numbers)
-        # Of a long backlog few frames: each is held until it was looked at.
-        also = frozenset[int]() if camera.whole is None else frozenset(numbers[-MOST_FRAMES:])
+        also = frozenset[int]()
+        if camera.whole is not None:
+            # Of a long backlog few frames: each is held until it was looked at.
+            also = frozenset(numbers[-MOST_FRAMES:])
+        elif self._chain_observes and not closure.part:
+            also = shown_beside(closure, camera.settings.looks_per_s)
         self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms, also))
 
     def _do(self, camera: Camera, job: Job) -> None:
@@ -487,12 +494,15 @@ class Gateway:
     def _is_wanted(self, camera: Camera, frame: Frame) -> bool:
         """Whether models look at a frame."""
         if camera.whole is None:
-            return frame.target
+            return frame.target or self._chain_observes
         return frame.time >= camera.look_time + 1 / camera.settings.looks_per_s - 1e-6
 
     def _show(self, camera: Camera, run: int, frame: Frame) -> None:
-        now = self.clock.now()
-        camera.looked, camera.look_time = now, frame.time
+        purpose = Purpose.CHOSEN
+        if not frame.target:
+            purpose = Purpose.DEPENDENCY if camera.whole is None else Purpose.WHOLE
+        if self._models_observe or purpose is not Purpose.DEPENDENCY:
+            camera.looked, camera.look_time = self.clock.now(), frame.time
         shown = StreamFrame(
             stream=camera.name,
             key=camera.key,
@@ -502,6 +512,7 @@ class Gateway:
             wall=self._wall_of(camera.added + frame.time),
             selected=frame.target,
             image=frame.image,
+            purpose=purpose,
         )
         self._looker.show(shown, wait=self.clock.virtual)
 
@@ -517,7 +528,11 @@ class Gateway:
         camera = self._cameras.get(frame.key)
         if camera is None or outcome.failed:
             return []
-        camera.looks += 1
+        if frame.purpose is Purpose.DEPENDENCY:
+            camera.observed += 1
+            if not (outcome.seen or outcome.redundant):
+                return []
+        camera.looks += bool(outcome.seen) or frame.purpose is not Purpose.DEPENDENCY
         answers = {
             task.name: answer(task, outcome.seen[task.model])
             for task, yes in zip(self._tasks, camera.asked, strict=True)
@@ -528,7 +543,8 @@ class Gateway:
             tasks, camera.held, answers, frame.time, redundant=outcome.redundant
         )
         camera.news += any(reward == 1 for reward in given)
-        self._record(camera, outcome, answers)
+        if outcome.seen or frame.purpose is not Purpose.DEPENDENCY:
+            self._record(camera, outcome, answers)
         for name, debounce in camera.debounces.items():
             if name in answers:
                 camera.debounces[name], change = debounce.look(answers[name], frame.time)

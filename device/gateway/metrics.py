@@ -48,6 +48,7 @@ FIGURES = (
     Figure("decode_failures_total", "Times that decoding failed.", lambda c: c.failures),
     Figure("decode_cpu_seconds_total", "CPU time of decoding.", lambda c: c.cpu_ms / 1e3),
     Figure("looks_total", "Frames that models looked at.", lambda c: c.looks),
+    Figure("observed_total", "Dependencies that a stage looked at.", lambda c: c.observed),
     Figure("news_total", "Looks at which an answer was new.", lambda c: c.news),
     Figure("events_total", "Events.", lambda c: c.events),
     Figure("held_bytes", "Compressed packets held.", lambda c: c.held_bytes),

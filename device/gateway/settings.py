@@ -197,6 +197,10 @@ class GateSettings(Table):
         le=10_000,
         description="CPU ms for decoding per round, all cameras together.",
     )
+    observe_dependencies: bool = Field(
+        default=False,
+        description="Models also look at frames decoded only because a chosen one needs them.",
+    )
     tick_ms: float = Field(default=40.0, ge=5, le=1000, description="Length of a round.")
     workers: int = Field(default=1, ge=1, le=256, description="Decoding threads.")
     max_staleness_s: float | None = Field(

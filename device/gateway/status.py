@@ -26,6 +26,7 @@ class CameraStatus:
         failures: times that decoding failed.
         cpu_ms: that decoding took.
         looks: frames that models looked at.
+        observed: frames decoded only as dependencies that a stage looked at.
         news: looks at which an answer was new.
         events: so far.
         held_bytes: compressed packets that are held for it.
@@ -43,6 +44,7 @@ class CameraStatus:
     failures: int = 0
     cpu_ms: float = 0.0
     looks: int = 0
+    observed: int = 0
     news: int = 0
     events: int = 0
     held_bytes: int = 0
@@ -178,6 +180,7 @@ def _camera(camera: CameraStatus) -> dict[str, Any]:
         "decode_cpu_ms": round(camera.cpu_ms, 3),
         "unreachable": camera.unreachable,
         "looks": camera.looks,
+        "observed": camera.observed,
         "news": camera.news,
         "events": camera.events,
         "overdue": camera.overdue,
