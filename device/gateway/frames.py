@@ -24,6 +24,8 @@ class Purpose(Enum):
     """The gate chose it."""
     WHOLE = "whole"
     """All of its stream is decoded."""
+    AUDIT = "audit"
+    """Its group is decoded whole, to learn what gating misses."""
     DEPENDENCY = "dependency"
     """A chosen one needs it: its pixels are free, a model's look at it is not."""
 
@@ -42,6 +44,7 @@ class StreamFrame:
         selected: whether the gate chose it; others were decoded because it needed them.
         image: the decoder's own frame.
         purpose: why it was decoded.
+        group: that is audited.
     """
 
     stream: str
@@ -53,6 +56,7 @@ class StreamFrame:
     selected: bool
     image: av.VideoFrame = field(repr=False)
     purpose: Purpose = Purpose.CHOSEN
+    group: int | None = None
     _rgb: Pixels | None = field(default=None, repr=False)
     _luma: Pixels | None = field(default=None, repr=False)
 

@@ -102,16 +102,20 @@ class Chain:
 
     Args:
         stages: in order.
-        observing: names of the stages that look at dependencies, beside those that want them.
+        models: names of the stages that are models: they alone look at frames of audits.
+        observe: whether models look at dependencies, as stages do that want them.
     """
 
-    def __init__(self, stages: Sequence[Stage], observing: Collection[str] = ()) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], models: Collection[str] = (), *, observe: bool = False
+    ) -> None:
         """Has seen no frame."""
         self.stages = tuple(stages)
+        self._models = frozenset(models)
         self._observing = frozenset(
             stage.name
             for stage in stages
-            if stage.name in observing or getattr(stage, "wants_dependencies", False)
+            if (observe and stage.name in models) or getattr(stage, "wants_dependencies", False)
         )
         self.counts = {stage.name: StageCount() for stage in stages}
 
@@ -151,7 +155,9 @@ class Chain:
             stage.close()
 
     def _looks(self, stage: Stage, frame: StreamFrame) -> bool:
-        return frame.purpose is not Purpose.DEPENDENCY or stage.name in self._observing
+        if frame.purpose is Purpose.DEPENDENCY:
+            return stage.name in self._observing
+        return frame.purpose is not Purpose.AUDIT or stage.name in self._models
 
     def _ask(self, stage: Stage, frames: list[StreamFrame]) -> Sequence[Verdict] | None:
         count = self.counts[stage.name]
