@@ -10,6 +10,7 @@ import numpy as np
 from triparty.device.gate.trace_files import TraceWriter
 from triparty.device.gate.traces import Origin, Task
 from triparty.device.gateway.answers import Answer, Debounce, Held, nothing
+from triparty.device.gateway.audit import Group
 from triparty.device.gateway.clips import Recording
 from triparty.device.gateway.ring import Ring
 from triparty.device.gateway.settings import CameraSettings, TaskSettings
@@ -44,6 +45,8 @@ class Camera:
         ring: the last packets.
         whole: why it is decoded whole.
         drought: watches for entries of the present connection.
+        audits: groups that are audited, by their number; the last one may still grow.
+        auditing: the number of the one that grows.
         parched: whether it is decoded whole only until an entry comes.
         fresh: packets that arrived in this round.
         own_ms: what decoding each of them alone is expected to take.
@@ -54,6 +57,7 @@ class Camera:
         traces: of the last connections, by run, if traces are recorded.
         looked: when a frame was last handed to the models, on the loop's clock.
         look_time: of that frame, on the stream's clock.
+        heard: time of the last chosen frame that was looked at, on the stream's clock.
     """
 
     key: int
@@ -72,6 +76,8 @@ class Camera:
     whole: str | None = None
     drought: Drought = field(init=False)
     parched: bool = False
+    audits: dict[int, Group] = field(default_factory=dict)
+    auditing: int | None = None
     fresh: list[Packet] = field(default_factory=list)
     own_ms: list[float] = field(default_factory=list)
     jobs: int = 0
@@ -80,6 +86,7 @@ class Camera:
     traces: dict[int, TraceWriter] = field(default_factory=dict)
     looked: float | None = None
     look_time: float = -np.inf
+    heard: float = -np.inf
     ended: bool = False
     arrived: int = 0
     selected: int = 0
@@ -88,6 +95,7 @@ class Camera:
     unreachable: int = 0
     cpu_ms: float = 0.0
     looks: int = 0
+    observed: int = 0
     news: int = 0
     events: int = 0
 
@@ -169,6 +177,7 @@ class Camera:
             failures=self.failures,
             cpu_ms=self.cpu_ms,
             looks=self.looks,
+            observed=self.observed,
             news=self.news,
             events=self.events,
             held_bytes=self.closures.held_bytes + self.ring.held_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 _EIGHT_BIT_LUMA = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12")
 """Formats whose first plane is the luma itself."""
+
+
+class Purpose(Enum):
+    """Why a frame was decoded."""
+
+    CHOSEN = "chosen"
+    """The gate chose it."""
+    WHOLE = "whole"
+    """All of its stream is decoded."""
+    AUDIT = "audit"
+    """Its group is decoded whole, to learn what gating misses."""
+    DEPENDENCY = "dependency"
+    """A chosen one needs it: its pixels are free, a model's look at it is not."""
 
 
 @dataclass(eq=False)
@@ -29,6 +43,8 @@ class StreamFrame:
         wall: the same as seconds since 1970, as well as this machine knows.
         selected: whether the gate chose it; others were decoded because it needed them.
         image: the decoder's own frame.
+        purpose: why it was decoded.
+        group: that is audited.
     """
 
     stream: str
@@ -39,6 +55,8 @@ class StreamFrame:
     wall: float
     selected: bool
     image: av.VideoFrame = field(repr=False)
+    purpose: Purpose = Purpose.CHOSEN
+    group: int | None = None
     _rgb: Pixels | None = field(default=None, repr=False)
     _luma: Pixels | None = field(default=None, repr=False)
 

@@ -33,13 +33,14 @@ from triparty.device.gate.policy import Policy
 from triparty.device.gate.trace_files import TraceWriter
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.answers import Answer, Change, answer, judge
+from triparty.device.gateway.audit import Auditor, Group
 from triparty.device.gateway.camera import Camera, debounces, told
 from triparty.device.gateway.clips import Recording, prune, suffix_for, write_clip
 from triparty.device.gateway.clock import Clock, WallClock
-from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.frames import Purpose, StreamFrame
 from triparty.device.gateway.looking import Looker
 from triparty.device.gateway.results import Sink
-from triparty.device.gateway.rounds import Batch, Judged, decide, feedback
+from triparty.device.gateway.rounds import Batch, Judged, decide, feedback, shown_beside
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 from triparty.device.gateway.stages import Chain, Outcome, Stage
 from triparty.device.gateway.status import CameraStatus, GatewayStatus
@@ -116,6 +117,11 @@ class Gateway:
         gate = settings.gate
         self._tick_s = gate.tick_ms / 1e3
         self._bucket = TokenBucket(gate.budget_ms, 1 / self._tick_s)
+        self._auditor = Auditor(
+            self._tasks, share=gate.audit_share, budget_ms=gate.budget_ms, seed=seed
+        )
+        self._groups = count()
+        self._audit_ms = 0.0
         self._costs = CostModel()
         self._began = self.clock.now()
         self._wall_began = wall()
@@ -129,7 +135,10 @@ class Gateway:
         self._stopping = False
         self._pruned = -np.inf
         self._left: list[Source] = []
-        chain = Chain(stages)
+        models = [model.name for model in settings.models]
+        self._models_observe = gate.observe_dependencies
+        chain = Chain(stages, models, observe=self._models_observe)
+        self._chain_observes = chain.wants_dependencies
         self._stage_counts = chain.counts
         self._looker = Looker(chain, self._outcomes.put)
         self._workers = [Worker(n, self._reports.put) for n in range(gate.workers)]
@@ -193,6 +202,8 @@ class Gateway:
             planned = max(planned + self._tick_s, self.clock.now())
             self.clock.wait_until(planned)
         self._settle()
+        for camera in self._cameras.values():
+            self._finish_audits(camera, at_once=True)
         self.status = self._status()
 
     def round(self, now: float) -> None:
@@ -207,6 +218,8 @@ class Gateway:
         for camera in self._cameras.values():
             if camera.whole is not None:
                 self._decode_newest(camera)
+        if self._auditor.is_on:
+            self._audit()
         self._decide(now)
         for camera in self._cameras.values():
             camera.fresh, camera.own_ms = [], []
@@ -262,6 +275,7 @@ class Gateway:
             ),
         )
         self._cameras = {**self._cameras, key: camera}
+        self._auditor.join(camera.row)
         source.start()
 
     def _remove(self, name: str) -> None:
@@ -271,6 +285,7 @@ class Gateway:
             self._looker.forget(name)
             self._workers[camera.worker].forget(camera.key)
             self._policy.leave(camera.row)
+            self._auditor.forget(camera.row)
             self._close_traces(camera)
             self._cameras = {k: c for k, c in self._cameras.items() if k != camera.key}
             self._left = [s for s in self._left if not s.join(0)] + [camera.source]
@@ -308,6 +323,7 @@ class Gateway:
             elif isinstance(item, Gap):
                 self._finish_clip(camera)
                 camera.gap()
+                self._give_up_audit(camera)
             elif isinstance(item, Ungateable):
                 camera.decode_whole(item.reason)
         self._admit(camera, packets)
@@ -323,7 +339,7 @@ class Gateway:
             stamp = _stamp(self._wall())
             path = self.settings.folder / folder / _safe(camera.name) / f"{stamp}-{camera.run}"
             models = tuple(model.name for model in self.settings.models)
-            tasks = [t for t, yes in zip(self._tasks, camera.asked, strict=True) if yes]
+            tasks = self._asked(camera)
             # Results of the connection before may still come; those of earlier ones cannot.
             for run in [run for run in camera.traces if run < camera.run - 1]:
                 self._writer.put(camera.traces.pop(run).close)
@@ -335,6 +351,7 @@ class Gateway:
         self._finish_clip(camera)
         if camera.opened is None:
             return
+        self._give_up_audit(camera)
         if camera.whole is not None:
             self._decode_newest(camera)
         camera.fresh, camera.own_ms = [], []
@@ -385,6 +402,52 @@ class Gateway:
             self._bucket.charge(pick.cost_ms)
             self._decode(camera, pick.closure, pick.cost_ms)
 
+    def _audit(self) -> None:
+        """Decodes the packets of audited groups."""
+        self._auditor.begin_round()
+        gated = []
+        for camera in self._cameras.values():
+            if camera.whole is None:
+                gated.append(camera)
+            else:
+                self._give_up_audit(camera)
+        for place in range(max((len(camera.fresh) for camera in gated), default=0)):
+            here = [camera for camera in gated if len(camera.fresh) > place]
+            picked = self._auditor.packets(
+                np.array([camera.row for camera in here], np.int64),
+                np.array([bool(camera.fresh[place].picture.entry) for camera in here]),
+                np.array([camera.own_ms[place] for camera in here]),
+            )
+            for camera in here:
+                self._audit_packet(camera, camera.fresh[place], picked.get(camera.row))
+
+    def _audit_packet(self, camera: Camera, packet: Packet, chance: float | None) -> None:
+        """One packet; `chance` is that of its group, None if that is not audited."""
+        if packet.picture.entry:
+            self._end_audit(camera)
+            if chance is not None:
+                camera.auditing = next(self._groups)
+                before = (-np.inf, camera.held.answers)
+                camera.audits[camera.auditing] = Group(chance, [before])
+        group, opened = camera.auditing, camera.opened
+        if group is None or opened is None or packet.picture.leading:
+            return
+        closure = Closure((packet,), restart=bool(packet.picture.entry))
+        self._do(camera, Job(camera.key, camera.run, opened, closure, audit=group))
+
+    def _end_audit(self, camera: Camera) -> None:
+        """No more packets come of the group that is audited."""
+        group, camera.auditing = camera.auditing, None
+        if group is not None and camera.opened is not None:
+            self._do(camera, Job(camera.key, camera.run, camera.opened, None, audit=group))
+
+    def _give_up_audit(self, camera: Camera) -> None:
+        """The group that is audited cannot be seen to its end."""
+        if camera.auditing is not None:
+            camera.audits.pop(camera.auditing, None)
+            self._end_audit(camera)
+        self._auditor.forget(camera.row)
+
     def _decode_newest(self, camera: Camera) -> None:
         """Decodes all that came of a stream that is decoded whole.
 
@@ -404,12 +467,16 @@ class Gateway:
             return
         numbers = [packet.number for packet in closure]
         camera.closures.decoded(numbers)
-        # Of a long backlog few frames: each is held until it was looked at.
-        also = frozenset[int]() if camera.whole is None else frozenset(numbers[-MOST_FRAMES:])
+        also = frozenset[int]()
+        if camera.whole is not None:
+            # Of a long backlog few frames: each is held until it was looked at.
+            also = frozenset(numbers[-MOST_FRAMES:])
+        elif self._chain_observes and not closure.part:
+            also = shown_beside(closure, camera.settings.looks_per_s)
         self._do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms, also))
 
     def _do(self, camera: Camera, job: Job) -> None:
-        camera.jobs += 1
+        camera.jobs += job.audit is None
         self._outstanding += 1
         self._workers[camera.worker].do(job)
 
@@ -439,6 +506,9 @@ class Gateway:
         camera = self._cameras.get(report.job.key)
         if camera is None:
             return
+        if report.job.audit is not None:
+            self._hear_audit(camera, report, report.job.audit)
+            return
         camera.jobs -= 1
         camera.decoded += len(report.spent)
         camera.cpu_ms += report.cpu_ms
@@ -450,6 +520,34 @@ class Gateway:
         for frame in report.frames:
             if self._is_wanted(camera, frame):
                 self._show(camera, report.job.run, frame)
+
+    def _hear_audit(self, camera: Camera, report: Report, number: int) -> None:
+        self._audit_ms += report.cpu_ms
+        group = camera.audits.get(number)
+        if group is None:
+            return
+        if report.error is not None:
+            camera.audits.pop(number)
+            if camera.auditing == number:
+                self._give_up_audit(camera)
+            return
+        for frame in report.frames:
+            if frame.time >= group.shown + 1 / camera.settings.looks_per_s - 1e-6:
+                group.shown = frame.time
+                group.awaited += 1
+                shown = self._frame(camera, report.job.run, frame, Purpose.AUDIT, number)
+                self._looker.show(shown, wait=self.clock.virtual)
+        group.decoded = report.job.closure is None
+        self._finish_audits(camera)
+
+    def _finish_audits(self, camera: Camera, *, at_once: bool = False) -> None:
+        """Compares groups that are done, once no frame of theirs is in the gate's decoder."""
+        for number, group in list(camera.audits.items()):
+            if group.is_done and (at_once or camera.heard > group.shown):
+                self._auditor.add(camera.audits.pop(number), self._asked(camera))
+
+    def _asked(self, camera: Camera) -> list[Task]:
+        return [task for task, yes in zip(self._tasks, camera.asked, strict=True) if yes]
 
     def _learn_cost(self, report: Report) -> None:
         if report.spent:
@@ -487,23 +585,38 @@ class Gateway:
     def _is_wanted(self, camera: Camera, frame: Frame) -> bool:
         """Whether models look at a frame."""
         if camera.whole is None:
-            return frame.target
+            return frame.target or self._chain_observes
         return frame.time >= camera.look_time + 1 / camera.settings.looks_per_s - 1e-6
 
     def _show(self, camera: Camera, run: int, frame: Frame) -> None:
-        now = self.clock.now()
-        camera.looked, camera.look_time = now, frame.time
-        shown = StreamFrame(
+        purpose = Purpose.CHOSEN
+        if not frame.target:
+            purpose = Purpose.DEPENDENCY if camera.whole is None else Purpose.WHOLE
+        if self._models_observe or purpose is not Purpose.DEPENDENCY:
+            camera.looked, camera.look_time = self.clock.now(), frame.time
+        shown = self._frame(camera, run, frame, purpose)
+        self._looker.show(shown, wait=self.clock.virtual)
+
+    def _frame(
+        self,
+        camera: Camera,
+        run: int,
+        frame: Frame,
+        purpose: Purpose,
+        group: int | None = None,
+    ) -> StreamFrame:
+        return StreamFrame(
             stream=camera.name,
             key=camera.key,
             run=run,
             pts=frame.pts,
             time=frame.time,
             wall=self._wall_of(camera.added + frame.time),
-            selected=frame.target,
+            selected=frame.target and purpose is not Purpose.AUDIT,
             image=frame.image,
+            purpose=purpose,
+            group=group,
         )
-        self._looker.show(shown, wait=self.clock.virtual)
 
     def _wall_of(self, then: float) -> float:
         """Seconds since 1970 of a time on the loop's clock."""
@@ -515,20 +628,32 @@ class Gateway:
         """Answers the tasks; returns the rewards, if the policy should hear of them."""
         frame = outcome.frame
         camera = self._cameras.get(frame.key)
-        if camera is None or outcome.failed:
+        if camera is None:
             return []
-        camera.looks += 1
-        answers = {
-            task.name: answer(task, outcome.seen[task.model])
-            for task, yes in zip(self._tasks, camera.asked, strict=True)
-            if yes and task.model in outcome.seen
-        }
-        tasks = [t for t, yes in zip(self._tasks, camera.asked, strict=True) if yes]
+        if frame.group is not None:
+            self._hear_truth(camera, outcome, frame.group)
+            return []
+        if outcome.failed:
+            return []
+        if frame.purpose is Purpose.DEPENDENCY:
+            camera.observed += 1
+            if not (outcome.seen or outcome.redundant):
+                return []
+        camera.looks += bool(outcome.seen) or frame.purpose is not Purpose.DEPENDENCY
+        tasks, answers = self._asked(camera), self._answers(camera, outcome)
+        before = camera.held
         camera.held, given = judge(
-            tasks, camera.held, answers, frame.time, redundant=outcome.redundant
+            tasks, before, answers, frame.time, redundant=outcome.redundant
         )
+        if camera.held is not before:
+            for group in camera.audits.values():
+                group.held.append((frame.time, camera.held.answers))
+        if frame.purpose is Purpose.CHOSEN:
+            camera.heard = max(camera.heard, frame.time)
+            self._finish_audits(camera)
         camera.news += any(reward == 1 for reward in given)
-        self._record(camera, outcome, answers)
+        if outcome.seen or frame.purpose is not Purpose.DEPENDENCY:
+            self._record(camera, outcome, answers)
         for name, debounce in camera.debounces.items():
             if name in answers:
                 camera.debounces[name], change = debounce.look(answers[name], frame.time)
@@ -539,6 +664,24 @@ class Gateway:
         rewards = np.full(len(self._tasks), np.nan)
         rewards[np.flatnonzero(camera.asked)] = given
         return [Judged(camera.row, frame.time, rewards.tolist(), frame.selected)]
+
+    def _answers(self, camera: Camera, outcome: Outcome) -> dict[str, Answer]:
+        return {
+            task.name: answer(task, outcome.seen[task.model])
+            for task in self._asked(camera)
+            if task.model in outcome.seen
+        }
+
+    def _hear_truth(self, camera: Camera, outcome: Outcome, number: int) -> None:
+        """What models saw in a frame of an audited group; traces learn it too."""
+        group = camera.audits.get(number)
+        if group is None:
+            return
+        group.awaited -= 1
+        if not outcome.failed:
+            group.truth.append((outcome.frame.time, self._answers(camera, outcome)))
+            self._trace(camera, outcome)
+        self._finish_audits(camera)
 
     def _record(self, camera: Camera, outcome: Outcome, answers: dict[str, Answer]) -> None:
         frame = outcome.frame
@@ -554,6 +697,10 @@ class Gateway:
                 },
             }
         )
+        self._trace(camera, outcome)
+
+    def _trace(self, camera: Camera, outcome: Outcome) -> None:
+        frame = outcome.frame
         if (trace := camera.traces.get(frame.run)) is None:
             return
         for place, model in enumerate(self.settings.models):
@@ -641,6 +788,9 @@ class Gateway:
             frames_dropped=self._looker.dropped,
             write_failures=self._writer.count.failures + self._writer.count.dropped,
             stages=self._stage_counts,
+            audits=self._auditor.estimates() if self._auditor.is_on else {},
+            audited_groups=self._auditor.groups,
+            audit_ms=self._audit_ms,
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

@@ -6,19 +6,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.frames import Purpose, StreamFrame
 from triparty.device.gateway.stages import Chain, Outcome
 
 
 class Looker:
     """Runs frames through the chain, in batches, as fast as that goes.
 
-    What waits is bounded: of a chain that cannot keep up, the oldest frames are dropped, for
-    newer ones say more. Nobody waits for it.
+    What waits is bounded: of a chain that cannot keep up, frames that nobody chose are dropped,
+    then the oldest ones, for newer ones say more. Nobody waits for it.
 
     Args:
         chain: of stages.
-        done: called in the thread with the outcomes of a batch.
+        done: called with the outcomes of a batch; those of dropped frames have failed.
         most: frames that may wait.
         batch: frames that are given to a stage at once.
     """
@@ -53,8 +53,7 @@ class Looker:
             while wait and len(self._waiting) >= self._most and not self._stopped:
                 self._changed.wait(1.0)
             if len(self._waiting) >= self._most:
-                self._waiting.popleft()
-                self.dropped += 1
+                self._drop_one()
             self._waiting.append(frame)
             self._changed.notify_all()
 
@@ -82,6 +81,15 @@ class Looker:
             return False
         self._chain.close()
         return True
+
+    def _drop_one(self) -> None:
+        by_the_way = (Purpose.AUDIT, Purpose.DEPENDENCY)
+        places = (n for n, frame in enumerate(self._waiting) if frame.purpose in by_the_way)
+        place = next(places, 0)
+        frame = self._waiting[place]
+        del self._waiting[place]
+        self.dropped += 1
+        self._done([Outcome(frame, {}, failed=True)])
 
     def _run(self) -> None:
         while True:

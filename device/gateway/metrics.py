@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from triparty.common.errors import StateError
+from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.status import CameraStatus, GatewayStatus
 from triparty.device.streams.status import State
 
@@ -48,6 +49,7 @@ FIGURES = (
     Figure("decode_failures_total", "Times that decoding failed.", lambda c: c.failures),
     Figure("decode_cpu_seconds_total", "CPU time of decoding.", lambda c: c.cpu_ms / 1e3),
     Figure("looks_total", "Frames that models looked at.", lambda c: c.looks),
+    Figure("observed_total", "Dependencies that a stage looked at.", lambda c: c.observed),
     Figure("news_total", "Looks at which an answer was new.", lambda c: c.news),
     Figure("events_total", "Events.", lambda c: c.events),
     Figure("held_bytes", "Compressed packets held.", lambda c: c.held_bytes),
@@ -120,6 +122,8 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         ("rounds", "Rounds.", status.rounds),
         ("late_rounds", "Rounds that began late by more than one.", status.late_rounds),
         ("decode_charged_cpu_seconds", "Charged to the budget.", status.charged_ms / 1e3),
+        ("audited_groups", "Groups decoded whole to compare.", status.audited_groups),
+        ("audit_cpu_seconds", "CPU time of that.", status.audit_ms / 1e3),
         ("frames_dropped", "Frames that models came too late for.", status.frames_dropped),
         ("write_failures", "Results that could not be written.", status.write_failures),
     ):
@@ -127,6 +131,7 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         f"{PREFIX}budget_cores", "Budget, in cores.", value=status.budget_cores
     )
+    yield from _of_audits(status)
     stages = CounterMetricFamily(
         f"{PREFIX}stage_cpu_seconds", "CPU time of a stage.", labels=["stage"]
     )
@@ -138,3 +143,18 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         errors.add_metric([name], count.errors)
     yield stages
     yield errors
+
+
+def _of_audits(status: GatewayStatus) -> Iterable[Metric]:
+    """Estimates with the ends of their 95 % intervals; nothing where nothing is known."""
+    for name, says in (
+        ("accuracy", "Pictures at which the held answer was right, by audits."),
+        ("recall", "Changes that gating caught, by audits."),
+    ):
+        family = GaugeMetricFamily(f"{PREFIX}audit_{name}", says, labels=["task", "value"])
+        for task, of in status.audits.items():
+            estimate: Estimate = getattr(of, name)
+            for value in ("share", "low", "high"):
+                if estimate.share == estimate.share:
+                    family.add_metric([task, value], getattr(estimate, value))
+        yield family

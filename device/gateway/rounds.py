@@ -17,6 +17,9 @@ from triparty.device.streams.closure import Closures
 from triparty.device.streams.packets import Entry, Packet
 from triparty.device.streams.reachability import Closure
 
+MOST_BESIDE = 16
+"""Frames of one closure that stages look at beside its target's."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -167,6 +170,26 @@ def decide(
         if begun is not None:
             picked.append(Picked(index, *begun))
     return picked
+
+
+def shown_beside(closure: Closure, per_second: float) -> frozenset[int]:
+    """Which frames of a closure stages look at beside its target's: a few, spread in time.
+
+    Args:
+        closure: with its target.
+        per_second: most of them, in presentation time.
+
+    Returns:
+        Numbers of packets; the last ones in presentation order.
+    """
+    kept = list[Packet]()
+    latest = closure.target.time
+    packets = [p for p in closure.packets[:-1] if p.picture.shown and p.time < latest]
+    for packet in sorted(packets, key=lambda packet: -packet.time):
+        if latest - packet.time >= 1 / per_second - 1e-6:
+            kept.append(packet)
+            latest = packet.time
+    return frozenset(packet.number for packet in kept[:MOST_BESIDE])
 
 
 def leftover_of(policy: str, leftover: Leftover | None = None) -> Leftover:

@@ -197,6 +197,16 @@ class GateSettings(Table):
         le=10_000,
         description="CPU ms for decoding per round, all cameras together.",
     )
+    observe_dependencies: bool = Field(
+        default=False,
+        description="Models also look at frames decoded only because a chosen one needs them.",
+    )
+    audit_share: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        description="Of the budget, for groups decoded whole to learn what gating misses.",
+    )
     tick_ms: float = Field(default=40.0, ge=5, le=1000, description="Length of a round.")
     workers: int = Field(default=1, ge=1, le=256, description="Decoding threads.")
     max_staleness_s: float | None = Field(

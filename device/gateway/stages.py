@@ -7,13 +7,13 @@ frame shows nothing new, or nothing at all, and then the next stage looks at it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import thread_time
 from typing import Protocol
 
 from triparty.device.gate.detectors import Detections
-from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.frames import Purpose, StreamFrame
 
 Seen = Detections | float
 """What a model says of a frame: objects, or a number."""
@@ -39,6 +39,11 @@ PASS = Verdict()
 
 class Stage(Protocol):
     """One link of the chain. It is called from one thread, and may take its time.
+
+    A stage with a true attribute `wants_dependencies` is also given frames that were decoded
+    only because a chosen one needs them (`Purpose.DEPENDENCY`). Where it calls one redundant,
+    that is an observation; else the frame ends there unless models look at such frames too. So
+    what a filter compares with must remain the last frame of another purpose that it let pass.
 
     Attributes:
         name: in metrics and messages.
@@ -97,25 +102,44 @@ class Chain:
 
     Args:
         stages: in order.
+        models: names of the stages that are models: they alone look at frames of audits.
+        observe: whether models look at dependencies, as stages do that want them.
     """
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], models: Collection[str] = (), *, observe: bool = False
+    ) -> None:
         """Has seen no frame."""
         self.stages = tuple(stages)
+        self._models = frozenset(models)
+        self._observing = frozenset(
+            stage.name
+            for stage in stages
+            if (observe and stage.name in models) or getattr(stage, "wants_dependencies", False)
+        )
         self.counts = {stage.name: StageCount() for stage in stages}
+
+    @property
+    def wants_dependencies(self) -> bool:
+        """Whether any stage looks at frames that were decoded for others alone."""
+        return bool(self._observing)
 
     def run(self, frames: Sequence[StreamFrame]) -> list[Outcome]:
         """The outcome of each frame, in their order; never raises what a stage raises."""
         seen: list[dict[str, Seen]] = [{} for _ in frames]
         redundant, failed = set[int](), set[int]()
         for stage in self.stages:
-            going = [n for n in range(len(frames)) if n not in redundant | failed]
+            going = [
+                n
+                for n in range(len(frames))
+                if n not in redundant | failed and self._looks(stage, frames[n])
+            ]
             if not going:
-                break
+                continue
             verdicts = self._ask(stage, [frames[n] for n in going])
             if verdicts is None:
                 failed.update(going)
-                break
+                continue
             for n, verdict in zip(going, verdicts, strict=True):
                 seen[n].update(verdict.seen)
                 if verdict.redundant:
@@ -129,6 +153,11 @@ class Chain:
         """Closes all stages."""
         for stage in self.stages:
             stage.close()
+
+    def _looks(self, stage: Stage, frame: StreamFrame) -> bool:
+        if frame.purpose is Purpose.DEPENDENCY:
+            return stage.name in self._observing
+        return frame.purpose is not Purpose.AUDIT or stage.name in self._models
 
     def _ask(self, stage: Stage, frames: list[StreamFrame]) -> Sequence[Verdict] | None:
         count = self.counts[stage.name]

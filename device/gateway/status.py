@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from triparty.device.gate.recall import Estimate
+from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.stages import StageCount
 from triparty.device.streams.status import State, Status
 
@@ -26,6 +29,7 @@ class CameraStatus:
         failures: times that decoding failed.
         cpu_ms: that decoding took.
         looks: frames that models looked at.
+        observed: frames decoded only as dependencies that a stage looked at.
         news: looks at which an answer was new.
         events: so far.
         held_bytes: compressed packets that are held for it.
@@ -43,6 +47,7 @@ class CameraStatus:
     failures: int = 0
     cpu_ms: float = 0.0
     looks: int = 0
+    observed: int = 0
     news: int = 0
     events: int = 0
     held_bytes: int = 0
@@ -73,6 +78,9 @@ class GatewayStatus:
         frames_dropped: that models came too late for.
         write_failures: results that could not be written.
         stages: by name.
+        audits: what audits say of each task.
+        audited_groups: that they rest on.
+        audit_ms: CPU ms that audits took, of `measured_ms`.
     """
 
     seconds: float
@@ -85,6 +93,9 @@ class GatewayStatus:
     frames_dropped: int
     write_failures: int
     stages: Mapping[str, StageCount]
+    audits: Mapping[str, Audited] = field(default_factory=dict)
+    audited_groups: int = 0
+    audit_ms: float = 0.0
 
     @property
     def used_cores(self) -> float:
@@ -111,6 +122,8 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"over budget, waiting too long: {', '.join(overdue[:5])}")
     if whole := [camera.name for camera in status.cameras if camera.whole]:
         parts.append(f"decoded whole: {', '.join(whole[:5])}")
+    if shares := [_share(task, of) for task, of in status.audits.items() if of.accuracy.groups]:
+        parts.append(f"right by audit: {', '.join(shares)}")
     if status.frames_dropped:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.write_failures:
@@ -152,8 +165,31 @@ def document(status: GatewayStatus) -> dict[str, Any]:
             }
             for name, count in status.stages.items()
         },
+        "audit": {
+            "groups": status.audited_groups,
+            "cpu_ms": round(status.audit_ms, 3),
+            "tasks": {
+                name: {"accuracy": _estimate(of.accuracy), "recall": _estimate(of.recall)}
+                for name, of in status.audits.items()
+            },
+        },
         "cameras": [_camera(camera) for camera in status.cameras],
     }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    known = not math.isnan(estimate.share)
+    return {
+        "share": round(estimate.share, 4) if known else None,
+        "low": round(estimate.low, 4),
+        "high": round(estimate.high, 4),
+        "groups": estimate.groups,
+    }
+
+
+def _share(task: str, of: Audited) -> str:
+    estimate = of.accuracy
+    return f"{task} {estimate.share:.0%} ({estimate.low:.0%} to {estimate.high:.0%})"
 
 
 def _camera(camera: CameraStatus) -> dict[str, Any]:
@@ -178,6 +214,7 @@ def _camera(camera: CameraStatus) -> dict[str, Any]:
         "decode_cpu_ms": round(camera.cpu_ms, 3),
         "unreachable": camera.unreachable,
         "looks": camera.looks,
+        "observed": camera.observed,
         "news": camera.news,
         "events": camera.events,
         "overdue": camera.overdue,

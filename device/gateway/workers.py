@@ -26,6 +26,7 @@ class Job:
         opened: the parameters of that opening.
         closure: to be decoded; None to take out what is left at the end of the run.
         cost_ms: that was charged for it.
+        audit: the audited group that it is about; audits have a decoder of their own.
         also: numbers of packets whose frames are handed out beside the target's.
     """
 
@@ -35,6 +36,7 @@ class Job:
     closure: Closure | None
     cost_ms: float = 0.0
     also: frozenset[int] = frozenset()
+    audit: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class Worker:
         """Starts the thread."""
         self._jobs: queue.SimpleQueue[Job | Key | None] = queue.SimpleQueue()
         self._done = done
-        self._held: dict[Key, _Held] = {}
+        self._held: dict[tuple[Key, bool], _Held] = {}  # whether it is that of audits
         self._thread = threading.Thread(target=self._run, name=f"decode {number}", daemon=True)
         self._thread.start()
 
@@ -101,7 +103,8 @@ class Worker:
                 self._held.clear()
                 return
             if isinstance(job, int):
-                self._held.pop(job, None)
+                self._held.pop((job, False), None)
+                self._held.pop((job, True), None)
                 continue
             self._done(self._report(job))
 
@@ -109,15 +112,15 @@ class Worker:
         try:
             return self._decode(self._decoder(job), job)
         except Exception as error:  # noqa: BLE001  a stream must not end the others
-            self._held.pop(job.key, None)
+            self._held.pop(_place(job), None)
             return Report(job, error=f"{type(error).__name__}: {error}")
 
     def _decoder(self, job: Job) -> StreamDecoder:
         """The decoder of a stream; what an earlier run left in it was taken out at its end."""
-        opened, held = job.opened, self._held.get(job.key)
+        opened, held = job.opened, self._held.get(_place(job))
         if held is None:
             decoder = StreamDecoder(opened.codec, opened.extradata, reorders=opened.reorders)
-            held = self._held[job.key] = _Held(job.run, decoder)
+            held = self._held[_place(job)] = _Held(job.run, decoder)
         elif held.run != job.run:
             held.decoder.reopen(opened.codec, opened.extradata, reorders=opened.reorders)
             held.run = job.run
@@ -126,7 +129,10 @@ class Worker:
     def _decode(self, decoder: StreamDecoder, job: Job) -> Report:
         before_ms = decoder.cpu_ms
         if job.closure is None:
-            return Report(job, decoder.drain(), cpu_ms=decoder.cpu_ms - before_ms)
+            frames = decoder.drain()
+            if job.audit is not None:
+                del self._held[_place(job)]
+            return Report(job, frames, cpu_ms=decoder.cpu_ms - before_ms)
         try:
             frames = decoder.decode(job.closure, lambda packet: packet.number in job.also)
         except DecodeError as error:
@@ -139,3 +145,8 @@ class Worker:
                 failed=number if isinstance(number, int) else None,
             )
         return Report(job, frames, decoder.spent, decoder.cpu_ms - before_ms)
+
+
+def _place(job: Job) -> tuple[Key, bool]:
+    """Of the decoder that a job is for."""
+    return job.key, job.audit is not None

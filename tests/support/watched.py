@@ -83,6 +83,7 @@ def settings_of(folder: Path, cameras: dict[str, Any], **tables: Any) -> WatchSe
         for name, row in cameras.items()
     ]
     defaults = tables.pop("defaults", {})
+    tables["gate"] = {"audit_share": 0.0} | tables.get("gate", {})  # coins are for their tests
     tables.setdefault("models", ({"name": "model", "python": "m:f"},))
     return WatchSettings.model_validate(
         {"folder": folder, "cameras": [defaults | row for row in rows], **tables}
