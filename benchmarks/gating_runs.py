@@ -66,6 +66,7 @@ class Point:
     cost: float
     accuracy: dict[float, float]
     staleness_s: float
+    targets: float
 
 
 def traces_of(clip: str, plan: Plan) -> tuple[Trace, ...]:
@@ -160,6 +161,7 @@ def point(share: float, score: Score) -> Point:
         cost=score.decode_share,
         accuracy={one: score.mean_accuracy(one) for one in (0.0, 1.0)},
         staleness_s=score.max_staleness_s,
+        targets=score.targets / max(1, score.packets),
     )
 
 
@@ -190,6 +192,7 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
                 for tolerance in points[0].accuracy
             },
             staleness_s=max(one.staleness_s for one in points),
+            targets=float(np.mean([one.targets for one in points])),
         )
         for points in zip(*curves, strict=True)
     ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from benchmarks import gating_adaptation, gating_offline
+from benchmarks import gating_adaptation, gating_end_to_end, gating_offline
 from benchmarks.gating_runs import (
     ACCURACY,
     SCENES,
@@ -275,6 +275,11 @@ def adaptation(quick: bool) -> dict[str, Any]:
     return gating_adaptation.figures(_plan(Plan(streams=24, seconds=110.0), quick))
 
 
+def end_to_end(quick: bool) -> dict[str, Any]:
+    """Streams a core including inference (table 2.5)."""
+    return gating_end_to_end.figures(_plan(Plan(), quick))
+
+
 def _crossed(kind: gating_offline.Kind, plan: Plan, learnt: Task, asked: Task) -> Any:
     """A network that was taught one task, asked another."""
     found = []
@@ -339,6 +344,7 @@ STUDIES: Mapping[str, Study] = {
     "codecs": codecs,
     "ablation": ablation,
     "adaptation": adaptation,
+    "end_to_end": end_to_end,
 }
 
 

@@ -73,7 +73,7 @@ def record(
             raise TraceError(f"{name}: its video has no packet")
         origin = Origin(
             camera=name,
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             container=container.format.name,
             width=stream.codec_context.width,
             height=stream.codec_context.height,
@@ -133,7 +133,7 @@ class _Course:
         context = stream.codec_context
         context.thread_type = "NONE"
         context.thread_count = 1
-        typer = Typer.of(context.name, context.extradata)
+        typer = Typer.of(context.codec.canonical_name, context.extradata)
         for number, packet in enumerate(_demuxed(container, stream, limit)):
             if not self.only_costs:
                 self.packets.append(_typed(number, packet, typer))

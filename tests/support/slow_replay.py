@@ -197,6 +197,7 @@ class SlowReplay:
             own_cost=np.array([one[-1] for one in estimates]),
             entry=np.array([self.t.entry[one[-1]] for one in rows], dtype=bool),
             reference=np.array([self.t.reference[one[-1]] for one in rows], dtype=bool),
+            saved=allowance / self.bucket.second_ms,
         )
         value = self.policy.value(arrivals, offers)
         waited = np.array([self.now - camera.last_look for camera, *_ in offered])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from made_traces import FREE_B, made_trace
 from typer.testing import CliRunner
+from video_encodings import Encodings
 
 from triparty.common.errors import SettingsError, TraceError
 from triparty.device.cli_gate import app
@@ -154,3 +155,13 @@ def test_a_camera_that_cannot_be_read_keeps_its_password(call: Call, tmp_path: P
     assert "secret" not in raised.value.message
     with pytest.raises(TraceError, match="cannot be read"):
         call("report", tmp_path / "absent.mp4")
+
+
+def test_codecs_go_by_their_own_names(call: Call, test_data: Path, tmp_path: Path) -> None:
+    encodings = Encodings(test_data / "clips", tmp_path / "encodings")
+    for name, codec in (("av1", "av1"), ("h264-intra-refresh", "h264")):
+        said = as_json(call("report", encodings.path(name), "--json"))
+        assert said["codec"] == codec
+        refreshed = name == "h264-intra-refresh"
+        assert (said["ungateable"] is not None) == refreshed
+        assert any("decoded whole" in line for line in said["advice"]) == refreshed
