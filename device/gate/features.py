@@ -266,9 +266,12 @@ def any_task(reward: Column) -> Column:
     return largest
 
 
+_LETTERS: Final = np.array(list(PictureType), np.int8)
+
+
 def _types(kind: Kinds, reference: NDArray[np.bool_]) -> Column:
-    letters = [kind == letter for letter in PictureType]
-    return np.stack([*letters, reference], axis=1).astype(np.float64)
+    letters = kind[:, None] == _LETTERS
+    return np.concatenate([letters, reference[:, None]], axis=1).astype(np.float64)
 
 
 _NEVER_S: Final = 60.0

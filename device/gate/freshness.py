@@ -18,8 +18,9 @@ and that over its closure cost is what the optimizer ranks. What follows without
 * In the middle of a group that was skipped, the pending chain makes the cost large: a detection
   waits for the next entry unless that is far or the evidence is strong.
 
-p comes from a trained gate if there is one, which knows the sizes since the last look, and is
-else 1 - exp(-k age). k is learned from feedback, per stream (`drift.py`).
+k is learned from feedback, per stream (`drift.py`), and without more p is 1 - exp(-k age). A
+trained gate, which knows the sizes since the last look, is evidence beside it, weighed by what
+looks show (`online.py`): a network that does not know these cameras does no harm for long.
 
 Spending everything in every round would buy offers now that are worse than those of the next
 rounds. Offers below a price (seconds of right answers per ms) are therefore left out, and what
@@ -32,8 +33,10 @@ from __future__ import annotations
 import numpy as np
 
 from triparty.device.gate.base import BasePolicy, EntryClock
+from triparty.device.gate.columns import PerStream
 from triparty.device.gate.drift import Drift
 from triparty.device.gate.features import Features, any_task
+from triparty.device.gate.online import Blend, log_odds
 from triparty.device.gate.policy import Arrivals, Column, Feedback, Offers, Rows
 from triparty.device.gate.predictor import Predictor, combine
 
@@ -83,25 +86,29 @@ class Freshness(BasePolicy):
     Args:
         predictor: a trained network, or None: feedback alone.
         price: how saving is done; None: spend every round.
+        blends: whether network and drift are weighed by what every look shows; else the
+            network alone says how likely an answer is wrong.
     """
 
     def __init__(
-        self, predictor: Predictor | None = None, *, price: Price | None = None
+        self,
+        predictor: Predictor | None = None,
+        *,
+        price: Price | None = None,
+        blends: bool = True,
     ) -> None:
         """Has seen nothing."""
-        self._predictor = predictor
-        self._features = None if predictor is None else Features(predictor.network.features)
-        self._drift, self._clock = Drift(), EntryClock()
-        parts = [] if self._features is None else [self._features]
+        self._drift, self._clock, self._price = Drift(), EntryClock(), price
+        self._evidence = None if predictor is None else _Evidence(predictor, blends)
+        parts = [] if self._evidence is None else self._evidence.parts
         super().__init__(self._drift, self._clock, *parts)
-        self._price = price
         self._ratio: Column = np.zeros(0)
 
     def see(self, arrivals: Arrivals) -> None:
         """Takes in sizes and entries."""
         self._clock.see(arrivals)
-        if self._features is not None:
-            self._features.see(arrivals)
+        if self._evidence is not None:
+            self._evidence.features.see(arrivals)
 
     def _value(self, arrivals: Arrivals, offers: Offers) -> Column:
         stream, time = offers.stream, arrivals.time[offers.arrivals]
@@ -109,35 +116,52 @@ class Freshness(BasePolicy):
         period = self._clock.period(stream)
         ahead = np.where(offers.entry, period, self._clock.until(stream, time))
         seconds = -np.expm1(-rate * ahead) / rate
-        value: Column = self._wrong(arrivals, offers) * seconds
+        wrong = self._drift.wrong(stream, time)
+        if self._evidence is not None:
+            wrong = self._evidence.wrong(wrong, arrivals, offers)
+        value: Column = wrong * seconds
         self._ratio = value / np.maximum(offers.cost, 1e-9)
         if self._price is None:
             return value
         return np.where(self._ratio >= self._price.value, value, -np.inf)
 
-    def _wrong(self, arrivals: Arrivals, offers: Offers) -> Column:
-        """(m,) how likely the held answer of each stream is wrong."""
-        time = arrivals.time[offers.arrivals]
-        wrong = self._drift.wrong(offers.stream, time)
-        if self._features is None or self._predictor is None:
-            return wrong
-        matrix = self._features.matrix(arrivals, offers.arrivals)
-        return combine(self._predictor.probabilities(matrix)).astype(np.float64)
-
     def chosen(self, offers: Offers, picks: Rows) -> None:
         """Hears what will be decoded, and adjusts the price."""
         super().chosen(offers, picks)
+        if self._evidence is not None:
+            self._evidence.chosen(offers.stream[picks], self._target_time[picks], picks)
         if self._price is not None:
             self._price.follow(self._ratio, picks, offers.saved)
 
-    def _chosen(self, stream: Rows, time: Column) -> None:
-        if self._features is not None:
-            self._features.chosen(stream, time)
-
     def learn(self, feedback: Feedback) -> None:
-        """Learns rates, and what the predictor is told of feedback."""
+        """Learns rates, what evidence is worth, and what the predictor is told of feedback."""
         reward = any_task(feedback.reward)
         known = reward == reward
-        self._drift.learn(feedback.stream[known], feedback.time[known], reward[known])
-        if self._features is not None:
-            self._features.learn(feedback)
+        stream, time = feedback.stream[known], feedback.time[known]
+        self._drift.learn(stream, time, reward[known])
+        if self._evidence is not None:
+            self._evidence.blend.learn(stream, time, reward[known])
+            self._evidence.features.learn(feedback)
+
+
+class _Evidence:
+    """What a network says, weighed against what drift says."""
+
+    def __init__(self, predictor: Predictor, blends: bool) -> None:
+        self._predictor, self._blends = predictor, blends
+        self.features = Features(predictor.network.features)
+        self.blend = Blend(2)
+        self.parts: list[PerStream] = [self.features, self.blend]
+        self._odds: Column = np.zeros((0, 2))
+
+    def wrong(self, drift: Column, arrivals: Arrivals, offers: Offers) -> Column:
+        """(m,) how likely the held answer of each stream is wrong."""
+        matrix = self.features.matrix(arrivals, offers.arrivals)
+        said = combine(self._predictor.probabilities(matrix)).astype(np.float64)
+        self._odds = np.stack([log_odds(drift), log_odds(said)], axis=1)
+        return self.blend.probabilities(self._odds) if self._blends else said
+
+    def chosen(self, stream: Rows, time: Column, picks: Rows) -> None:
+        """Remembers what was said of the offers that were taken."""
+        self.features.chosen(stream, time)
+        self.blend.chosen(stream, time, self._odds[picks])

@@ -18,6 +18,7 @@ from triparty.device.streams.packets import PictureType
 
 Kinds = NDArray[np.int8]
 _TYPES: Final = len(PictureType)
+_INDEPENDENT: Final = np.int8(PictureType.I)
 _SPREAD_OF_NORMAL: Final = 1.4826  # standard deviation / median absolute deviation
 _FIRST_SPREAD: Final = 0.2
 LIMIT: Final = 8.0
@@ -87,7 +88,7 @@ class SizeWindows(PerStream):
     def push(self, stream: Rows, kind: Kinds, score: Column) -> None:
         """Appends scored sizes, (n,) each, of n different streams."""
         flat = self._sizes.reshape(-1, self._window)
-        view = stream * 2 + (kind != PictureType.I)
+        view = stream * 2 + (kind != _INDEPENDENT)
         flat[view, :-1] = flat[view, 1:]
         flat[view, -1] = score
 
