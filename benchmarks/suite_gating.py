@@ -9,7 +9,8 @@ from benchmarks.gating_accuracy import ACCURACY
 from benchmarks.gating_decode import DECODE
 from benchmarks.gating_exactness import EXACTNESS
 from benchmarks.gating_knapsack import KNAPSACK
+from benchmarks.gating_live import LIVE
 from benchmarks.gating_overhead import OVERHEAD
 from benchmarks.gating_typer import TYPING
 
-__all__ = ["ACCURACY", "DECODE", "EXACTNESS", "KNAPSACK", "OVERHEAD", "TYPING"]
+__all__ = ["ACCURACY", "DECODE", "EXACTNESS", "KNAPSACK", "LIVE", "OVERHEAD", "TYPING"]

@@ -784,6 +784,8 @@ class Gateway:
             late_rounds=self._late_rounds,
             charged_ms=self._bucket.counters.charged,
             measured_ms=self._bucket.counters.measured,
+            granted_ms=self._bucket.counters.granted,
+            lapsed_ms=self._bucket.counters.lapsed,
             budget_cores=self.settings.gate.budget_ms / self.settings.gate.tick_ms,
             frames_dropped=self._looker.dropped,
             write_failures=self._writer.count.failures + self._writer.count.dropped,

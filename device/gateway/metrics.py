@@ -122,6 +122,8 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         ("rounds", "Rounds.", status.rounds),
         ("late_rounds", "Rounds that began late by more than one.", status.late_rounds),
         ("decode_charged_cpu_seconds", "Charged to the budget.", status.charged_ms / 1e3),
+        ("decode_granted_cpu_seconds", "Budget of all rounds.", status.granted_ms / 1e3),
+        ("decode_lapsed_cpu_seconds", "Budget that nobody used.", status.lapsed_ms / 1e3),
         ("audited_groups", "Groups decoded whole to compare.", status.audited_groups),
         ("audit_cpu_seconds", "CPU time of that.", status.audit_ms / 1e3),
         ("frames_dropped", "Frames that models came too late for.", status.frames_dropped),

@@ -74,6 +74,8 @@ class GatewayStatus:
         late_rounds: rounds that began late by more than one.
         charged_ms: CPU ms charged to the budget.
         measured_ms: CPU ms that decoding really took.
+        granted_ms: budget of all rounds, in CPU ms.
+        lapsed_ms: of that, what nobody used within a second.
         budget_cores: the budget, as a share of one core.
         frames_dropped: that models came too late for.
         write_failures: results that could not be written.
@@ -89,6 +91,8 @@ class GatewayStatus:
     late_rounds: int
     charged_ms: float
     measured_ms: float
+    granted_ms: float
+    lapsed_ms: float
     budget_cores: float
     frames_dropped: int
     write_failures: int
@@ -153,6 +157,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         "late_rounds": status.late_rounds,
         "decode_cpu_ms": round(status.measured_ms, 3),
         "charged_cpu_ms": round(status.charged_ms, 3),
+        "granted_cpu_ms": round(status.granted_ms, 3),
+        "lapsed_cpu_ms": round(status.lapsed_ms, 3),
         "budget_cores": status.budget_cores,
         "frames_dropped": status.frames_dropped,
         "write_failures": status.write_failures,
