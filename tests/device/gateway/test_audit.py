@@ -113,6 +113,27 @@ def test_gating_does_not_notice(encodings: Encodings, tmp_path: Path) -> None:
     assert runs[1][0].audit_ms > 0.0 == runs[0][0].audit_ms
 
 
+def test_audits_beside_a_gate_change_no_frame_and_ask_no_filter(
+    encodings: Encodings, tmp_path: Path
+) -> None:
+    settings = settings_of(
+        tmp_path,
+        {name: encodings.path(name) for name in NAMES},
+        gate={"budget_ms": 2.0, "audit_share": 0.5, "max_staleness_s": None},
+        tasks=[{"name": "light", "model": "model", "measure": "value"}],
+    )
+    model, other = Witness(say=brightness), Witness("filter")
+    with gateway(settings, stages=[other, model], policy="random", seed=1) as running:
+        running.run()
+        status = running.status
+    assert status.audited_groups
+    assert not any(camera.failures for camera in status.cameras)
+    for name, pts, _, pixels in model.frames:
+        assert pixels == whole(encodings.path(name))[pts]
+    assert len(other.frames) == sum(camera.looks for camera in status.cameras)
+    assert len(model.frames) > len(other.frames)
+
+
 def test_audits_keep_to_their_share(encodings: Encodings, tmp_path: Path) -> None:
     status, _, _ = watched(encodings, tmp_path, share=0.1, budget_ms=1.0, seconds=12.0)
     granted = status.rounds * 1.0

@@ -5,29 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from packet_graphs import entry, packet, trailing
 from video_encodings import Encodings
 from watched import Witness, gateway, settings_of, whole
 
 from triparty.device.gateway import camera
 from triparty.device.gateway import gateway as module
 from triparty.device.gateway.metrics import FIGURES
+from triparty.device.gateway.settings import CameraSettings
 from triparty.device.gateway.status import GatewayStatus, document
+from triparty.device.streams.closure import Closures
+from triparty.device.streams.reachability import Bound
 
 BOUND = 20
 
 
-def watched(
-    path: Path, folder: Path, *, entry_wait_s: float, loop: bool = False, seconds: float = 9.0
-) -> tuple[GatewayStatus, Witness]:
+def watched(path: Path, folder: Path, *, entry_wait_s: float) -> tuple[GatewayStatus, Witness]:
     settings = settings_of(
         folder,
-        {"a": {"url": str(path), "loop": loop}},
+        {"a": path},
         gate={"budget_ms": 1.0},
         defaults={"looks_per_s": 240, "entry_wait_s": entry_wait_s},
     )
     witness = Witness()
     with gateway(settings, stages=[witness], policy="keyframes") as running:
-        running.run(seconds=seconds)
+        running.run()
         return running.status, witness
 
 
@@ -79,13 +81,33 @@ def test_what_has_entries_or_is_held_or_is_young_stays_gated(
 
 
 def test_an_entry_after_all_lets_the_stream_be_gated_again(
-    encodings: Encodings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(camera, "CLOSURE_PACKETS", 40)
-    path = encodings.path("h265-intra-refresh")
-    status, witness = watched(path, tmp_path, entry_wait_s=1.0, loop=True, seconds=3.5)
-    (one,) = status.cameras
-    assert one.arrived > 80
-    assert one.whole is None  # after the second entry, before the bound
-    assert 60 < one.decoded < one.arrived - 10
-    assert {pixels for *_, pixels in witness.frames} <= set(whole(path).values())
+    monkeypatch.setattr(camera, "CLOSURE_PACKETS", BOUND)
+    settings = CameraSettings(name="a", url="a.mp4", entry_wait_s=0.5)
+    watched = camera.Camera(
+        key=0,
+        row=0,
+        settings=settings,
+        source=None,  # type: ignore[arg-type]
+        worker=0,
+        asked=(),
+        added=0.0,
+        ring_s=1.0,
+        debounces={},
+    )
+    watched.closures = Closures(Bound(packets=BOUND))
+    begun, states = [], []
+    for number, picture in enumerate([*[entry(), *[trailing()] * 29] * 2]):
+        here = packet(number, picture)
+        begun += [number] if watched.expect(here) else []
+        watched.add(here, 1.0)
+        states.append(watched.whole is not None)
+        if watched.whole is not None:
+            watched.closures.decoded([number])
+    assert begun == [BOUND, 30 + BOUND]
+    assert states == ([False] * BOUND + [True] * (30 - BOUND)) * 2
+    assert watched.closures.held_packets <= BOUND
+    watched.decode_whole("headers say so")
+    assert not watched.expect(packet(60, entry()))
+    assert watched.whole == "headers say so"
