@@ -11,6 +11,7 @@ off.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ from triparty.cloud.serving.tensors import Shape, check_tensors
 from triparty.cloud.serving.text import TextRules, is_opaque_tokenizer
 from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
+
+LOADING = threading.RLock()
+"""Held while transformers makes a model, which it does with its own methods and torch's replaced
+for as long (`tie_weights`, initialisers): of two loads at once, the one that ends last would put
+back the other's replacements, for good."""
 
 _REFUSED_FILES = ("adapter_config.json",)
 _REFUSED_SUFFIXES = (
@@ -135,15 +141,16 @@ def _stock(
     """A folder's weights in a stock class, in evaluation mode, on a device."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model: PreTrainedModel = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=config.dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            **(options or {}),
-        )
+        with LOADING:
+            model: PreTrainedModel = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=config.dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **(options or {}),
+            )
     except (*FOREIGN, OSError, SafetensorError) as error:
         raise CheckpointError(f"the checkpoint cannot be loaded: {one_line(error)}") from error
     torch.nn.Module.to(model, device)  # transformers hides its signature
@@ -223,7 +230,7 @@ def _read_json(path: Path, *, limit_bytes: int) -> dict[str, Any]:
 def _meta_model(config: PreTrainedConfig, kind: type[PreTrainedModel]) -> PreTrainedModel:
     """The model without its numbers."""
     try:
-        with torch.device("meta"):
+        with LOADING, torch.device("meta"):
             return kind(config)
     except FOREIGN as error:
         raise CheckpointError(f"config.json is not valid: {one_line(error)}") from error

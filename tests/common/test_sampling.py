@@ -42,7 +42,9 @@ def processors(options: SamplingOptions) -> Any:
     )
     config._eos_token_tensor = None
     mixin: Any = GenerationMixin()
-    mixin.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=50))
+    mixin.config = SimpleNamespace(
+        get_text_config=lambda: SimpleNamespace(vocab_size=50), is_encoder_decoder=False
+    )
     return mixin._get_logits_processor(
         config,
         input_ids_seq_length=1,

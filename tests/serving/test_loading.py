@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, PreTrainedModel
 
 from triparty.cloud.serving.families import FAMILIES, experts_implementation
 from triparty.cloud.serving.loading import load_model
@@ -39,6 +42,31 @@ def edit_weights(folder: Path, changes: dict[str, torch.Tensor | None]) -> None:
     tensors: dict[str, torch.Tensor | None] = {**load_file(path), **changes}
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     save_file(kept, path, metadata={"format": "pt"})
+
+
+def test_models_are_made_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers replaces its own methods for as long as it makes one."""
+    inside, most = 0, 0
+    real, guard = LlamaForCausalLM.from_pretrained, threading.Lock()
+    before = PreTrainedModel.tie_weights
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        nonlocal inside, most
+        with guard:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.05)
+        try:
+            return real(*args, **options)
+        finally:
+            with guard:
+                inside -= 1
+
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: load_model(folder, device=CPU), range(4)))
+    assert most == 1
+    assert PreTrainedModel.tie_weights is before
 
 
 def test_a_good_folder_loads_for_inference(folder: Path) -> None:

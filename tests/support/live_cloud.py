@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from one_model_at_a_time import wait_for_the_cloud
 from sqlalchemy import update
 
 from triparty.cloud.app import create_app
@@ -116,6 +117,7 @@ def running_cloud(data: Path, *, https: bool = False, **changes: Any) -> Iterato
         https: with a certificate of its own, which its invites pin.
         changes: settings.
     """
+    wait_for_the_cloud()
     operator = initialise(data, self_signed=https, now=utc_now()).token
     many = {"enrolments_per_minute": 100_000, "failures_per_minute": 100_000}
     settings = load_settings(data, **many | changes)
