@@ -74,9 +74,9 @@ class Estimate:
 class AuditSchedule(PerStream):
     """Which groups are audited: a coin at each entry, the same for all streams.
 
-    The probability is that at which audits take their share of the decode budget in the mean,
-    and half of it while they are ahead of that: it depends on money alone, never on what the
-    gate thinks of a group. A group is audited whole or not at all.
+    The probability is that at which audits take their share of the decode budget in the mean:
+    it depends on money alone, never on what the gate thinks of a group. A group is audited
+    whole or not at all.
 
     Args:
         share: of the decode budget that audits may take, e.g. 0.02.
@@ -96,7 +96,7 @@ class AuditSchedule(PerStream):
         self._share = share
         self._coin = np.random.default_rng(seed)
         self._probability: Column = np.zeros(0)
-        self._granted = self._everything = self._spent = 0.0
+        self._granted = self._everything = 0.0
 
     def packets(self, stream: Rows, entry: Flags, cost: Column, budget_ms: float) -> Rows:
         """Takes in a round; the streams whose packets must be decoded for an audit.
@@ -117,7 +117,6 @@ class AuditSchedule(PerStream):
         heads = self._coin.random(len(begins)) < chance
         self._probability[begins] = np.where(heads, chance, 0.0)
         audited = self._probability[stream] > 0.0
-        self._spent += float(cost[audited].sum())
         picked: Rows = stream[audited]
         return picked
 
@@ -125,8 +124,7 @@ class AuditSchedule(PerStream):
         """With which a group that begins now is audited."""
         if self._everything == 0.0:
             return 0.0
-        chance = min(1.0, self._granted / self._everything)
-        return chance if self._spent <= self._granted else chance / 2
+        return min(1.0, self._granted / self._everything)
 
     def probability(self, stream: Rows) -> Column:
         """(n,) with which the running group of each stream was to be audited; 0: it is not."""

@@ -133,6 +133,15 @@ def test_unobserved_rounds_lower_the_printed_mean_alone() -> None:
     assert ours.estimate()[0] == pytest.approx(1.0)
 
 
+def test_a_picture_decoded_for_others_is_no_choice_on_paper() -> None:
+    paper = PaperEstimator()
+    paper.grow(1)
+    paper.chosen(np.array([0]), np.array([0.0]))
+    before = paper.estimate().copy()
+    paper.learn(np.array([0]), np.zeros(1), np.ones(1), np.array([False]))
+    np.testing.assert_array_equal(paper.estimate(), before)
+
+
 def test_a_row_that_is_used_again_begins_anew() -> None:
     for estimator in (PaperEstimator(), DiscountedEstimator()):
         estimator.grow(1)

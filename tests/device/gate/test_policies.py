@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from synthetic_streams import FPS, Cameras, run
@@ -79,6 +81,28 @@ def test_our_policy_lives_with_late_feedback() -> None:
     prompt = run(CAMERAS, make("ours"), 0.2)
     late = run(CAMERAS, make("ours"), 0.2, delay=25)
     assert late.accuracy > prompt.accuracy - 0.05
+
+
+def test_a_camera_whose_answer_never_stays_is_worth_less_than_one_that_is_wrong_for_long() -> (
+    None
+):
+    policy = make("feedback_only")
+    rows = policy.join(2)
+    for number in range(1, 1501):  # a minute; camera 0 changes twice a second
+        arrivals, offers = one_round(number, rows, entry=number % 25 == 0)
+        policy.see(arrivals)
+        looked = np.array([row for row in (0, 1) if number % (12, 500)[row] == 0], np.int64)
+        policy.value(arrivals, offers)
+        policy.chosen(offers, looked)
+        times, every = arrivals.time[looked], np.ones(len(looked), bool)
+        policy.learn(
+            Feedback(offers.now, rows[looked], times, np.ones((len(looked), 1)), every)
+        )
+    arrivals, offers = one_round(3000, rows, entry=True)  # both are out of date by now
+    offers = dataclasses.replace(offers, cost=np.ones(2))
+    policy.see(arrivals)
+    fast, slow = policy.value(arrivals, offers)
+    assert 0 < fast < slow
 
 
 def test_keyframes_are_all_that_the_baseline_decodes() -> None:
@@ -166,6 +190,14 @@ def test_no_camera_is_forgotten() -> None:
     assert free.longest > bound * FPS
     assert held.longest <= bound * FPS
     assert held.cost <= 0.1 + 1e-6
+
+
+def test_others_wait_for_a_due_camera_that_does_not_fit() -> None:
+    cameras = Cameras.made(30, 1500, seed=5, groups=(50,))
+    bound, group = 12.0, 2.0  # all joined together: when all are due, some miss an entry
+    done = run(cameras, make("random", max_staleness=bound), 0.1)
+    assert done.longest <= (bound + group + 1.0) * FPS
+    assert run(cameras, make("random"), 0.1).longest == len(cameras.entry)  # never
 
 
 def test_cameras_that_the_budget_leaves_waiting_are_named() -> None:

@@ -50,6 +50,7 @@ NOTHING, ONE, TWO = seen(), seen((0, 0.1, 0.1)), seen((0, 0.1, 0.1), (0, 0.6, 0.
         (WHERE, ONE, seen((7, 0.1, 0.1)), True),
         (WHERE, TWO, seen((0, 0.6, 0.6), (0, 0.1, 0.1)), False),  # in another order
         (WHERE, TWO, seen((0, 0.1, 0.1), (0, 0.1, 0.1)), True),
+        (WHERE, seen((0, 0.1, 0.1), (0, 0.12, 0.1)), TWO, True),  # both stood at one place
         (WHERE, NOTHING, NOTHING, False),
         (KINDS, ONE, TWO, False),
         (KINDS, ONE, seen((7, 0.1, 0.1)), True),
