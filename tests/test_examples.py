@@ -42,7 +42,7 @@ def type_line(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_private_text(tmp_path: Path, stories_model: Path) -> None:
     cloud = start("cloud.py", "cloud", str(free_port()), folder=tmp_path)
     with cloud:

@@ -46,9 +46,9 @@ from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
 LOADING = threading.RLock()
-"""Held while transformers makes a model, which it does with its own methods and torch's replaced
-for as long (`tie_weights`, initialisers): of two loads at once, the one that ends last would put
-back the other's replacements, for good."""
+"""Held while transformers makes a model. It replaces methods of its own (`tie_weights`) and
+functions of torch meanwhile, in all threads: of two loads at once, the one that ends last
+would put back the other's replacements, for good."""
 
 _REFUSED_FILES = ("adapter_config.json",)
 _REFUSED_SUFFIXES = (

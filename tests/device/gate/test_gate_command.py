@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from made_traces import FREE_B, made_trace
 from typer.testing import CliRunner
