@@ -3,8 +3,8 @@
 A network knows cameras that it was trained on; drift knows how often answers changed here, but
 not what the packets say. Both are evidence about one question: is the held answer wrong? Their
 log-odds are added with weights that are learned from every look, of all streams together, by
-logistic regression in small bounded steps. The weights begin at what needs no trust in
-anybody: drift alone counts.
+logistic regression in small bounded steps. The weights begin with little trust in what was
+learned elsewhere: drift counts most.
 
 The thesis leaves online updates to future work (2.4.2); the network itself stays as it is.
 """
@@ -20,23 +20,25 @@ from triparty.device.gate.policy import Column, Rows
 
 LARGEST_ODDS: Final = 6.0
 _LARGEST_WEIGHT: Final = 3.0
+_FIRST_TRUST: Final = 0.1
 
 
 class Blend(PerStream):
     """Evidence in, one probability out; remembers what it said of each stream's last choice.
 
     Args:
-        kinds: pieces of evidence; the first alone counts at the beginning.
+        kinds: pieces of evidence; the first counts most at the beginning.
         rate: of the steps, over the evidence's running mean square.
     """
 
     fills: ClassVar = {"_asked": np.nan, "_evidence": 0.0}
 
     def __init__(self, kinds: int, *, rate: float = 0.1) -> None:
-        """Trusts the first kind of evidence alone."""
+        """Trusts the first kind of evidence, and a little the others."""
         self._rate = rate
-        self.weights = np.zeros(kinds + 1)
-        self.weights[0] = 1.0
+        self.weights = np.full(kinds + 1, _FIRST_TRUST)
+        self.weights[0] = 1.0 - (kinds - 1) * _FIRST_TRUST
+        self.weights[-1] = 0.0  # of the bias
         self._square = np.ones(kinds + 1)
         self._asked: Column = np.zeros(0)  # time of the last choice
         self._evidence: Column = np.zeros((0, kinds + 1))  # that it rested on
