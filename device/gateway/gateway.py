@@ -27,6 +27,7 @@ from random import Random
 import numpy as np
 
 from triparty.common.errors import SettingsError
+from triparty.common.files import make_private_folder
 from triparty.device.gate.bounded import Bounded
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.policy import Policy
@@ -337,7 +338,9 @@ class Gateway:
         folder = self.settings.results.traces
         if folder is not None:
             stamp = _stamp(self._wall())
-            path = self.settings.folder / folder / _safe(camera.name) / f"{stamp}-{camera.run}"
+            traces = self.settings.folder / folder
+            make_private_folder(traces)
+            path = traces / _safe(camera.name) / f"{stamp}-{camera.run}"
             models = tuple(model.name for model in self.settings.models)
             tasks = self._asked(camera)
             # Results of the connection before may still come; those of earlier ones cannot.

@@ -382,6 +382,7 @@ class TestTraces:
         witness = Witness(say=brightness)
         with gateway(settings, stages=[witness]) as running:
             running.run()
+        assert (tmp_path / "traces").stat().st_mode & 0o777 == 0o700
         (folder,) = (tmp_path / "traces" / "a").iterdir()
         trace = read_trace(folder)
         assert len(trace.packets) == 60
