@@ -1,7 +1,7 @@
 """What a task answers on a frame, whether that is new, and when a change is an event; pure.
 
 A frame is necessary if its answer differs from the one before (thesis 2.4.1), or for `anomaly`
-if there is one.
+if there is one. `gate/states.py` numbers the answers of a whole trace by the same rules.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.device.gate.detectors import Detections
+from triparty.device.gate.states import LEAST_IOU
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.stages import Seen
-
-LEAST_IOU = 0.5
-"""A box that shares less than this with its former self has moved."""
 
 Answer = bool | int | float | tuple[Any, ...]
 """What a task says: comparable by `differs`, and readable in JSON."""

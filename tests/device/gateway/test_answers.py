@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_traces import PYRAMID, made_trace
 
 from triparty.device.gate.detectors import Detections
-from triparty.device.gate.traces import MEASURES, Task
+from triparty.device.gate.states import is_wanted, states
+from triparty.device.gate.traces import MEASURES, Task, Trace
 from triparty.device.gateway.answers import (
     Debounce,
     Held,
@@ -146,3 +148,69 @@ def test_events_chain(answers: list[int], hold_s: int, looks: int) -> None:
         : len(changes)
     ]
     assert all(before != after for before, after, _ in changes)
+
+
+NOTHING, ONE, TWO = seen(), seen((0, 0.1, 0.1)), seen((0, 0.1, 0.1), (0, 0.6, 0.6))
+PEOPLE, WHERE = task("count", classes=(0,)), task("boxes")
+ODD = task("anomaly", classes=(7,))
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "now", "necessary"),
+    [
+        (PEOPLE, ONE, ONE, False),
+        (PEOPLE, ONE, TWO, True),
+        (PEOPLE, ONE, seen((0, 0.8, 0.8)), False),  # elsewhere, but still one
+        (PEOPLE, ONE, seen((0, 0.1, 0.1), (7, 0.5, 0.5)), False),  # of another class
+        (WHERE, ONE, seen((0, 0.12, 0.1)), False),
+        (WHERE, ONE, seen((0, 0.3, 0.1)), True),
+        (WHERE, ONE, seen((7, 0.1, 0.1)), True),
+        (WHERE, TWO, seen((0, 0.6, 0.6), (0, 0.1, 0.1)), False),  # in another order
+        (WHERE, TWO, seen((0, 0.1, 0.1), (0, 0.1, 0.1)), True),
+        (WHERE, seen((0, 0.1, 0.1), (0, 0.12, 0.1)), TWO, True),  # both stood at one place
+        (WHERE, NOTHING, NOTHING, False),
+        (task("labels"), ONE, TWO, False),
+        (task("labels"), ONE, seen((7, 0.1, 0.1)), True),
+        (task("presence"), NOTHING, ONE, True),
+        (task("presence"), ONE, TWO, False),
+        (ODD, ONE, ONE, False),
+        (ODD, seen((7, 0.1, 0.1)), seen((7, 0.1, 0.1)), True),  # sought, not its change
+        (task("value", step=2.0), ONE, NOTHING, False),
+        (task("value", step=2.0), NOTHING, TWO, True),
+    ],
+)
+def test_what_makes_a_frame_necessary(
+    asked: Task, before: Detections, now: Detections, necessary: bool
+) -> None:
+    held = Held({"t": answer(asked, before)}, 1.0)
+    _, rewards = judge([asked], held, {"t": answer(asked, now)}, 2.0)
+    assert rewards == [float(necessary)]
+
+
+def results_of(trace: Trace) -> list[tuple[float, Detections]]:
+    """Every frame's result in presentation order."""
+    found = []
+    for row in np.argsort(trace.results.pts):
+        span = slice(trace.results.first[row], trace.results.first[row + 1])
+        parts = (trace.results.box, trace.results.label, trace.results.score)
+        found.append((float(trace.results.pts[row]), Detections(*(p[span] for p in parts))))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_states_of_a_trace_change_where_a_frame_is_necessary(seed: int) -> None:
+    trace = made_trace(PYRAMID, seed=seed)
+    order = np.argsort(trace.packets.pts)
+    for asked in trace.tasks:
+        if asked.measure == "boxes":
+            continue  # its states are measured from where a state began, not from one before
+        held, rewards = Held({}), []
+        for time, now in results_of(trace):
+            held, (reward,) = judge([asked], held, {asked.name: answer(asked, now)}, time)
+            rewards.append(reward)
+        numbers = states(trace, asked)[order]
+        if is_wanted(asked):
+            assert rewards == (numbers > 0).tolist()
+        else:
+            assert rewards[0] == 1
+            assert rewards[1:] == (np.diff(numbers) != 0).tolist()
