@@ -369,8 +369,9 @@ def translate(error: Exception, url: str) -> TransportError:
 
 
 def _is_damage(error: ssl.SSLError) -> bool:
-    """Whether TLS says that the wire failed: it ended in the middle, or bits changed on it."""
-    return isinstance(error, ssl.SSLEOFError) or ssl_reason(error).endswith(_DAMAGE)
+    """Whether TLS says that the wire failed: it ended, or bits changed on it."""
+    ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    return isinstance(error, ended) or ssl_reason(error).endswith(_DAMAGE)
 
 
 def printable(text: str, *, limit: int = 500) -> str:

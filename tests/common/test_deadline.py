@@ -97,6 +97,10 @@ def test_repetition_does_not_go_beyond_the_deadline() -> None:
     ("error", "kind"),
     [
         (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), UnreachableError),
+        (
+            ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed (EOF)"),
+            UnreachableError,
+        ),
         (ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] x"), UnreachableError),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), CertificateError),
     ],
