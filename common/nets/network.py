@@ -11,7 +11,7 @@ the embedding of its zero input stands in, which for `skip` adds nothing to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.nn import functional
 from triparty.common.nets.design import Design
 from triparty.common.nets.features import Scaling, feature_network
 from triparty.common.nets.inputs import InputSpec
+from triparty.common.nets.samples import Inputs
 
 _FIRST_WEIGHT = -2.25  # softplus of it is 0.1
 _FIRST_BIAS = -2.0
@@ -122,17 +123,18 @@ class FilterNetwork(nn.Module):
         return (embedding - self.anchor).abs() @ self.weights.T + self.bias
 
 
-def scale_to(network: FilterNetwork, inputs: Mapping[str, NDArray[Any]]) -> None:
+def scale_to(network: FilterNetwork, inputs: Inputs) -> None:
     """Takes offsets and scales from training data: mean and deviation, or the range to 0..1.
 
     Vectors are scaled element by element, series signal by signal; images, videos and audio
     as a whole, because their first layer is a ReLU that has no use for what is below 0.
     """
-    for spec, part in zip(network.design.inputs, network.features, strict=True):
+    parts = zip(network.design.inputs, network.features, inputs.present.T, strict=True)
+    for spec, part, present in parts:
         scaling = getattr(part, "scaling", None)
-        if not isinstance(scaling, Scaling):
+        if not isinstance(scaling, Scaling) or not present.any():
             continue
-        offset, scale = _offset_and_scale(spec, inputs[spec.name])
+        offset, scale = _offset_and_scale(spec, inputs.columns[spec.name][present])
         scaling.offset.copy_(torch.from_numpy(offset))
         scaling.scale.copy_(torch.from_numpy(scale))
 

@@ -135,7 +135,7 @@ def train(
         torch.manual_seed(course.seed)
         network = FilterNetwork(design)
         if start is None:
-            scale_to(network, samples.inputs.columns)
+            scale_to(network, samples.inputs)
         else:
             load_weights(network, start)
         order = rng.permutation(len(samples))

@@ -76,6 +76,11 @@ class Evaluation:
     tasks: tuple[TaskEvaluation, ...]
     worth: Worth
 
+    def with_model_cost(self, model_cost_ms: float) -> Evaluation:
+        """The same for a model whose cost was measured elsewhere, in milliseconds."""
+        rate = min(task.calibrated.filter_rate for task in self.tasks)
+        return replace(self, worth=worth(rate, self.worth.cost_ms, model_cost_ms, 0.0))
+
 
 def evaluate(
     artifact: FilterArtifact,

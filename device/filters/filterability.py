@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from triparty.common.errors import DatasetError
 from triparty.common.nets.design import Design
 from triparty.common.nets.inputs import Modality
-from triparty.common.nets.samples import Inputs, Samples
+from triparty.common.nets.samples import Inputs, Samples, check_samples
 from triparty.device.filters.evaluation import Labels
 from triparty.device.filters.fitting import specifications, training_file, training_module
 from triparty.device.filters.measures import Measure, Theory
@@ -87,7 +87,7 @@ def filterability(
     rows = rng.permutation(len(inputs))[:MOST_SAMPLES]
     labels: Labels = needed[rows].astype(np.int64)[:, None]
     design = Design("skip", specifications(inputs, modalities or {}), **SMALLEST)
-    samples = Samples(inputs.part(rows), labels)
+    samples = check_samples(Samples(inputs.part(rows), labels), design)
     if int(min(labels.sum(), len(labels) - labels.sum())) < 2 * _FOLDS:
         raise DatasetError(
             f"{int(labels.sum())} of {len(labels)} samples are needed: at least "
