@@ -180,6 +180,7 @@ class Camera:
             observed=self.observed,
             news=self.news,
             events=self.events,
+            held_packets=self.closures.held_packets + len(self.ring),
             held_bytes=self.closures.held_bytes + self.ring.held_bytes,
             look_age_s=now - (self.added if self.looked is None else self.looked),
             overdue=overdue,

@@ -796,6 +796,7 @@ class Gateway:
             audits=self._auditor.estimates() if self._auditor.is_on else {},
             audited_groups=self._auditor.groups,
             audit_ms=self._audit_ms,
+            costs=self._costs.lines(),
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

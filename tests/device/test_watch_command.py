@@ -80,6 +80,11 @@ def test_a_file_is_watched_to_its_end(tmp_path: Path, config: str) -> None:
     (camera,) = summary["cameras"]
     assert camera["state"] == "ended"
     assert camera["packets"] == 377
+    assert 0 < camera["held_packets"] < 377
+    assert camera["held_bytes"] > camera["held_packets"]
+    measured = sum(line["packets"] for line in summary["decode_costs"])  # audits are, too
+    assert camera["decoded"] <= measured <= 2 * 377
+    assert all(line["cpu_ms"] + line["cpu_ms_per_kb"] > 0 for line in summary["decode_costs"])
     results = [each for each in told if each["type"] == "result"]
     assert len(results) == camera["looks"] > 0
     assert documents((tmp_path / "results.jsonl").read_text()) == told[:-1]
