@@ -37,6 +37,7 @@ class Camera:
         source: where its packets come from.
         worker: place of the worker that decodes it.
         asked: whether each task of the gateway is asked of it.
+        tasks: those that are.
         added: when, on the loop's clock.
         ring_s: how long packets are kept for clips.
         opened: the parameters of the present connection.
@@ -66,6 +67,7 @@ class Camera:
     source: Source
     worker: int
     asked: Sequence[bool]
+    tasks: Sequence[Task]
     added: float
     ring_s: float
     debounces: dict[str, Debounce]

@@ -189,7 +189,7 @@ def document(status: GatewayStatus) -> dict[str, Any]:
                 **kind._asdict(),
                 "cpu_ms": round(line.ms, 4),
                 "cpu_ms_per_kb": round(line.ms_per_kilobyte, 4),
-                "packets": line.count,
+                "packets": line.packets,
             }
             for kind, line in status.costs.items()
         ],

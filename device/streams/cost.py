@@ -72,12 +72,12 @@ class Line(NamedTuple):
     Attributes:
         ms: of a packet.
         ms_per_kilobyte: and more for its size.
-        count: measurements that it was learnt from.
+        packets: that it was learnt from.
     """
 
     ms: float
     ms_per_kilobyte: float
-    count: int
+    packets: int
 
 
 @dataclass(slots=True)
