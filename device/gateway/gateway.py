@@ -19,8 +19,6 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import count
-from random import Random
 
 import numpy as np
 
@@ -31,11 +29,13 @@ from triparty.device.gate.traces import Task
 from triparty.device.gateway.answering import Answering
 from triparty.device.gateway.audit import Auditor
 from triparty.device.gateway.auditing import Auditing
-from triparty.device.gateway.camera import Camera, debounces
+from triparty.device.gateway.camera import Camera
+from triparty.device.gateway.cameras import Cameras
 from triparty.device.gateway.clock import Clock, WallClock
 from triparty.device.gateway.decoding import Decoding
 from triparty.device.gateway.looking import Looker
 from triparty.device.gateway.recorder import Recorder
+from triparty.device.gateway.reloading import Changes, changes
 from triparty.device.gateway.results import Sink
 from triparty.device.gateway.rounds import Batch, Judged, decide, feedback
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
@@ -45,7 +45,7 @@ from triparty.device.gateway.status import CameraStatus, GatewayStatus
 from triparty.device.gateway.workers import Report
 from triparty.device.streams.opening import Opened
 from triparty.device.streams.packets import Packet
-from triparty.device.streams.sources import Gap, ReaderOf, Source, Ungateable
+from triparty.device.streams.sources import Gap, ReaderOf, Ungateable
 from triparty.device.streams.status import FINAL
 from triparty.device.streams.typer import Typer
 
@@ -54,8 +54,6 @@ log = logging.getLogger(__name__)
 STATUS_S = 1.0
 STOP_S = 10.0
 """How long each kind of thread is waited for at the end."""
-MARGIN_S = 2.0
-"""How much longer packets are kept for clips than clips ask for: models answer late."""
 
 
 class Gateway:
@@ -97,9 +95,9 @@ class Gateway:
         """
         self.settings = settings
         self.clock: Clock = clock or WallClock()
+        self._cameras = Cameras(settings, tasks, self.clock, reader_of=reader_of, seed=seed)
         for camera in settings.cameras:
-            self._check(camera)
-        self._reader_of, self._seed = reader_of, seed
+            self._cameras.check(camera)
         self._policy, self._leftover = policy, leftover
         self._tasks = tuple(tasks)
         gate = settings.gate
@@ -107,11 +105,10 @@ class Gateway:
         self._began = self.clock.now()
         self._outcomes: queue.SimpleQueue[Sequence[Outcome]] = queue.SimpleQueue()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._keys = count()
-        self._cameras: dict[int, Camera] = {}
         self._rounds = self._late_rounds = 0
         self._stopping = False
-        self._left: list[Source] = []
+        self._reloads = 0
+        self._refused: str | None = None
         models = [model.name for model in settings.models]
         chain = Chain(stages, models, observe=gate.observe_dependencies)
         observes = chain.wants_dependencies
@@ -143,8 +140,8 @@ class Gateway:
         Raises:
             SettingsError: its address cannot be, or its name is taken.
         """
-        self._check(camera)
-        if any(camera.name == each.name for each in list(self._cameras.values())):
+        self._cameras.check(camera)
+        if self._cameras.named(camera.name) is not None:
             raise SettingsError(f"there is a camera '{camera.name}' already")
         self._commands.put(partial(self._add, camera))
 
@@ -191,7 +188,7 @@ class Gateway:
             planned = max(planned + self._tick_s, self.clock.now())
             self.clock.wait_until(planned)
         self._settle()
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             self._audits.finish(camera, at_once=True)
         self.status = self._status()
 
@@ -201,28 +198,50 @@ class Gateway:
         while not self._commands.empty():
             self._commands.get()()
         self._collect()
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             self._receive(camera, now)
         self._decoding.bucket.begin_round()
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             if camera.whole is not None:
                 self._decoding.decode_newest(camera)
-        self._audits.begin_round(self._cameras.values())
+        self._audits.begin_round(self._cameras)
         self._decide(now)
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             camera.fresh, camera.own_ms = [], []
         if self.clock.virtual:
             self._settle()
 
+    def _all_ended(self) -> bool:
+        return not self._decoding.outstanding and all(c.ended for c in self._cameras)
+
+    def reload(self, load: Callable[[], WatchSettings]) -> None:
+        """Makes cameras what a new configuration says; those that it leaves alone run on.
+
+        A configuration that is wrong, or changes something else, is refused as a whole: the
+        log and the status say why.
+
+        Args:
+            load: reads it.
+        """
+        try:
+            made = self._take(load())
+        except SettingsError as error:
+            self._refused = error.message
+            log.error("new configuration refused, the old one stays: %s", error.message)
+        else:
+            self._reloads, self._refused = self._reloads + 1, None
+            log.info("configuration read again: %s", made)
+        self.status = self._status()
+
     def close(self) -> bool:
         """Ends all threads; returns whether all of them have ended in time."""
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             camera.source.stop()
             self._finish_run(camera)
-        sources = self._left + [camera.source for camera in self._cameras.values()]
+        sources = self._cameras.sources()
         ended = [self._decoding.stop(STOP_S), self._looker.stop(STOP_S)]
         self._collect()
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             self._recorder.end_traces(camera)
         end = time.monotonic() + STOP_S
         ended += [source.join(max(0.0, end - time.monotonic())) for source in sources]
@@ -232,57 +251,43 @@ class Gateway:
     # Cameras.
 
     def _add(self, settings: CameraSettings) -> None:
-        key = next(self._keys)
-        now = self.clock.now()
-        asked = [settings.tasks is None or task.name in settings.tasks for task in self._tasks]
-        tasks = [task for task, yes in zip(self._tasks, asked, strict=True) if yes]
-        by_name = {task.name: task for task in self.settings.tasks}
-        source = Source(
-            settings.name,
-            settings.address(self.settings.folder),
-            reader_of=self._reader_of,
-            options=settings.source_options(),
-            origin=now,
-            rng=None if self._seed is None else Random(self._seed + key),  # noqa: S311
-        )
-        hold_s = max((task.hold_s for task in self.settings.tasks), default=0.0)
-        camera = Camera(
-            key=key,
-            row=int(self._policy.join(1)[0]),
-            settings=settings,
-            source=source,
-            worker=self._decoding.least_loaded(self._cameras.values()),
-            asked=asked,
-            tasks=tasks,
-            added=now,
-            ring_s=settings.before_s + hold_s + MARGIN_S,
-            debounces=debounces(tasks, by_name),
-        )
-        self._cameras = {**self._cameras, key: camera}
+        row = int(self._policy.join(1)[0])
+        worker = self._decoding.least_loaded(self._cameras)
+        camera = self._cameras.add(settings, row=row, worker=worker)
         self._audits.auditor.join(camera.row)
-        source.start()
+        camera.source.start()
 
     def _remove(self, name: str) -> None:
-        for camera in [each for each in self._cameras.values() if each.name == name]:
-            camera.source.stop()
-            self._finish_run(camera)
-            self._looker.forget(name)
-            self._decoding.forget(camera)
-            self._policy.leave(camera.row)
-            self._audits.auditor.forget(camera.row)
-            self._recorder.end_traces(camera)
-            self._cameras = {k: c for k, c in self._cameras.items() if k != camera.key}
-            self._left = [s for s in self._left if not s.join(0)] + [camera.source]
-            self._recorder.state(camera, "removed")
+        camera = self._cameras.named(name)
+        if camera is None:
+            return
+        camera.source.stop()
+        self._finish_run(camera)
+        self._looker.forget(name)
+        self._decoding.forget(camera)
+        self._policy.leave(camera.row)
+        self._audits.auditor.forget(camera.row)
+        self._recorder.end_traces(camera)
+        self._cameras.remove(camera)
+        self._recorder.state(camera, "removed")
 
-    def _check(self, camera: CameraSettings) -> None:
-        address = camera.address(self.settings.folder)
-        address.options(timeout_s=camera.timeout_s, more=camera.ffmpeg)
-        if self.clock.virtual and address.live:
-            raise SettingsError(f"camera '{camera.name}' cannot be read faster than it sends")
+    def _take(self, settings: WatchSettings) -> Changes:
+        """Makes cameras what new settings say.
 
-    def _all_ended(self) -> bool:
-        return not self._decoding.outstanding and all(c.ended for c in self._cameras.values())
+        Raises:
+            SettingsError: they change something else, or a camera in them cannot be; then
+                nothing was changed.
+        """
+        made = changes(self.settings, settings, has_moved=self._cameras.has_moved)
+        for camera in settings.cameras:
+            self._cameras.check(camera)
+        for name in (*made.removed, *(camera.name for camera in made.changed)):
+            self._remove(name)
+        for camera in (*made.changed, *made.added):
+            self._add(camera)
+        self._cameras.arrange([camera.name for camera in settings.cameras])
+        self.settings = settings
+        return made
 
     # Arrivals.
 
@@ -340,7 +345,7 @@ class Gateway:
     # Choices.
 
     def _decide(self, now: float) -> None:
-        gated = [c for c in self._cameras.values() if c.fresh and c.whole is None]
+        gated = [c for c in self._cameras if c.fresh and c.whole is None]
         batches = [
             Batch(
                 c.row,
@@ -398,31 +403,15 @@ class Gateway:
         camera.decoded += len(report.spent)
         camera.cpu_ms += report.cpu_ms
         if report.error is not None:
-            self._hear_failure(camera, report)
+            camera.fail(report)
         self._recorder.costs(camera, report)
         for frame in report.frames:
             self._showing.show(camera, report.job.run, frame)
 
-    def _hear_failure(self, camera: Camera, report: Report) -> None:
-        camera.failures += 1
-        if camera.failures in (1, 10) or camera.failures % 1000 == 0:
-            log.warning(
-                "camera %s: decoding failed (%d times): %s",
-                camera.name,
-                camera.failures,
-                camera.source.address.scrub(report.error or ""),
-            )
-        if report.job.run != camera.run:
-            return
-        if report.failed is None:
-            camera.closures.gap()
-        else:
-            camera.closures.failed(report.failed)
-
     # How it stands.
 
     def _housekeeping(self, now: float) -> None:
-        for camera in self._cameras.values():
+        for camera in self._cameras:
             camera.source.watch()
         self.status = self._status()
         self._recorder.prune(now)
@@ -435,7 +424,7 @@ class Gateway:
             overdue = set(self._policy.overdue(now - self._began).tolist())
         return GatewayStatus(
             seconds=now - self._began,
-            cameras=[self._camera_status(c, now, overdue) for c in self._cameras.values()],
+            cameras=[self._camera_status(c, now, overdue) for c in self._cameras],
             rounds=self._rounds,
             late_rounds=self._late_rounds,
             charged_ms=bucket.counters.charged,
@@ -450,6 +439,8 @@ class Gateway:
             audited_groups=auditor.groups,
             audit_ms=self._audits.cpu_ms,
             costs=self._decoding.costs.lines(),
+            reloads=self._reloads,
+            refused=self._refused,
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

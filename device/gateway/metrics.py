@@ -129,10 +129,16 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         ("audit_cpu_seconds", "CPU time of that.", status.audit_ms / 1e3),
         ("frames_dropped", "Frames that models came too late for.", status.frames_dropped),
         ("write_failures", "Results that could not be written.", status.write_failures),
+        ("reloads", "Times that a new configuration was taken.", status.reloads),
     ):
         yield CounterMetricFamily(PREFIX + name, says, value=float(value))
     yield GaugeMetricFamily(
         f"{PREFIX}budget_cores", "Budget, in cores.", value=status.budget_cores
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}reload_refused",
+        "1 if the last new configuration was wrong, and the old one runs.",
+        value=float(status.refused is not None),
     )
     yield from _of_audits(status)
     stages = CounterMetricFamily(

@@ -77,6 +77,7 @@ class Showing:
             image=frame.image,
             purpose=purpose,
             group=group,
+            models=frozenset(task.model for task in camera.tasks),
         )
         self._looker.show(shown, wait=self._clock.virtual)
 

@@ -86,7 +86,9 @@ class GatewayStatus:
         audits: what audits say of each task.
         audited_groups: that they rest on.
         audit_ms: CPU ms that audits took, of `measured_ms`.
-        costs: what decoding was learnt to cost: ms, ms a kilobyte, from how many packets.
+        costs: what decoding was learnt to cost.
+        reloads: how often a new configuration was taken.
+        refused: why the last one was not.
     """
 
     seconds: float
@@ -105,6 +107,8 @@ class GatewayStatus:
     audited_groups: int = 0
     audit_ms: float = 0.0
     costs: Mapping[Kind, Line] = field(default_factory=dict)
+    reloads: int = 0
+    refused: str | None = None
 
     @property
     def used_cores(self) -> float:
@@ -135,6 +139,8 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"right by audit: {', '.join(shares)}")
     if status.frames_dropped:
         parts.append(f"{status.frames_dropped} frames too late for models")
+    if status.refused is not None:
+        parts.append(f"new configuration refused: {status.refused}")
     if status.write_failures:
         parts.append(f"{status.write_failures} writes failed")
     return " | ".join(parts)
@@ -167,6 +173,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         "budget_cores": status.budget_cores,
         "frames_dropped": status.frames_dropped,
         "write_failures": status.write_failures,
+        "reloads": status.reloads,
+        "reload_refused": status.refused,
         "stages": {
             name: {
                 "frames": count.frames,
