@@ -169,7 +169,7 @@ class LocalEngine:
         for group in _groups({at: reply.rows for at, (reply, _) in wanted.items()}):
             logits = self._logits(torch.cat([wanted[at][1] for at in group]))
             counts = [wanted[at][0].rows for at in group]
-            for at, part in zip(group, logits.split(counts), strict=True):
+            for at, part in zip(group, torch.split(logits, counts), strict=True):
                 replies[at] = _reply(wanted[at][0], part)
         return replies
 

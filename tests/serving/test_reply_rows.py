@@ -168,9 +168,9 @@ def test_a_step_may_begin_inside_the_last_one_if_it_names_it(
                 with pytest.raises(PositionError) as error:
                     await serving.step(ALICE, name, step)
                 assert error.value.extra == {"position": 3}
+            ahead = request(4, 8, request_id="b", rollback_of="a")
             with pytest.raises(PositionError):
-                step = request(4, 8, request_id="b", rollback_of="a")
-                await serving.step(ALICE, name, step)
+                await serving.step(ALICE, name, ahead)
             step = request(1, 8, 16, request_id="b", rollback_of="a", count=2)
             answer = await serving.step(ALICE, name, step)
             assert (answer.position, sums(answer.body)) == (3, [9, 25])
@@ -223,8 +223,8 @@ def test_after_a_rollback_no_step_can_be_named(start: Any, model: Any, run: Run)
             name = (await serving.open_session(ALICE, model)).session
             await serving.step(ALICE, name, request(0, 1, 2, 4, request_id="a"))
             await serving.rollback(ALICE, name, 2)
+            step = request(1, 8, request_id="b", rollback_of="a")
             with pytest.raises(PositionError):
-                step = request(1, 8, request_id="b", rollback_of="a")
                 await serving.step(ALICE, name, step)
 
     run(story())
