@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-<<<<<<< HEAD
 from triparty.device import cli_filter, cli_gate
-from triparty.device.cli_chat import chat
-=======
-from triparty.device import cli_gate
 from triparty.device.cli_chat import chat, chosen_draft
->>>>>>> main
 from triparty.device.cli_serve import serve
 from triparty.device.cli_watch import watch
 
