@@ -13,6 +13,7 @@ et al., 2021, theorem 1). It supposes samples that are drawn independently from 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +118,7 @@ def skip_curve(
     return skipped, wrong, ordered[last]
 
 
+@lru_cache(maxsize=256)
 def most_wrong(samples: int, target_accuracy: float, confidence: float) -> int:
     """How many answers of so many may be wrong with the target certain; -1: not even 0."""
     low, high = -1, samples

@@ -12,6 +12,7 @@ the embedding of its zero input stands in, which for `skip` adds nothing to the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import expm1, log
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from triparty.common.nets.features import Scaling, feature_network
 from triparty.common.nets.inputs import InputSpec
 from triparty.common.nets.samples import Inputs
 
-_FIRST_WEIGHT = -2.25  # softplus of it is 0.1
+_FIRST_WEIGHTS = 20.0  # the sum of them over an embedding, whatever its width
 _FIRST_BIAS = -2.0
 
 
@@ -46,7 +47,8 @@ class FilterNetwork(nn.Module):
         self.dropout = nn.Dropout(design.dropout)
         shape = (design.tasks, design.width)
         if design.kind == "reuse":
-            self.metric = nn.Parameter(torch.full(shape, _FIRST_WEIGHT))
+            first = log(expm1(_FIRST_WEIGHTS / design.width))  # softplus undone
+            self.metric = nn.Parameter(torch.full(shape, first))
             self.bias = nn.Parameter(torch.full((design.tasks,), _FIRST_BIAS))
         else:
             self.metric = nn.Parameter(torch.randn(shape) / design.width**0.5)
