@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Final, Self
 
 from triparty.common.documents import Members, check_name, write_document
 from triparty.common.errors import FileTypeError, ManifestError, SettingsError
@@ -26,13 +26,11 @@ from triparty.common.filters import (
     read_filter_document,
 )
 from triparty.common.nets.calibration import Calibration
-from triparty.common.nets.design import Design, FilterKind
-from triparty.common.nets.inputs import InputSpec, Modality
+from triparty.common.nets.design import Design
+from triparty.common.nets.documents import decimal, design_members, read_design
 from triparty.device.filters.cache import CacheSettings
 from triparty.device.filters.measures import Measure, restored
 
-_SPEC: Final = ("name", "modality", "shape", "vocabulary")
-_SIZES: Final = ("units", "embedding", "filters", "text_width", "resolution")
 _CALIBRATION: Final = (
     "threshold",
     "target_accuracy",
@@ -137,14 +135,7 @@ class FilterArtifact:
         return write_document(
             FILTER_DOCUMENT,
             {
-                "design": {
-                    "kind": design.kind,
-                    "inputs": [
-                        {**asdict(one), "shape": list(one.shape)} for one in design.inputs
-                    ],
-                    "dropout": _decimal(design.dropout),
-                    **{name: getattr(design, name) for name in _SIZES},
-                },
+                "design": design_members(design),
                 "tasks": [
                     {
                         "name": task.name,
@@ -157,14 +148,14 @@ class FilterArtifact:
                 "reuse": {
                     "size": reuse.size,
                     "neighbours": reuse.neighbours,
-                    "least_theta": _decimal(reuse.least_theta),
+                    "least_theta": decimal(reuse.least_theta),
                     "first": reuse.first,
                 },
                 "training": {
                     "samples": facts.samples,
                     "epochs": facts.epochs,
                     "seed": facts.seed,
-                    "loss": _decimal(facts.loss),
+                    "loss": decimal(facts.loss),
                 },
             },
         )
@@ -182,7 +173,7 @@ class FilterArtifact:
         try:
             tasks = tuple(_task(item) for item in members.items("tasks"))
             return cls(
-                _design(members, len(tasks)),
+                read_design(members.mapping("design"), len(tasks)),
                 _read_network(folder / NETWORK_FILE),
                 tasks,
                 _reuse(members),
@@ -195,38 +186,13 @@ class FilterArtifact:
 def _calibration_document(calibration: Calibration) -> dict[str, object]:
     threshold = calibration.threshold
     return {
-        "threshold": None if threshold is None else _decimal(threshold),
-        "target_accuracy": _decimal(calibration.target_accuracy),
-        "confidence": _decimal(calibration.confidence),
-        "filter_rate": _decimal(calibration.filter_rate),
-        "accuracy": _decimal(calibration.accuracy),
+        "threshold": None if threshold is None else decimal(threshold),
+        "target_accuracy": decimal(calibration.target_accuracy),
+        "confidence": decimal(calibration.confidence),
+        "filter_rate": decimal(calibration.filter_rate),
+        "accuracy": decimal(calibration.accuracy),
         "samples": calibration.samples,
     }
-
-
-def _design(members: Members, tasks: int) -> Design:
-    names = ("kind", "inputs", "dropout", *_SIZES)
-    design = Members(members.mapping("design"), where="filter: 'design'", names=names)
-    return Design(
-        kind=cast(FilterKind, design.text("kind")),
-        inputs=tuple(_spec(item) for item in design.items("inputs")),
-        tasks=tasks,
-        dropout=design.fraction("dropout"),
-        **{name: design.integer(name) for name in _SIZES},
-    )
-
-
-def _spec(item: object) -> InputSpec:
-    spec = Members(item, where="filter: an input", names=_SPEC)
-    shape: list[int] = []
-    for side in spec.items("shape"):
-        if isinstance(side, bool) or not isinstance(side, int):
-            raise ManifestError(
-                f"filter: a side of a shape must be an integer, got {side!r:.40}"
-            )
-        shape.append(side)
-    modality = cast(Modality, spec.text("modality"))
-    return InputSpec(spec.text("name"), modality, tuple(shape), spec.integer("vocabulary"))
 
 
 def _task(item: object) -> FilterTask:
@@ -274,10 +240,6 @@ def _facts(members: Members) -> TrainingFacts:
         facts.integer("seed"),
         facts.fraction("loss"),
     )
-
-
-def _decimal(value: Any) -> str:
-    return repr(float(value))
 
 
 def _read_network(path: Path) -> bytes:
