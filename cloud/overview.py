@@ -25,7 +25,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         "answered": f"{many('steps', 'steps')}, {many('tokens', 'tokens of completions')}",
         "stored": f"{many('artifacts', 'artifacts')}, {_size(status.get('blob_bytes'))} of "
         f"blobs, {many('uploads', 'open uploads')}",
-        "jobs": many("jobs", "running"),
+        "jobs": many("jobs", "waiting or running"),
     }
     return [f"{subject:<10}{text}" for subject, text in subjects.items()]
 

@@ -46,7 +46,9 @@ _END: Final = struct.Struct("<4s4H2LH")  # APPNOTE.TXT, section 4.3.16
 _END_SIGNATURE: Final = b"PK\x05\x06"
 _LOCATOR: Final = b"PK\x06\x07"
 _LOCATOR_BYTES: Final = 20
-_PICKLED: Final = "rows are Python objects, which are pickled: save numbers, as in np.savez(...)"
+_PICKLED: Final = (
+    "rows are Python objects, which are pickled: save numbers, as in np.savez(...)"
+)
 
 
 @dataclass(frozen=True)
@@ -306,11 +308,15 @@ def _check_directory(path: Path) -> None:
         stream.seek(max(0, size - _LOCATOR_BYTES - _END.size))
         end = stream.read()
     is_plain = len(end) >= _END.size and not end.startswith(_LOCATOR)
-    signature, *_, length, _, comment = _END.unpack(end[-_END.size :]) if is_plain else (
-        b"",
-        0,
-        0,
-        0,
+    signature, *_, length, _, comment = (
+        _END.unpack(end[-_END.size :])
+        if is_plain
+        else (
+            b"",
+            0,
+            0,
+            0,
+        )
     )
     if signature != _END_SIGNATURE or comment:
         raise zipfile.BadZipFile("it does not end like one that np.savez wrote")
@@ -331,7 +337,9 @@ def _what(path: Path) -> str:
 def _declared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Column:
     name = entry.filename.removesuffix(".npy")
     if name == entry.filename or not name.isprintable() or not 1 <= len(name) <= 128:
-        raise DatasetError(f"the archive holds {entry.filename!r:.80}: expected npy files alone")
+        raise DatasetError(
+            f"the archive holds {entry.filename!r:.80}: expected npy files alone"
+        )
     if entry.flag_bits & 1 or entry.compress_type not in (
         zipfile.ZIP_STORED,
         zipfile.ZIP_DEFLATED,
@@ -379,9 +387,7 @@ def _array(archive: zipfile.ZipFile, column: Column) -> NDArray[Any]:
     return flat.reshape(column.shape, order=order)
 
 
-def _pieces(
-    archive: zipfile.ZipFile, column: Column
-) -> Iterator[tuple[int, NDArray[Any]]]:
+def _pieces(archive: zipfile.ZipFile, column: Column) -> Iterator[tuple[int, NDArray[Any]]]:
     """The rows of a column, some at a time, each with the number of the first."""
     if column.is_fortran and len(column.shape) > 1:
         raise DatasetError(f"'{column.name}' is stored by columns: save it in C order")

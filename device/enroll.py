@@ -18,10 +18,10 @@ from pathlib import Path
 from triparty.common.access import Access, check_invite, check_same_cloud, first_contact
 from triparty.common.delegation import verify_delegation
 from triparty.common.enrolment import Enrolment, prove_enrolment
-from triparty.common.errors import CloudError, InviteError, SignerError
+from triparty.common.errors import CloudError, InviteError, ManifestError, SignerError
 from triparty.common.invites import Invite, confirmation
 from triparty.common.latest import Seen
-from triparty.common.signing import to_base64url
+from triparty.common.signing import PublicKey, to_base64url
 from triparty.device.home import Home
 
 
@@ -130,9 +130,20 @@ def _enroll(
         expires=account.expires,
         certificate_pem=certificate,
         allow_http=invite.url.startswith("http:"),
+        job_key=_checked_job_key(account.job_key),
     )
     with access.client() as client:
         signed = client.statements().delegation
     delegation = verify_delegation(signed, root_fingerprint=root, now=now)
     seen = home.seen()
     return access, seen.raised_delegation(delegation)
+
+
+def _checked_job_key(text: str | None) -> str | None:
+    """The cloud's job key as text, if it is one; None of a cloud that trains nothing."""
+    if text is None:
+        return None
+    try:
+        return PublicKey.from_text(text).to_text()
+    except ManifestError as error:
+        raise CloudError("the cloud's job key is no Ed25519 key") from error

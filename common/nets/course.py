@@ -1,4 +1,4 @@
-"""How a filter is trained, as numbers: what who asks for a training and who does it agree on."""
+"""How a filter is trained, as numbers: who asks for it and who does it agree on them."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import io
 import pickle  # noqa: TID251 - what must be refused
 import tracemalloc
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,35 +76,31 @@ def test_what_numpy_writes_is_taken(tmp_path: Path, save: Any) -> None:
     )
 
 
-def points(change: Callable[[Any], None]) -> dict[str, Any]:
+def put(row: int, value: float) -> dict[str, Any]:
     columns = good()
-    change(columns["input.point"])
+    columns["input.point"][row, 1] = value
     return columns
 
 
-def put(row: int, value: float) -> dict[str, Any]:
-    return points(lambda column: column.__setitem__((row, 1), value))
-
-
-def labels(change: Callable[[Any], None]) -> dict[str, Any]:
+def label(row: Any, value: int) -> dict[str, Any]:
     columns = good()
-    change(columns["labels"])
+    columns["labels"][row, 0] = value
     return columns
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("not a number", put(17, np.nan), r"row 17 of 'input.point' .* not finite: leave the row"),
     ("infinite", put(39, -np.inf), r"row 39 of 'input.point'"),
-    ("label", labels(lambda c: c.__setitem__((5, 0), 2)), r"row 5 of 'labels' is \[2\]"),
-    ("one class", labels(lambda c: c.fill(1)), r"label 1 in all 40 rows, from row 0 on"),
+    ("label", label(5, 2), r"row 5 of 'labels' is \[2\]"),
+    ("one class", label(slice(None), 1), r"label 1 in all 40 rows, from row 0 on"),
     ("lengths", good(labels=good()["labels"][:-1]), r"40 of 'input.point', 39 of 'labels'"),
-    ("shape", good(**{"input.point": np.zeros((ROWS, 4), np.float32)}), r"expected float32 and"),
+    ("shape", good(**{"input.point": np.zeros((ROWS, 4), np.float32)}), r"expected float32"),
     ("type", good(**{"input.point": np.zeros((ROWS, 3))}), r"type float64"),
-    ("other names", {"x": np.zeros((ROWS, 3), np.float32)}, r"expected the columns input.point"),
+    ("other names", {"x": np.zeros((ROWS, 3), np.float32)}, r"expected the columns input"),
     ("objects", good(labels=np.array([[None]] * ROWS, object)), r"pickled: save numbers"),
     ("no rows", {k: v[:0] for k, v in good().items()}, r"no rows"),
-    ("by columns", points(lambda c: None) | {
-        "input.point": np.asfortranarray(good()["input.point"])}, r"save it in C order"),
+    ("by columns", good(**{"input.point": np.asfortranarray(good()["input.point"])}),
+     r"save it in C order"),
 ]  # fmt: skip
 
 
@@ -129,8 +124,8 @@ def test_a_bad_row_is_named_however_far_behind_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "there", "message"),
-    [(50, 1, "row 7 of 'words'|row 7 of 'input.words'"), (3, 2, "row 7 of 'present'"),
-     (-1, 1, "row 7 of 'input.words'"), (3, 0, "row 7 of 'present'")],
+    [(50, 1, r"row 7 of 'input\.words'"), (3, 2, "row 7 of 'present'"),
+     (-1, 1, r"row 7 of 'input\.words'"), (3, 0, "row 7 of 'present'")],
 )  # fmt: skip
 def test_tokens_and_marks_are_checked(
     tmp_path: Path, words: int, there: int, message: str
@@ -217,9 +212,9 @@ def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(DatasetError, match="expected an npz file"):
             read_columns(path, LIMITS)
-    with pytest.raises(DatasetError, match="hold|expected npy files"):
+    with pytest.raises(DatasetError, match="expected npy files alone"):
         read_columns(archive(path, {"code.py": b"print()"}), LIMITS)
-    with pytest.raises(DatasetError, match="as np.savez does not pack"):
+    with pytest.raises(DatasetError, match=r"as np\.savez does not pack"):
         read_columns(archive(path, {"x.npy": header("(0,)")}, zipfile.ZIP_LZMA), LIMITS)
     many = {f"{number}.npy": b"" for number in range(3000)}
     with pytest.raises(SizeError, match="too many entries"):
@@ -255,8 +250,9 @@ def test_a_column_twice_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((2, 2)))
     path = tmp_path / "d.npz"
-    with zipfile.ZipFile(path, "w") as made, pytest.warns(UserWarning, match="Duplicate"):
+    with zipfile.ZipFile(path, "w") as made:
         made.writestr("x.npy", buffer.getvalue())
-        made.writestr("x.npy", buffer.getvalue())
+        with pytest.warns(UserWarning, match="Duplicate"):
+            made.writestr("x.npy", buffer.getvalue())
     with pytest.raises(DatasetError, match="twice"):
         read_columns(path, LIMITS)
