@@ -280,8 +280,8 @@ def _ordered(
     if wanted.sending == "features":
         stage = FirstStage.drawn(wanted.design.inputs, learned.inputs)
         stage.save(folder)
-    order = _Order(job, folder, _design(wanted, stage), stage, SignedDocument(b"", b""))
-    data = _write_data(order, learned)
+    design = _design(wanted, stage)
+    data = _write_data(folder, design, stage, learned)
     manifest = Manifest(
         kind=Kind.DATASET,
         name=job,
@@ -297,15 +297,15 @@ def _ordered(
     write_artifact(signed, folder)
     remembered = {"fingerprint": _fingerprint(wanted, learned)}
     write_private(folder / _REQUEST_FILE, json.dumps(remembered).encode())
-    return replace(order, manifest=signed), len(learned)
+    return _Order(job, folder, design, stage, signed), len(learned)
 
 
 def _taken_up(folder: Path, wanted: Wanted, learned: Samples) -> _Order:
     """A request that was left: the same stage, the same bytes, the same signature."""
     stage = FirstStage.open(folder)
-    order = _Order(folder.name, folder, _design(wanted, stage), stage, read_signed(folder))
-    _write_data(order, learned)
-    return order
+    design = _design(wanted, stage)
+    _write_data(folder, design, stage, learned)
+    return _Order(folder.name, folder, design, stage, read_signed(folder))
 
 
 def _design(wanted: Wanted, stage: FirstStage | None) -> Design:
@@ -314,16 +314,18 @@ def _design(wanted: Wanted, stage: FirstStage | None) -> Design:
     )
 
 
-def _write_data(order: _Order, learned: Samples) -> Path:
+def _write_data(
+    folder: Path, design: Design, stage: FirstStage | None, learned: Samples
+) -> Path:
     """Writes the data set, and checks it as the cloud will, before anything is sent."""
-    data = order.folder / "data"
+    data = folder / "data"
     make_private_folder(data)
-    inputs = learned.inputs if order.stage is None else order.stage.features(learned.inputs)
+    inputs = learned.inputs if stage is None else stage.features(learned.inputs)
     write_dataset(data / DATASET_FILE, Samples(inputs, learned.labels))
     try:
-        check_dataset(data / DATASET_FILE, order.design, _LIMITS)
+        check_dataset(data / DATASET_FILE, design, _LIMITS)
     except BaseException:
-        shutil.rmtree(order.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     return data
 
