@@ -240,10 +240,13 @@ class Jobs:
         with self._database.writing() as session:
             register.put_back(session)
         with self._database.reading() as session:
-            known = {row.folder for row in register.all_jobs(session)}
+            rows = register.all_jobs(session)
+        known = {row.folder for row in rows}
         for folder in self._work.iterdir():
             if folder.name not in known:
                 self.drop_folder(folder.name)
+        for row in rows:  # nobody asks yet, so nobody else sends the same again
+            self.drop_upload(row.principal, row.dataset)
         self.sweep()
 
     def _go_on(self) -> None:
@@ -443,13 +446,11 @@ class Jobs:
             self._forget(row)
         with self._database.reading() as session:
             ended = [row for row in register.all_jobs(session) if row.state == DONE]
-            taken = {(row.principal, row.dataset) for row in register.all_jobs(session)}
         for row in ended:
             self._remove_data(row.folder, keeps_result=True)
         self.uploads.drop_stale(before_s=before_s)
         for blob in list(self.uploads.verified.listed()):
-            is_taken = (blob.key.developer, blob.key.sha256) in taken
-            self.uploads.remove_unwanted(blob, before_s=math.inf if is_taken else before_s)
+            self.uploads.remove_unwanted(blob, before_s=before_s)
 
     def _changed(self) -> None:
         with self._lock:

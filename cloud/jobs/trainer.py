@@ -120,11 +120,12 @@ class _Clock:
         self._saved_s = time.monotonic()
 
     def __call__(self, descent: Descent) -> None:
+        is_over = self._stop.is_set()
         is_due = time.monotonic() >= self._saved_s + self._every_s
-        if self._stop.is_set() or (is_due and (self._every_s or descent.is_between_passes)):
+        if is_over or (is_due and (self._every_s or descent.is_between_passes)):
             self._checkpoints.save(descent.state())
             self._saved_s = time.monotonic()
-        if self._stop.is_set():
+        if is_over:
             raise _Stopped
 
 
