@@ -1,9 +1,10 @@
 """A model with a filter in front of it: skip, reuse, audit, active update.
 
 A share of all inputs, drawn whatever the filter says of them, goes to the model as well. What
-the model answers there tells the true accuracy of the filter (an alarm rises when it is no
-longer what was promised), and is what updates are validated and calibrated on, because no
-other inputs are drawn without regard to the filter.
+the model answers there tells the true accuracy of the filter, and an alarm rises when it is no
+longer what was promised. Updates are validated and calibrated on half of these inputs, because
+no others are drawn without regard to the filter, and learn from the other half, because where
+the filter is wrong and sure of itself no others would be looked at.
 """
 
 from __future__ import annotations
@@ -183,14 +184,15 @@ class Filtered:
         with self._lock:
             count = math.ceil(beta * self._period)
             asked = sorted(self._uncertain, key=lambda one: (-one[0], one[1]))[:count]
-            labelled, audits = list(self._labelled), list(self._audits)
+            audits = list(self._audits)
+            labelled = [*self._labelled, *audits[1::2]]
         for _, _, prepared, value in asked:
             results = {task: model(value) for task, model in self._models.items()}
             labelled.append((prepared, results))
         if not labelled:
             raise DatasetError("nothing to learn from: the model has not labelled any input")
         done = self._filter.update(
-            *self._columns(labelled), validation=self._columns(audits), course=course
+            *self._columns(labelled), validation=self._columns(audits[::2]), course=course
         )
         with self._lock:
             self._uncertain, self._period = [], 0

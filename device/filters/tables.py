@@ -89,7 +89,10 @@ def _archive(path: Path) -> dict[str, Any]:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DatasetError(f"{path} is a single array: expected columns by name")
             found = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error

@@ -76,7 +76,9 @@ def test_a_missing_modality_is_zeros_and_said() -> None:
     found = gather({"a": [[1.0, 2.0], None], "t": [None, "two words"]})
     assert found.present.tolist() == [[True, False], [False, True]]
     assert found.columns["a"].tolist() == [[1.0, 2.0], [0.0, 0.0]]
-    single = one_input({"a": None, "input": rows(1)[0]}, [POINT, InputSpec("a", "vector", (2,))])
+    single = one_input(
+        {"a": None, "input": rows(1)[0]}, [POINT, InputSpec("a", "vector", (2,))]
+    )
     assert single.present.tolist() == [[True, False]]
 
 
@@ -84,7 +86,11 @@ def test_a_missing_modality_is_zeros_and_said() -> None:
     ("inputs", "labels", "message"),
     [
         ([[1.0, 2.0, 3.0], [1.0, 2.0]], [0, 1], "row 1 of 'input' has shape"),
-        ([[1.0, 2.0, 3.0], [1.0, float("nan"), 3.0]], [0, 1], "row 1 of 'input' holds a number"),
+        (
+            [[1.0, 2.0, 3.0], [1.0, float("nan"), 3.0]],
+            [0, 1],
+            "row 1 of 'input' holds a number",
+        ),
         ([[1.0, 2.0, 3.0], None], [0, 1], "row 1 of 'input' is missing"),
         (["one", 2], [0, 1], "row 1 of 'input' is int"),
         (rows(3), [0, 1], "3 inputs have 2 labels"),
@@ -98,7 +104,9 @@ def test_a_missing_modality_is_zeros_and_said() -> None:
 )
 def test_bad_data_is_refused_with_its_row(inputs: Any, labels: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        check_samples(samples(inputs, np.array(labels, np.int64)[:, None]), Design("skip", (POINT,)))
+        check_samples(
+            samples(inputs, np.array(labels, np.int64)[:, None]), Design("skip", (POINT,))
+        )
 
 
 def test_good_data_passes_in_the_networks_types() -> None:

@@ -133,7 +133,9 @@ def test_dropout_is_on_differences() -> None:
     reuse = network(design_of(MADE["vector"], "reuse")).train()
     keys = reuse.keys([values], None)
     assert torch.allclose(keys[0], keys[1], atol=1e-6)
-    assert not torch.allclose(keys, reuse.keys([values], None), atol=1e-3)  # another place left out
+    assert not torch.allclose(
+        keys, reuse.keys([values], None), atol=1e-3
+    )  # another place left out
     zeros = network(design_of(MADE["vector"])).train()
     at_zero = zeros.logits([torch.zeros(2, 11)], None)
     assert torch.allclose(at_zero[:, 0], zeros.bias.expand(2), atol=1e-6)
@@ -176,7 +178,9 @@ def test_training_learns_and_repeats(kind: str, loss: Any) -> None:
     assert done.loss < 0.6 * seen[0].loss
     again = train(design, learnt, course)
     other = train(design, learnt, replace(course, seed=1))
-    pairs = zip(*(one.network.state_dict().values() for one in (done, again, other)), strict=True)
+    pairs = zip(
+        *(one.network.state_dict().values() for one in (done, again, other)), strict=True
+    )
     for first, second, third in pairs:
         assert torch.equal(first, second)
         if first.dim() > 1:
