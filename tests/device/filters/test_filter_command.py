@@ -133,7 +133,7 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     for name in ("pickled", "uneven", "single", "broken", "absent"):
         with pytest.raises(DatasetError):
             read_table(tmp_path / f"{name}.npz")
-    with pytest.raises(SettingsError, match="expected .npz"):
+    with pytest.raises(SettingsError, match=r"expected \.npz"):
         read_table(tmp_path / "data.csv")
 
 

@@ -71,7 +71,7 @@ def test_it_is_a_decorator_and_prepares_inputs() -> None:
     guarded = made.in_front_of(
         lambda frame: frame["name"], prepare=lambda frame: frame["point"]
     )
-    points, classes = clouds(50, seed=3)
+    points, _ = clouds(50, seed=3)
     needed = points[int(made.needed(points)[:, 0].argmax())]
     assert guarded({"name": "a", "point": needed}) == "a"
 
@@ -196,7 +196,7 @@ def test_weights_change_without_dropping_an_input() -> None:
     """Threads go on calling while weights are swapped; a cache never serves other weights."""
     made = copied("reuse")
     guarded = made.in_front_of(model(), audit_share=0.0)
-    points, classes = clouds(120, seed=13)
+    points, _ = clouds(120, seed=13)
     cores = [made.core, Filter(made.artifact).core]
     failures: list[BaseException] = []
     results: list[Any] = []
