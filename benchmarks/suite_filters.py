@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-
 from benchmarks.filter_baselines import (
     majority,
     nearest_result,
@@ -227,4 +226,33 @@ ESC10 = (
     ),
 )
 
-__all__ = ["COST", "ESC10", "HAR_REUSE", "HAR_SKIP", "WIFI"]
+
+def _text(task: str, name: str, reference: str, target: float) -> tuple[Case, ...]:
+    return (
+        percent(f"{name}: accuracy of the model that is filtered", _accuracy(task)),
+        percent(
+            f"{name}, skip, text: share of what is possible",
+            _skip(task, "random", "text", "share 0.9"),
+            target=target,
+            reference=f"{THESIS_SKIP}: {reference}",
+        ),
+        percent(f"{name}, skip, text: filter rate", _skip(task, "random", "text", "best 0.9")),
+        percent(f"{name}, skip: possible", _skip(task, "random", "text", "possible 0.9")),
+        percent(f"{name}, skip, by chance", _skip(task, "random", "text", "random 0.9")),
+        percent(
+            f"{name}, skip, text, calibrated: filter rate",
+            _skip(task, "random", "text", "kept"),
+        ),
+        percent(
+            f"{name}, skip, text, calibrated: accuracy",
+            _skip(task, "random", "text", "accuracy"),
+            target=90.0,
+        ),
+        percent(f"{name}, skip, frequent words + kNN", _baseline(task, "random", nearest_vote)),
+    )
+
+
+PERSONS = _text("persons", "WNUT17 person", "26.8 of 34.4, 78 %", 78.0)
+SENTIMENT = _text("sentiment", "sentiment praise", "22.5 of 63.8, 35 %", 35.0)
+
+__all__ = ["COST", "ESC10", "HAR_REUSE", "HAR_SKIP", "PERSONS", "SENTIMENT", "WIFI"]

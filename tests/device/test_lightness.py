@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "flwr", "fastapi", "av", "accelerate", "sqlalchemy", "ray")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "transformers",
+    "flwr",
+    "fastapi",
+    "av",
+    "accelerate",
+    "sqlalchemy",
+    "ray",
+)
 SERVER = ("starlette", "uvicorn", "jinja2")
 
 
@@ -29,6 +40,7 @@ def loaded_by(code: str) -> set[str]:
         "from triparty.device import *",
         "from triparty.device import AsyncDevice, Device, Generation, GenerationOptions",
         "import triparty.device.client, triparty.device.cli, triparty.device.chat.dialogue",
+        "import triparty.device.filters, triparty.device.filters.filtered",
     ],
 )
 def test_the_device_needs_neither_torch_nor_a_server(code: str) -> None:
