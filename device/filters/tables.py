@@ -107,7 +107,7 @@ def _rows(path: Path, name: str, column: NDArray[Any]) -> NDArray[Any]:
 
 def _parquet(path: Path) -> dict[str, Any]:
     try:
-        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise SettingsError(_NO_PARQUET) from error
     try:
