@@ -20,15 +20,15 @@ from triparty.device.inference.drafts import Draft, PromptLookup
 from triparty.device.inference.traffic import Traffic
 
 FIRST = 4
-MOST_REST = 16
+MOST_REST = 4
 
 
 @dataclass(frozen=True)
 class Pace:
     """How many tokens to guess next: more while they are right, none for a while when not.
 
-    So what wrong guesses cost stays small: after several misses in a row a guess of one token
-    comes every `MOST_REST` steps.
+    So wrong guesses stay few: after some misses in a row, one token between `MOST_REST` steps
+    without any.
 
     Attributes:
         most: tokens to guess at most.
