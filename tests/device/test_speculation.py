@@ -192,6 +192,14 @@ def test_right_guesses_save_round_trips(bundle: Bundle) -> None:
     assert (guessed.traffic.wrong_guesses, guessed.cloud.taken_back) == (0, 0)
 
 
+@pytest.mark.parametrize("most", [3, 9, 20, 63])
+def test_nothing_is_guessed_behind_the_last_token(bundle: Bundle, most: int) -> None:
+    plain = tell(bundle)
+    guessed = tell(bundle, draft=Knowing(plain.ids), most=most)
+    assert guessed.traffic.wrong_guesses == 0
+    assert guessed.traffic.rows == plain.traffic.rows
+
+
 def test_wrong_guesses_cost_little_and_are_counted(bundle: Bundle) -> None:
     plain = tell(bundle)
     guessed = tell(bundle, draft=Knowing(plain.ids, wrong), most=31)
