@@ -1,6 +1,6 @@
 """`triparty device`: enroll, models, pull, generate, embed, classify.
 
-`chat`, `serve`, `watch` and `gate` have files of their own.
+`chat`, `describe`, `serve`, `watch` and `gate` have files of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 from triparty.common.console import Console, JsonOption
 from triparty.device import cli_gate
 from triparty.device.cli_chat import chat
+from triparty.device.cli_describe import describe
 from triparty.device.cli_serve import serve
 from triparty.device.cli_watch import watch
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(cli_gate.app, name="gate")
 app.command()(watch)
 app.command()(chat)
+app.command()(describe)
 app.command()(serve)
 
 HomeOption = Annotated[

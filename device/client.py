@@ -45,19 +45,22 @@ from triparty.device.inference.generation import (
     read_tokenizer,
     whole,
 )
+from triparty.device.inference.images import Pixels, pixels_of
 from triparty.device.inference.inputs import Inputs, OnShortened, warn_shortened
 from triparty.device.inference.opened import OpenedModel, Prompt
 from triparty.device.inference.options import GenerationOptions, OptionChanges
+from triparty.device.inference.pictures import Picture
 from triparty.device.inference.reading import (
     Classification,
     classification,
     sentence_vector,
 )
 from triparty.device.inference.shields import Shields, shielded_pieces
-from triparty.device.inference.traffic import CountedSteps, Traffic
+from triparty.device.inference.traffic import CountedForwards, CountedSteps, Traffic
 from triparty.device.pull import Pulled, pull
 
 if TYPE_CHECKING:
+    from triparty.device.inference.images import ImageLike
     from triparty.device.inference.inputs import Input
 
 EMBEDDING_TASKS = ("sentence-embedding", "image-text-embedding")
@@ -155,6 +158,7 @@ class Device:
         model: str,
         prompt: Prompt,
         *,
+        image: ImageLike | None = None,
         options: SamplingOptions | None = None,
         engine: StockEngine | None = None,
         traffic: Traffic | None = None,
@@ -166,6 +170,9 @@ class Device:
             model: name of a model that this device holds.
             prompt: plain text, token ids, or the messages of a conversation, which the
                 model's chat template makes a text of; it never leaves the device.
+            image: what the prompt is about, for a model that takes images in its texts: a
+                file, an image of Pillow or pixels; see `OpenedModel.question_about_image` for
+                where it stands.
             options: how tokens are chosen and where the answer ends; None is greedy.
             engine: serves a model of the interface `tokens` in place of the triparty cloud.
             traffic: is told what goes over the wire while it does; None counts it for the
@@ -184,13 +191,19 @@ class Device:
         """
         wanted = GenerationOptions.of(options, changes)
         opened = self.open(model)
-        question = opened.question(prompt, wanted)
+        pixels = None
+        if image is None:
+            question = opened.question(prompt, wanted)
+        else:
+            question = opened.question_about_image(prompt, wanted)
+            self._shields.refuse_around_an_image(model)
+            pixels = pixels_of(image, opened.bundle)
         traffic = Traffic() if traffic is None else traffic
         if opened.bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(model)
             said = self._from_words(opened, question, wanted, engine, traffic)
         elif engine is None:
-            said = self._from_rows(opened, question, wanted, traffic)
+            said = self._from_rows(opened, question, wanted, traffic, pixels)
         else:
             raise SettingsError(
                 f"'{model}' is of the interface '{opened.bundle.info.interface}', which stock "
@@ -209,6 +222,18 @@ class Device:
     ) -> Generation:
         """The whole answer; see `stream`."""
         return whole(self.stream(model, prompt, options=options, engine=engine, **changes))
+
+    def describe(
+        self,
+        model: str,
+        image: ImageLike,
+        prompt: Prompt,
+        *,
+        options: SamplingOptions | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Generation:
+        """The whole answer to a prompt about an image; see `stream`."""
+        return whole(self.stream(model, prompt, image=image, options=options, **changes))
 
     def generate_batch(
         self,
@@ -262,9 +287,21 @@ class Device:
         question: Question,
         wanted: GenerationOptions,
         traffic: Traffic,
+        pixels: Pixels | None,
     ) -> Pieces:
         deadline = Deadline(wanted.deadline_s)
         with self._home.access().client(deadline) as client:
+            picture = None
+            if pixels is not None and question.image_at is not None:
+                forward = Forward(
+                    CountedForwards(client, traffic),
+                    opened.bundle,
+                    opened.held.name,
+                    version=opened.held.version,
+                    attestation=self._attestation,
+                    deadline=deadline,
+                )
+                picture = Picture(forward.image_rows(pixels), question.image_at)
 
             def conversation() -> Conversation:
                 return Conversation(
@@ -276,6 +313,7 @@ class Device:
                     block=self._shields.block,
                     attestation=self._attestation,
                     deadline=deadline,
+                    picture=picture,
                 )
 
             return (
@@ -324,6 +362,7 @@ class Device:
         inputs: Sequence[Input],
         *,
         on_shortened: OnShortened = warn_shortened,
+        deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
         """Vectors (N, D) of texts, pooled and normalised as the model's owner says.
 
@@ -332,17 +371,20 @@ class Device:
             inputs: N plain texts, or images where the model has a space for both (files as
                 `Path`); they never leave the device.
             on_shortened: told which texts were too long; their ends are left out.
+            deadline_s: seconds until all vectors have to be there; None waits as long as
+                something comes.
 
         Raises:
             StateError: no bundle of this model.
             RequestError: a model of another kind, or an input that it does not take.
             SettingsError: shields that do not apply, or Pillow is missing.
             RollbackError: the cloud hosts another version: pull.
+            DeadlineError: not all answers were there in time.
             TransportError: the cloud was not reached.
         """
         held, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
         encoding = bundle.encoding()
-        answers = self._answers(held, bundle, inputs, on_shortened)
+        answers = self._answers(held, bundle, inputs, on_shortened, deadline_s)
         vectors = [sentence_vector(answer, encoding) for answer in answers]
         return np.stack(vectors) if vectors else np.zeros((0, bundle.info.outputs), np.float32)
 
@@ -369,6 +411,7 @@ class Device:
         inputs: Sequence[Input],
         *,
         on_shortened: OnShortened = warn_shortened,
+        deadline_s: float | None = None,
     ) -> list[Classification]:
         """Labels with scores of texts or images, as a model takes them.
 
@@ -377,12 +420,13 @@ class Device:
             inputs: plain texts, or pairs of texts, for a classifier of texts; files, images of
                 Pillow or pixels for one of images. They never leave the device.
             on_shortened: told which texts were too long; their ends are left out.
+            deadline_s: as in `embed`.
 
         Raises: as `embed`.
         """
         held, bundle = self._opened(model, "classify", CLASSIFIER_TASKS)
         labels, scores = bundle.labels(), bundle.encoding().scores
-        answers = self._answers(held, bundle, inputs, on_shortened)
+        answers = self._answers(held, bundle, inputs, on_shortened, deadline_s)
         return [classification(answer, labels, scores) for answer in answers]
 
     def _opened(self, model: str, verb: str, tasks: Sequence[str]) -> tuple[HeldModel, Bundle]:
@@ -401,12 +445,14 @@ class Device:
         bundle: Bundle,
         given: Sequence[Input],
         on_shortened: OnShortened,
+        deadline_s: float | None,
     ) -> list[Answer]:
         inputs = Inputs.prepare(given, bundle, on_shortened=on_shortened)
         self._shields.refuse_around_whole_texts(held.name, images=inputs.has_images)
         if inputs.has_texts and bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(held.name)
-        with self._home.access().client() as client:
+        deadline = Deadline(deadline_s)
+        with self._home.access().client(deadline) as client:
             forward = Forward(
                 client,
                 bundle,
@@ -414,6 +460,7 @@ class Device:
                 version=held.version,
                 shield=self._shields.shield(),
                 attestation=self._attestation,
+                deadline=deadline,
             )
             return inputs.answers(forward)
 

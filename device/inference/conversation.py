@@ -32,6 +32,7 @@ from triparty.common.replies import SessionRecord, StepReply
 from triparty.common.shielding import Shield, request_sizes
 from triparty.common.wire import Frame
 from triparty.device.inference.attestation import Attestation
+from triparty.device.inference.pictures import Picture
 
 SESSIONS = 3
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them
@@ -66,6 +67,7 @@ class Conversation:
             be (`request_sizes`); 1 shows every length as it is.
         attestation: what has to be proven before each session; None asks for no proof.
         deadline: how long it may go on, and how to wait between attempts; None sets no end.
+        picture: the image in its text, if there is one.
     """
 
     def __init__(
@@ -79,12 +81,13 @@ class Conversation:
         block: int = 1,
         attestation: Attestation | None = None,
         deadline: Deadline | None = None,
+        picture: Picture | None = None,
     ) -> None:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
         self._version, self._deadline = version, deadline or Deadline()
         self._shield, self._block = shield or Shield(), block
-        self._attestation = attestation
+        self._attestation, self._picture = attestation, picture
         self._session: SessionRecord | None = None
         self._sent: list[int] = []
 
@@ -181,9 +184,10 @@ class Conversation:
         self, session: SessionRecord, ids: Sequence[int], position: int
     ) -> Sequence[Frame]:
         """One request, repeated under one id while the connection breaks."""
-        rows = self._shield.rows(
-            self._bundle.rows(np.asarray(ids, np.int64), start=position), start=position
-        )
+        rows = self._bundle.rows(np.asarray(ids, np.int64), start=position)
+        if self._picture is not None:
+            rows = self._picture.put_into(rows, start=position)
+        rows = self._shield.rows(rows, start=position)
         request_id = secrets.token_hex(16)
         for pause_s in PAUSES_S:
             try:

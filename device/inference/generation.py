@@ -57,10 +57,12 @@ class Question:
     Attributes:
         ids: (T,) plain token ids.
         most: how many tokens the answer may have.
+        image_at: position of the first token of the image in it; None without one.
     """
 
     ids: list[int]
     most: int
+    image_at: int | None = None
 
 
 def read_tokenizer(bundle: Bundle) -> Tokenizer:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tiny_encoders import write_tokenizer
 
+from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import DeviceInfo, ImageInfo
 from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import (
@@ -121,7 +122,8 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def forward_of(cloud: SmallCloud, bundle: Bundle, **options: Any) -> Forward:
-    return Forward(cloud, bundle, "known", version=3, sleep=lambda _: None, **options)
+    deadline = Deadline(sleep=lambda _: None)
+    return Forward(cloud, bundle, "known", version=3, deadline=deadline, **options)
 
 
 def texts_of(*lengths: int) -> list[TextIds]:
