@@ -1,4 +1,4 @@
-"""`triparty device`: enroll, models, pull, generate, embed, classify.
+"""`triparty device`: enroll, keys, models, pull, generate, embed, classify.
 
 `chat`, `describe`, `serve`, `watch` and `gate` have files of their own.
 """
@@ -70,15 +70,52 @@ def enroll(
     """Turn a developer's invite into this device's account."""
     from triparty.common.access import read_code
 
-    access = _device(home, config).enroll(
-        read_code(invite), cloud=cloud, name=name, again=again
-    )
+    device = _device(home, config)
+    access = device.enroll(read_code(invite), cloud=cloud, name=name, again=again)
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url} as {access.principal}")
+    kind = _say_where_keys_are(device, console)
     console.say("next, on the developer's machine: triparty developer grant, then here: pull")
     console.report(
-        {"device": access.principal, "developer": access.developer, "url": access.url}
+        {
+            "device": access.principal,
+            "developer": access.developer,
+            "url": access.url,
+            "keys": kind,
+        }
     )
+
+
+@app.command()
+def keys(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Move them: keyring or file (default: stay).")
+    ] = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where this device's private keys are, or move them.
+
+    The system's keyring (triparty[keyring]) keeps them under your login; files have mode 0600.
+    """
+    from triparty.common.errors import SettingsError
+    from triparty.device.keystore import Keys
+
+    if to is not None:
+        if to not in (Keys.KEYRING, Keys.FILE):
+            raise SettingsError(f"--to is keyring or file, got {to!r}")
+        _device(home, config).move_keys(Keys(to))
+    console = Console(as_json=as_json)
+    # Where they are now counts, whatever the setting says about where they should be.
+    place = _say_where_keys_are(_device(home, config, keys=to or "auto"), console)
+    console.report({"keys": place})
+
+
+def _say_where_keys_are(device: Device, console: Console) -> str:
+    kind, why_not = device.key_place()
+    console.say(f"private keys: {kind}" + (f" ({why_not})" if why_not else ""))
+    return kind.value
 
 
 @app.command()
@@ -324,11 +361,9 @@ def _to_stderr(line: str) -> None:
 
 
 def _device(home: Path | None, config: Path | None, **shields: object) -> Device:
-    from triparty.device.client import Device
     from triparty.device.settings import DeviceSettings
 
-    settings = DeviceSettings.load(config, home=home, **shields)
-    return Device(settings.home, passphrase=settings.passphrase, shields=settings.shields())
+    return DeviceSettings.load(config, home=home, **shields).device()
 
 
 def _engine(url: str | None, model: str | None, config: Path | None) -> StockEngine | None:

@@ -52,13 +52,12 @@ def chat(
     In a pipe every line is a turn, and only the answers are written.
     """
     from triparty.device.chat.dialogue import Dialogue
-    from triparty.device.client import Device
     from triparty.device.inference.options import GenerationOptions
     from triparty.device.settings import DeviceSettings
 
     settings = DeviceSettings.load(config, home=home)
     shields = settings.shields()
-    device = Device(settings.home, passphrase=settings.passphrase, shields=shields)
+    device = settings.device()
     options = GenerationOptions(
         temperature=temperature,
         top_k=top_k,

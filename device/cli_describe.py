@@ -38,13 +38,11 @@ def describe(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a protected model about an image; the answer streams as it comes."""
-    from triparty.device.client import Device
     from triparty.device.inference.generation import Generation
     from triparty.device.inference.options import GenerationOptions
     from triparty.device.settings import DeviceSettings
 
-    settings = DeviceSettings.load(config, home=home)
-    device = Device(settings.home, passphrase=settings.passphrase, shields=settings.shields())
+    device = DeviceSettings.load(config, home=home).device()
     options = GenerationOptions(
         temperature=temperature,
         top_k=top_k,

@@ -57,6 +57,7 @@ from triparty.device.inference.reading import (
 )
 from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.inference.traffic import CountedForwards, CountedSteps, Traffic
+from triparty.device.keystore import Keys
 from triparty.device.pull import Pulled, pull
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Device:
     Args:
         home: the device's folder.
         passphrase: of its private keys, if they have one.
+        keys: where they should be: in the system's keyring, in files, or wherever they are.
         shields: what its requests are shielded with, beside the keys; None: nothing.
         attestation: what the cloud has to prove before rows are sent to it; None: nothing.
     """
@@ -82,11 +84,12 @@ class Device:
         home: Path | str,
         *,
         passphrase: str | None = None,
+        keys: Keys = Keys.AUTO,
         shields: Shields | None = None,
         attestation: Attestation | None = None,
     ) -> None:
         """Touches nothing yet."""
-        self._home = Home(Path(home), passphrase=passphrase)
+        self._home = Home(Path(home), passphrase=passphrase, keys=keys)
         self._shields = shields or Shields()
         self._attestation = attestation
         self._models: dict[str, OpenedModel] = {}
@@ -144,6 +147,24 @@ class Device:
         """
         self._home.access()
         return self._home.held()
+
+    def key_place(self) -> tuple[Keys, str]:
+        """Where this device's keys are, and why they are not in the keyring, if so.
+
+        Raises:
+            StateError: not enrolled, or they are elsewhere than they should be.
+            SettingsError: they are in the keyring, and there is none.
+        """
+        return self._home.key_place()
+
+    def move_keys(self, to: Keys) -> None:
+        """Moves this device's private keys to the system's keyring or to files of its home.
+
+        Raises:
+            StateError: not enrolled, or the keyring refuses.
+            SettingsError: there is no keyring.
+        """
+        self._home.move_keys(to)
 
     def rotate_token(self) -> str:
         """Replaces this device's token; returns when the new one ends."""

@@ -1,6 +1,7 @@
 """A device's folder: its keys, its access to the cloud, what it has seen, its bundles.
 
-HOME/identity.key, sealing.key   private keys, mode 0600
+HOME/identity.key, sealing.key   private keys, mode 0600, unless they are in the keyring
+HOME/keys.json                   says that they are (`keystore.py`)
 HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
@@ -25,6 +26,16 @@ from triparty.common.files import locked, make_private_folder, write_private
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
 from triparty.common.signing import PrivateKey
+from triparty.device.keystore import (
+    NAMES,
+    Keys,
+    keyring_or_why_not,
+    move_keys,
+    place_for_new_keys,
+    place_of_keys,
+)
+
+MAY_MOVE = "there is a keyring: 'triparty device keys --to keyring' moves them"
 
 
 @dataclass(frozen=True)
@@ -61,18 +72,22 @@ class Home:
     Args:
         folder: the home; made on first use.
         passphrase: of the private keys, if they have one.
+        keys: where the private keys should be.
     """
 
-    def __init__(self, folder: Path, *, passphrase: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, passphrase: str | None = None, keys: Keys = Keys.AUTO
+    ) -> None:
         """Touches nothing yet."""
         self.folder = folder
-        self._passphrase = passphrase
+        self._passphrase, self._keys = passphrase, keys
 
     def make_keys(self) -> tuple[PrivateKey, SealingKey]:
         """Makes and keeps this device's identity and sealing keys.
 
         Raises:
-            StateError: the device is enrolled already.
+            StateError: the device is enrolled already, or its keyring refuses.
+            SettingsError: the keys should be in the keyring, and there is none.
         """
         if (self.folder / "cloud.json").exists():
             raise StateError(
@@ -81,9 +96,34 @@ class Home:
             )
         make_private_folder(self.folder)
         identity, sealing = PrivateKey.generate(), SealingKey.generate()
-        identity.save(self.folder / "identity.key", passphrase=self._passphrase)
-        sealing.save(self.folder / "sealing.key", passphrase=self._passphrase)
+        pems = (key.to_pem(passphrase=self._passphrase) for key in (identity, sealing))
+        store, _ = place_for_new_keys(self.folder, self._keys)
+        store.write(dict(zip(NAMES, pems, strict=True)))
         return identity, sealing
+
+    def forget_keys(self) -> None:
+        """Takes the private keys away: of an enrolment that failed."""
+        place_of_keys(self.folder, Keys.AUTO).remove()
+
+    def key_place(self) -> tuple[Keys, str]:
+        """Where this device's keys are, and why they are not in the keyring, if so.
+
+        Raises:
+            StateError: it is not enrolled, or they are elsewhere than they should be.
+            SettingsError: they are in the keyring, and there is none.
+        """
+        self.access()
+        kind = place_of_keys(self.folder, self._keys).kind
+        if kind is Keys.KEYRING or self._keys is Keys.FILE:
+            return kind, ""
+        backend, why_not = keyring_or_why_not()
+        return kind, MAY_MOVE if backend is not None else why_not
+
+    def move_keys(self, to: Keys) -> None:
+        """Moves this device's keys to the keyring or to files; see `keystore.move_keys`."""
+        self.access()
+        with locked(self.folder):
+            move_keys(self.folder, to)
 
     def access(self) -> Access:
         """How this device reaches its cloud.
@@ -95,11 +135,13 @@ class Home:
 
     def identity_key(self) -> PrivateKey:
         """The key that is this device to cloud and developer."""
-        return PrivateKey.load(self.folder / "identity.key", passphrase=self._passphrase)
+        pem, name = place_of_keys(self.folder, self._keys).read("identity.key")
+        return PrivateKey.from_pem(pem, passphrase=self._passphrase, name=name)
 
     def sealing_key(self) -> SealingKey:
         """The key to which bundles are sealed."""
-        return SealingKey.load(self.folder / "sealing.key", passphrase=self._passphrase)
+        pem, name = place_of_keys(self.folder, self._keys).read("sealing.key")
+        return SealingKey.from_pem(pem, passphrase=self._passphrase, name=name)
 
     def seen(self) -> Seen:
         """The highest versions that this device has taken."""

@@ -28,11 +28,12 @@ settings.load_profile("triparty")
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the person who runs the tests reaches them, nor does their home."""
+    """No setting of the person who runs the tests reaches them, nor home, nor keyring."""
     for name in list(os.environ):
         if name.startswith(("TRIPARTY_DEVELOPER_", "TRIPARTY_CLOUD_", "TRIPARTY_DEVICE_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.setenv("COLUMNS", "100")
 
 
