@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from triparty.common.clocks import naming_clocks
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.documents import parse_time
@@ -138,7 +139,7 @@ def renew_if_due(home: Path, access: Access, *, now: datetime) -> Access:
     """
     if parse_time(access.expires) - now > RENEWAL:
         return access
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         token, expires = client.rotate_token()
     renewed = access.with_token(token, expires)
     renewed.save(home)

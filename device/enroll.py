@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from triparty.common.access import Access, check_invite, check_same_cloud, first_contact
+from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.delegation import verify_delegation
 from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.errors import CloudError, InviteError, SignerError
@@ -134,8 +135,9 @@ def _enroll(
         certificate_pem=certificate,
         allow_http=invite.url.startswith("http:"),
     )
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         signed = client.statements().delegation
-    delegation = verify_delegation(signed, root_fingerprint=root, now=now)
+        judged = judged_at(now, client.connection.cloud_time)
+        delegation = verify_delegation(signed, root_fingerprint=root, now=judged)
     seen = home.seen()
     return access, seen.raised_delegation(delegation)

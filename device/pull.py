@@ -21,6 +21,7 @@ from datetime import datetime
 
 from triparty.common.access import Access, renew_if_due
 from triparty.common.artifacts import Manifest, verify_manifest
+from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.console import progress
 from triparty.common.delegation import Delegation, verify_delegation
 from triparty.common.entries import Kind
@@ -81,7 +82,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     Args:
         home: of an enrolled device.
         name: one model or gate; None for all.
-        now: for expiry times.
+        now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
         NotFoundError: nothing was granted or published, or not under this name.
@@ -90,14 +91,15 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     """
     access = renew_if_due(home.folder, home.access(), now=now)
     failures: list[TripartyError] = []
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         delegation, latest, seen = _current(client, access, home.seen(), now)
         home.save_seen(seen)
-        pulling = _Pulling(client, home, access, delegation, latest, name, now)
+        judged = judged_at(now, client.connection.cloud_time)
+        pulling = _Pulling(client, home, access, delegation, latest, name, judged)
         bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
-    if failures:
-        raise failures[0]
+        if failures:
+            raise failures[0]
     if not bundles and not gates:
         wanted = f"model '{name}'" if name else "any model"
         raise NotFoundError(
@@ -174,6 +176,7 @@ def _current(
     """The developer's verified delegation and latest statement, and what is seen by them."""
     developer = access.developer
     state = client.statements()
+    now = judged_at(now, client.connection.cloud_time)
     delegation = verify_delegation(
         state.delegation,
         root_fingerprint=developer,
