@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.access import Access
+from triparty.common.access import Access, trust_certificate
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
@@ -147,6 +147,23 @@ class Device:
         """
         self._home.access()
         return self._home.held()
+
+    def trust(self, pin: str) -> None:
+        """Trusts the new certificate of this device's cloud from now on.
+
+        Args:
+            pin: its SHA-256 in hex, as the operator tells it outside of the cloud.
+
+        Raises:
+            StateError: not enrolled.
+            CertificateError: the cloud shows another certificate.
+            TripartyError: whoever shows it is not this device's cloud; nothing changed.
+        """
+        access = self._home.access()
+        with locked(self._home.folder):
+            seen = self._home.seen().delegation_version(access.developer)
+            now = datetime.now(UTC)
+            trust_certificate(self._home.folder, access, pin, seen_version=seen, now=now)
 
     def key_place(self) -> tuple[Keys, str]:
         """Where this device's keys are, and why they are not in the keyring, if so.
