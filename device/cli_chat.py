@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +79,9 @@ def chat(
         draft=chosen_draft(device, model, draft),
     )
     dialogue = Dialogue(device, model, options, system=system)
-    Chat(dialogue, shields, Console(as_json=as_json), is_terminal=sys.stdin.isatty()).run()
+    talk = Chat(dialogue, shields, Console(as_json=as_json), is_terminal=sys.stdin.isatty())
+    with closing(dialogue):
+        talk.run()
 
 
 def chosen_draft(device: Device, model: str, folder: Path | None) -> DraftModel | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from triparty.common.access import Access, trust_certificate
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import RequestError, SettingsError
+from triparty.common.errors import RequestError, SettingsError, TripartyError
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
@@ -47,6 +48,7 @@ from triparty.device.inference.generation import (
 )
 from triparty.device.inference.images import Pixels, pixels_of
 from triparty.device.inference.inputs import Inputs, OnShortened, warn_shortened
+from triparty.device.inference.kept import Kept
 from triparty.device.inference.opened import OpenedModel, Prompt
 from triparty.device.inference.options import GenerationOptions, OptionChanges
 from triparty.device.inference.pictures import Picture
@@ -201,6 +203,7 @@ class Device:
         options: SamplingOptions | None = None,
         engine: StockEngine | None = None,
         traffic: Traffic | None = None,
+        kept: Kept | None = None,
         **changes: Unpack[OptionChanges],
     ) -> Parts:
         """Yields the answer piece by piece, then whole; closing it ends the work for it.
@@ -216,6 +219,9 @@ class Device:
             engine: serves a model of the interface `tokens` in place of the triparty cloud.
             traffic: is told what goes over the wire while it does; None counts it for the
                 whole answer alone.
+            kept: what the turn before of the same conversation left, and this one leaves: rows
+                that the cloud has are not sent again. Without effect where no session of rows
+                can go on: with decoys, images, and models of the interface `tokens`.
             **changes: members of the options by name, as `max_tokens=64`.
 
         Raises:
@@ -243,7 +249,7 @@ class Device:
             _refuse_guesses(model, wanted)
             said = self._from_words(opened, question, wanted, engine, traffic)
         elif engine is None:
-            said = self._from_rows(opened, question, wanted, traffic, pixels)
+            said = self._from_rows(opened, question, wanted, traffic, pixels, kept)
         else:
             raise SettingsError(
                 f"'{model}' is of the interface '{opened.bundle.info.interface}', which stock "
@@ -262,6 +268,14 @@ class Device:
     ) -> Generation:
         """The whole answer; see `stream`."""
         return whole(self.stream(model, prompt, options=options, engine=engine, **changes))
+
+    def end(self, kept: Kept) -> None:
+        """Ends the session that a conversation kept, if the cloud can be reached."""
+        session, kept.session, kept.sent = kept.session, None, []
+        if session is None:
+            return
+        with suppress(TripartyError), self._home.access().client() as client:
+            client.close_session(session.id)
 
     def describe(
         self,
@@ -328,8 +342,11 @@ class Device:
         wanted: GenerationOptions,
         traffic: Traffic,
         pixels: Pixels | None,
+        kept: Kept | None,
     ) -> Pieces:
         deadline = Deadline(wanted.deadline_s)
+        if pixels is not None or self._shields.decoys:
+            kept = None
         with self._home.access().client(deadline) as client:
             picture = None
             if pixels is not None and question.image_at is not None:
@@ -354,6 +371,7 @@ class Device:
                     attestation=self._attestation,
                     deadline=deadline,
                     picture=picture,
+                    kept=kept,
                 )
 
             return (

@@ -83,6 +83,10 @@ class CountedSteps:
         self._traffic.bytes_received += sum(len(encode_frames(f)) for f in answer.frames)
         return answer
 
+    def rollback_session(self, session: str, *, position: int) -> None:
+        """Takes back rows."""
+        self._steps.rollback_session(session, position=position)
+
     def close_session(self, session: str) -> None:
         """Ends a session."""
         self._steps.close_session(session)
