@@ -42,6 +42,10 @@ HomeOption = Annotated[
         "--home", help="This device's folder (default: ~/.local/share/triparty/device)."
     ),
 ]
+AccountOption = Annotated[
+    str | None,
+    typer.Option("--account", help="A further account of this device, by its name."),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
 
 
@@ -63,6 +67,7 @@ def enroll(
             "the same account, with a new invite.",
         ),
     ] = False,
+    account: AccountOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -71,10 +76,12 @@ def enroll(
     from triparty.common.access import read_code
 
     device = _device(home, config)
-    access = device.enroll(read_code(invite), cloud=cloud, name=name, again=again)
+    access = device.enroll(
+        read_code(invite), cloud=cloud, name=name, again=again, account=account
+    )
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url} as {access.principal}")
-    kind = _say_where_keys_are(device, console)
+    kind = _say_where_keys_are(device, account, console)
     console.say("next, on the developer's machine: triparty developer grant, then here: pull")
     console.report(
         {
@@ -92,6 +99,7 @@ def trust(
         str,
         typer.Option(help="SHA-256 of the cloud's new certificate, told by its operator."),
     ],
+    account: AccountOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -101,7 +109,7 @@ def trust(
     Ask the operator (mail, telephone), not the cloud: the fingerprint is all that tells the
     cloud from somebody in its place.
     """
-    _device(home, config).trust(pin)
+    _device(home, config).trust(pin, account=account)
     console = Console(as_json=as_json)
     console.say("the new certificate is trusted from now on")
     console.report({"pin": pin.lower()})
@@ -112,6 +120,7 @@ def keys(
     to: Annotated[
         str | None, typer.Option("--to", help="Move them: keyring or file (default: stay).")
     ] = None,
+    account: AccountOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -126,15 +135,15 @@ def keys(
     if to is not None:
         if to not in (Keys.KEYRING, Keys.FILE):
             raise SettingsError(f"--to is keyring or file, got {to!r}")
-        _device(home, config).move_keys(Keys(to))
+        _device(home, config).move_keys(Keys(to), account=account)
     console = Console(as_json=as_json)
     # Where they are now counts, whatever the setting says about where they should be.
-    place = _say_where_keys_are(_device(home, config, keys=to or "auto"), console)
+    place = _say_where_keys_are(_device(home, config, keys=to or "auto"), account, console)
     console.report({"keys": place})
 
 
-def _say_where_keys_are(device: Device, console: Console) -> str:
-    kind, why_not = device.key_place()
+def _say_where_keys_are(device: Device, account: str | None, console: Console) -> str:
+    kind, why_not = device.key_place(account=account)
     console.say(f"private keys: {kind}" + (f" ({why_not})" if why_not else ""))
     return kind.value
 
@@ -156,7 +165,7 @@ def models(
 @app.command()
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="One model or gate (default: all).")
+        str | None, typer.Argument(help="One model or gate, or ACCOUNT/NAME (default: all).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
@@ -416,4 +425,7 @@ def _engine(url: str | None, model: str | None, config: Path | None) -> StockEng
 
 
 def _line(model: HeldModel) -> str:
-    return f"{model.name}  version {model.version}, epoch {model.epoch}"
+    from triparty.device.home import MAIN
+
+    whose = "" if model.account == MAIN else f"  (account {model.account})"
+    return f"{model.name}  version {model.version}, epoch {model.epoch}{whose}"

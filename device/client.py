@@ -30,6 +30,7 @@ from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
+from triparty.device.accounts import Accounts
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home, SpentDecoys
 from triparty.device.inference.answer import Pieces
@@ -61,7 +62,7 @@ from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.inference.speculation import Speculation
 from triparty.device.inference.traffic import CountedForwards, CountedSteps, Traffic
 from triparty.device.keystore import Keys
-from triparty.device.pull import Pulled, pull
+from triparty.device.pull import Pulled, pull_all
 
 if TYPE_CHECKING:
     from triparty.device.inference.images import ImageLike
@@ -93,6 +94,7 @@ class Device:
     ) -> None:
         """Touches nothing yet."""
         self._home = Home(Path(home), passphrase=passphrase, keys=keys)
+        self._accounts = Accounts(self._home)
         self._shields = shields or Shields()
         self._attestation = attestation
         self._models: dict[str, OpenedModel] = {}
@@ -105,6 +107,7 @@ class Device:
         cloud: str | None = None,
         name: str | None = None,
         again: bool = False,
+        account: str | None = None,
     ) -> Access:
         """Turns a developer's invite into this device's account.
 
@@ -113,6 +116,8 @@ class Device:
             cloud: the cloud that the user expects; None takes the invite's word.
             name: label that developer and cloud see; None takes the host's name.
             again: this home is enrolled, and its token expired or is lost.
+            account: name of a further account of this device, for another cloud or developer;
+                None: the home's own.
 
         Raises:
             SettingsError: the invite is for a developer, or another cloud than `cloud`.
@@ -123,7 +128,7 @@ class Device:
         """
         invite = Invite.from_code(code)
         return enroll(
-            self._home,
+            self._accounts.named(account),
             invite,
             cloud=cloud or invite.url,
             name=name or platform.node()[:64] or "device",
@@ -134,13 +139,17 @@ class Device:
     def pull(self, name: str | None = None) -> Pulled:
         """Brings the model or gate of a name up to date, or all granted and published ones.
 
+        Args:
+            name: as the developer published it, or ACCOUNT/NAME; None for all of all accounts.
+
         Raises:
-            ArtifactError: what the cloud offers must not be used; nothing changed.
+            ArtifactError: what a cloud offers must not be used; nothing changed of it.
             NotFoundError: nothing was granted.
+            StateError: not enrolled, or no such account.
         """
-        self._home.access()
-        with locked(self._home.folder):
-            return pull(self._home, name=name, now=datetime.now(UTC))
+        account, slash, plain = (name or "").rpartition("/")
+        homes = [self._accounts.named(account)] if slash else self._accounts.enrolled()
+        return pull_all(homes, name=plain or None, now=datetime.now(UTC))
 
     def models(self) -> list[HeldModel]:
         """The models that this device can use.
@@ -148,50 +157,52 @@ class Device:
         Raises:
             StateError: not enrolled, or a record is damaged.
         """
-        self._home.access()
-        return self._home.held()
+        return self._accounts.models()
 
-    def trust(self, pin: str) -> None:
+    def trust(self, pin: str, *, account: str | None = None) -> None:
         """Trusts the new certificate of this device's cloud from now on.
 
         Args:
             pin: its SHA-256 in hex, as the operator tells it outside of the cloud.
+            account: of this device on that cloud; None: the home's own.
 
         Raises:
             StateError: not enrolled.
             CertificateError: the cloud shows another certificate.
             TripartyError: whoever shows it is not this device's cloud; nothing changed.
         """
-        access = self._home.access()
-        with locked(self._home.folder):
-            seen = self._home.seen().delegation_version(access.developer)
+        home = self._accounts.named(account)
+        access = home.access()
+        with locked(home.folder):
+            seen = home.seen().delegation_version(access.developer)
             now = datetime.now(UTC)
-            trust_certificate(self._home.folder, access, pin, seen_version=seen, now=now)
+            trust_certificate(home.folder, access, pin, seen_version=seen, now=now)
 
-    def key_place(self) -> tuple[Keys, str]:
+    def key_place(self, *, account: str | None = None) -> tuple[Keys, str]:
         """Where this device's keys are, and why they are not in the keyring, if so.
 
         Raises:
             StateError: not enrolled, or they are elsewhere than they should be.
             SettingsError: they are in the keyring, and there is none.
         """
-        return self._home.key_place()
+        return self._accounts.named(account).key_place()
 
-    def move_keys(self, to: Keys) -> None:
+    def move_keys(self, to: Keys, *, account: str | None = None) -> None:
         """Moves this device's private keys to the system's keyring or to files of its home.
 
         Raises:
             StateError: not enrolled, or the keyring refuses.
             SettingsError: there is no keyring.
         """
-        self._home.move_keys(to)
+        self._accounts.named(account).move_keys(to)
 
-    def rotate_token(self) -> str:
+    def rotate_token(self, *, account: str | None = None) -> str:
         """Replaces this device's token; returns when the new one ends."""
-        access = self._home.access()
+        home = self._accounts.named(account)
+        access = home.access()
         with access.client() as client:
             token, expires = client.rotate_token()
-        access.with_token(token, expires).save(self._home.folder)
+        access.with_token(token, expires).save(home.folder)
         return expires
 
     def stream(
@@ -209,7 +220,8 @@ class Device:
         """Yields the answer piece by piece, then whole; closing it ends the work for it.
 
         Args:
-            model: name of a model that this device holds.
+            model: name of a model that this device holds; ACCOUNT/NAME where several accounts
+                have one of that name.
             prompt: plain text, token ids, or the messages of a conversation, which the
                 model's chat template makes a text of; it never leaves the device.
             image: what the prompt is about, for a model that takes images in its texts: a
@@ -269,13 +281,20 @@ class Device:
         """The whole answer; see `stream`."""
         return whole(self.stream(model, prompt, options=options, engine=engine, **changes))
 
-    def end(self, kept: Kept) -> None:
-        """Ends the session that a conversation kept, if the cloud can be reached."""
+    def end(self, model: str, kept: Kept) -> None:
+        """Ends the session that a conversation kept, if the cloud can be reached.
+
+        Args:
+            model: that the conversation was with.
+            kept: what its last turn left.
+        """
         session, kept.session, kept.sent = kept.session, None, []
         if session is None:
             return
-        with suppress(TripartyError), self._home.access().client() as client:
-            client.close_session(session.id)
+        with suppress(TripartyError):
+            home, _ = self._accounts.holding(model)
+            with home.access().client() as client:
+                client.close_session(session.id)
 
     def describe(
         self,
@@ -327,13 +346,17 @@ class Device:
             RequestError: a model of another kind: a classifier, an encoder.
             CheckpointError: its bundle is damaged.
         """
-        held = self._home.model(model)
+        home, held = self._accounts.holding(model)
         with self._opening:
             opened = self._models.get(model)
             if opened is None or opened.held != held:
-                opened = OpenedModel.open(held, self._home.bundle_folder(model))
+                opened = OpenedModel.open(held, home.bundle_folder(held.name))
                 self._models[model] = opened
             return opened
+
+    def _access(self, held: HeldModel) -> Access:
+        """How the cloud of a held model is reached."""
+        return self._accounts.named(held.account).access()
 
     def _from_rows(
         self,
@@ -347,7 +370,7 @@ class Device:
         deadline = Deadline(wanted.deadline_s)
         if pixels is not None or self._shields.decoys:
             kept = None
-        with self._home.access().client(deadline) as client:
+        with self._access(opened.held).client(deadline) as client:
             picture = None
             if pixels is not None and question.image_at is not None:
                 forward = Forward(
@@ -399,7 +422,7 @@ class Device:
             self._attestation.require()
         held, epoch = opened.held, opened.bundle.info.epoch
         deadline = Deadline(wanted.deadline_s)
-        with self._connection(engine, deadline) as connection:
+        with self._connection(held, engine, deadline) as connection:
             completions = (
                 Completions(connection, engine.model, traffic=traffic)
                 if engine
@@ -489,8 +512,8 @@ class Device:
         return [classification(answer, labels, scores) for answer in answers]
 
     def _opened(self, model: str, verb: str, tasks: Sequence[str]) -> tuple[HeldModel, Bundle]:
-        held = self._home.model(model)
-        bundle = Bundle.open(self._home.bundle_folder(model))
+        home, held = self._accounts.holding(model)
+        bundle = Bundle.open(home.bundle_folder(held.name))
         if bundle.info.task not in tasks:
             raise RequestError(
                 f"'{verb}' is for models of the task {' or '.join(tasks)}; '{model}' is of "
@@ -511,7 +534,7 @@ class Device:
         if inputs.has_texts and bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(held.name)
         deadline = Deadline(deadline_s)
-        with self._home.access().client(deadline) as client:
+        with self._access(held).client(deadline) as client:
             forward = Forward(
                 client,
                 bundle,
@@ -523,10 +546,12 @@ class Device:
             )
             return inputs.answers(forward)
 
-    def _connection(self, engine: StockEngine | None, deadline: Deadline) -> Connection:
+    def _connection(
+        self, held: HeldModel, engine: StockEngine | None, deadline: Deadline
+    ) -> Connection:
         if engine is not None:
             return engine.connection(deadline)
-        return self._home.access().client(deadline).connection
+        return self._access(held).client(deadline).connection
 
 
 def _speculation(

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test reads or writes the keyring of the person who runs it.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 # No property depends on how fast the machine is; in CI the same examples are drawn each time.
 settings.register_profile(
@@ -28,12 +30,11 @@ settings.load_profile("triparty")
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the person who runs the tests reaches them, nor home, nor keyring."""
+    """No setting of the person who runs the tests reaches them, nor does their home."""
     for name in list(os.environ):
         if name.startswith(("TRIPARTY_DEVELOPER_", "TRIPARTY_CLOUD_", "TRIPARTY_DEVICE_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.setenv("COLUMNS", "100")
 
 

@@ -109,7 +109,7 @@ class Dialogue:
 
     def close(self) -> None:
         """Ends the session on the cloud; the conversation can go on with another."""
-        self._device.end(self._kept)
+        self._device.end(self.model, self._kept)
         self._kept = Kept()
 
     def save(self, file: Path) -> None:

@@ -303,5 +303,5 @@ def test_a_bundle_of_another_version_begins_anew(stage: Stage) -> None:
     assert traffic.sessions == 1
     assert kept.session is not None
     assert kept.session.id != session.id
-    stage.device.end(kept)
+    stage.device.end("talk", kept)
     assert stage.cloud.app.state.serving.session_count() == 0
