@@ -322,6 +322,11 @@ ShieldRounding = Annotated[
 ]
 
 
+DeadlineOption = Annotated[
+    float | None, typer.Option(help="Seconds in which all answers have to be there.")
+]
+
+
 @app.command()
 def embed(
     model: Annotated[str, typer.Argument(help="Name of an encoder that this device holds.")],
@@ -337,6 +342,7 @@ def embed(
         Path | None,
         typer.Option(help="Write the vectors to this NumPy file, float32 (N, D)."),
     ] = None,
+    deadline: DeadlineOption = None,
     noise: ShieldNoise = None,
     bfloat16_rows: ShieldRounding = None,
     home: HomeOption = None,
@@ -351,7 +357,7 @@ def embed(
     console = Console(as_json=as_json)
     given = _lines(texts)
     device = _device(home, config, noise=noise, bfloat16_rows=bfloat16_rows)
-    vectors = device.embed(model, given, on_shortened=_to_stderr)
+    vectors = device.embed(model, given, on_shortened=_to_stderr, deadline_s=deadline)
     document: dict[str, object] = {"texts": len(vectors), "width": vectors.shape[1]}
     if output is None:
         for vector in vectors:
@@ -377,6 +383,7 @@ def classify(
             "line from standard input.",
         ),
     ],
+    deadline: DeadlineOption = None,
     noise: ShieldNoise = None,
     bfloat16_rows: ShieldRounding = None,
     home: HomeOption = None,
@@ -387,7 +394,7 @@ def classify(
     console = Console(as_json=as_json)
     given = _lines(inputs)
     device = _device(home, config, noise=noise, bfloat16_rows=bfloat16_rows)
-    found = device.classify(model, given, on_shortened=_to_stderr)
+    found = device.classify(model, given, on_shortened=_to_stderr, deadline_s=deadline)
     for text, one in zip(given, found, strict=True):
         console.write(f"{one.label}  {one.score:.4f}  {text}\n")
     answers = [{"input": text, **asdict(one)} for text, one in zip(given, found, strict=True)]
