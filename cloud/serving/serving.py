@@ -22,11 +22,11 @@ import numpy as np
 
 from triparty.cloud.serving.engine import (
     Arrays,
-    Encoder,
     EncoderInfo,
-    Engine,
     Ids,
     Inputs,
+    Loaded,
+    ModelInfo,
     Passage,
     Reply,
     ReplyKind,
@@ -87,6 +87,7 @@ class SessionInfo:
         position: rows that the session has.
         positions: most rows that it may have.
         replies: what a step may ask for.
+        reply_rows: most rows of a step that it may ask it about.
     """
 
     session: str
@@ -96,9 +97,10 @@ class SessionInfo:
     position: int
     positions: int
     replies: tuple[ReplyKind, ...]
+    reply_rows: int
 
     @classmethod
-    def of(cls, session: Session[AnyHosted]) -> SessionInfo:
+    def of(cls, session: Session[AnyHosted], settings: ServingSettings) -> SessionInfo:
         """The public part of a session."""
         hosted = decoder_of(session)
         key = hosted.key
@@ -110,6 +112,7 @@ class SessionInfo:
             position=session.position,
             positions=hosted.positions,
             replies=hosted.engine.info.replies,
+            reply_rows=_reply_rows(hosted.engine.info, settings),
         )
 
 
@@ -122,12 +125,15 @@ class StepRequest:
         request_id: the client's name for the step; repeating it repeats the answer.
         reply: what to answer.
         rows: (T, D) float32.
+        rollback_of: request id of the session's last step, of which the rows from `position`
+            on are taken back first; None takes none back.
     """
 
     position: int
     request_id: str
     reply: Reply
     rows: Rows
+    rollback_of: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +161,7 @@ class Serving:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine | Encoder] = load_local,
+        load: Callable[[Path], Loaded] = load_local,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serving that is not started yet.
@@ -223,13 +229,15 @@ class Serving:
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        return SessionInfo.of(await self._open(principal_id, model))
+        return SessionInfo.of(await self._open(principal_id, model), self._settings)
 
     @asynccontextmanager
     async def forwarding(
         self, principal_id: str, model: ServableModel
     ) -> AsyncIterator[ForwardTurn]:
-        """Room for one forward request on an encoder, from before its body is read.
+        """Room for one forward request, from before its body is read.
+
+        On an encoder, or on a decoder that makes rows of images.
 
         It counts as a step of the model's developer and as a session of the principal.
 
@@ -285,12 +293,13 @@ class Serving:
     ) -> StoredReply:
         """Runs a step; a repeated request id gets the stored answer again.
 
-        A step that is cancelled or fails leaves the session where it was.
+        A step that is cancelled or fails leaves the session where it was; what it takes back
+        is taken back in every case.
 
         Raises:
             NotFoundError: no such session of this principal.
             PositionError: the step does not continue the session.
-            TooLargeError: more rows than a step or the session may have.
+            TooLargeError: more rows than a step, its reply or the session may have.
             LimitError: too many requests on one session at once.
             RequestError: rows of the wrong width, or more values than the model has.
             UnavailableError: the cloud is shutting down.
@@ -300,6 +309,7 @@ class Serving:
             if session.stored and session.stored.request_id == request.request_id:
                 return session.stored
             self._check_step(session, request)
+            session.position = request.position  # the engine cuts the cache there
             if self._trace is not None:
                 self._trace.record(request.rows)
             arrays = await self._run(session, request.rows, request.reply)
@@ -387,7 +397,7 @@ class Serving:
                 self._sessions.close(target)
                 raise
             target.position = position
-            return SessionInfo.of(target)
+            return SessionInfo.of(target, self._settings)
 
     def close(self, principal_id: str, session_id: str) -> None:
         """Closes a session; a step that runs on it fails.
@@ -425,7 +435,7 @@ class Serving:
 
     def counts(self) -> dict[ModelKey, WorkerCounts]:
         """What each loaded model has done."""
-        return {hosted.key: hosted.worker.counts for hosted in self._models.loaded()}
+        return {hosted.key: hosted.counts for hosted in self._models.loaded()}
 
     def totals(self) -> ServingTotals:
         """Sums over all models. Any thread may call."""
@@ -433,7 +443,7 @@ class Serving:
         return ServingTotals(
             models=len(loaded),
             sessions=len(self._sessions),
-            waiting=sum(hosted.worker.waiting for hosted in loaded),
+            waiting=sum(hosted.waiting for hosted in loaded),
             cache_bytes=sum(
                 hosted.engine.cache_bytes for hosted in loaded if isinstance(hosted, Hosted)
             ),
@@ -514,7 +524,7 @@ class Serving:
     def _check_step(self, session: Session[AnyHosted], request: StepRequest) -> None:
         hosted, rows = decoder_of(session), request.rows
         info = hosted.engine.info
-        if request.position != session.position:
+        if request.position != session.position and not _takes_back(session, request):
             raise PositionError(
                 f"the session is at position {session.position}, the step begins at "
                 f"{request.position}",
@@ -524,7 +534,7 @@ class Serving:
             raise RequestError(
                 f"a step is a frame of shape (T, {info.width}), T at least 1, got {rows.shape}"
             )
-        end = session.position + len(rows)
+        end = request.position + len(rows)
         if len(rows) > self._settings.max_rows_per_step:
             raise TooLargeError(
                 f"a step has at most {self._settings.max_rows_per_step} rows, "
@@ -544,6 +554,23 @@ class Serving:
             raise RequestError(
                 f"topk is at most the vocabulary, {info.vocabulary}, got {request.reply.k}"
             )
+        self._check_reply_rows(info, request)
+
+    def _check_reply_rows(self, info: ModelInfo, request: StepRequest) -> None:
+        """A reply about one row is always allowed."""
+        wanted, most = request.reply.rows, self._settings.max_reply_rows
+        if wanted > len(request.rows):
+            raise RequestError(
+                f"a reply is about at most the {len(request.rows)} rows of its step, "
+                f"got {wanted}"
+            )
+        if wanted > most:
+            raise TooLargeError(f"a reply is about at most {most} rows, got {wanted}")
+        size, limit = wanted * info.reply_bytes(request.reply), self._settings.max_body_bytes
+        if wanted > 1 and size > limit:
+            raise TooLargeError(
+                f"the reply would have {size} bytes, limit {limit}: ask about fewer rows"
+            )
 
     async def _open(
         self, principal_id: str, model: ServableModel, *, encoder: bool = False
@@ -552,7 +579,7 @@ class Serving:
         self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
-        if isinstance(hosted, HostedEncoder) != encoder:
+        if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
             raise _wrong_kind(model.name, is_encoder=not encoder)
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         try:
@@ -604,6 +631,27 @@ class Serving:
             await self._models.unload_replaced(self._sessions.has_any_on)
 
 
+def _takes_back(session: Session[AnyHosted], request: StepRequest) -> bool:
+    """Whether a step begins inside the last one, and knows which that was.
+
+    A position alone would not do: it comes again, so that a late copy of a step that ran long
+    ago could take back what others have appended since.
+    """
+    last = session.stored
+    return (
+        last is not None
+        and request.rollback_of == last.request_id
+        and request.position < session.position
+    )
+
+
+def _reply_rows(info: ModelInfo, settings: ServingSettings) -> int:
+    """Most rows that a step may ask about, whether it asks for hidden states or logits."""
+    kinds = {ReplyKind.HIDDEN, ReplyKind.LOGITS}.intersection(info.replies)
+    widest = max(info.reply_bytes(Reply(kind)) for kind in kinds)
+    return max(1, min(settings.max_reply_rows, settings.max_body_bytes // widest))
+
+
 def _check_open(session: Session[AnyHosted]) -> None:
     if session.closed:
         raise session_not_found()
@@ -631,9 +679,16 @@ def decoder_of(session: Session[AnyHosted]) -> Hosted:
 
 
 def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
-    if isinstance(session.hosted, HostedEncoder):
-        return session.hosted
-    raise _wrong_kind(session.hosted.key.name, is_encoder=False)
+    hosted = session.hosted
+    sight = hosted if isinstance(hosted, HostedEncoder) else hosted.sight
+    if sight is None:
+        raise _wrong_kind(hosted.key.name, is_encoder=False)
+    return sight
+
+
+def _can_encode(hosted: AnyHosted) -> bool:
+    """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
+    return isinstance(hosted, HostedEncoder) or hosted.sight is not None
 
 
 def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:
