@@ -237,6 +237,10 @@ def _text(task: str, name: str, reference: str, target: float) -> tuple[Case, ..
             reference=f"{THESIS_SKIP}: {reference}",
         ),
         percent(f"{name}, skip, text: filter rate", _skip(task, "random", "text", "best 0.9")),
+        percent(
+            f"{name}, skip, text: (rate - chance) / (possible - chance)",
+            _skip(task, "random", "text", "quality 0.9"),
+        ),
         percent(f"{name}, skip: possible", _skip(task, "random", "text", "possible 0.9")),
         percent(f"{name}, skip, by chance", _skip(task, "random", "text", "random 0.9")),
         percent(

@@ -134,8 +134,12 @@ def test_the_learned_distance_is_one() -> None:
     for a in range(4):
         for b in range(4):
             assert (gaps[a] <= gaps[a, b] + gaps[b] + 1e-5).all()
-    assert (network(design).weights > 0).all()
-    assert (network(design_of(MADE["vector"])).weights < 0).any()  # free for skip
+    for kind, least in (("reuse", 0.0), ("skip", -3.0)):  # weights are free for skip alone
+        made = network(design_of(MADE["vector"], kind))
+        with torch.no_grad():
+            made.metric.fill_(-3.0)
+        assert (made.weights >= least).all()
+        assert (made.weights < 0).any() == (kind == "skip")
 
 
 def test_dropout_is_on_differences() -> None:

@@ -104,6 +104,7 @@ def test_only_neighbours_with_the_result_are_used() -> None:
     cache = filled([(0.0, "a"), (0.0, "a"), (0.0, "b")], settings)
     cache.look(key(0.0))
     cache.put(key(5.0), "c")  # b goes, though it was among the neighbours
+    assert cache.look(key(0.0)).theta == 1.0
     assert {cache.look(key(0.0)).result, cache.look(key(5.0)).result} == {"a", "c"}
 
 
