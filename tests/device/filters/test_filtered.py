@@ -154,6 +154,12 @@ def test_an_alarm_is_rarely_false_and_soon_true() -> None:
     assert waited < 200
     alarm.reset()
     assert not alarm.is_raised
+    calm = DriftAlarm(0.9, patience=1000)
+    for wrong in (*[False] * 500, *[True] * 7):  # no credit for what was right before, nor debt
+        calm.audited(is_wrong=wrong)
+    assert not calm.is_raised  # (1.5^7 + 2^7 + 3^7) / 3 = 777
+    calm.audited(is_wrong=True)
+    assert calm.is_raised
     with pytest.raises(SettingsError):
         DriftAlarm(1.0)
 
