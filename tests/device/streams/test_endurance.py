@@ -58,7 +58,7 @@ def _held_by_streams() -> int:
 
 
 @pytest.mark.parametrize("name", GROUPS)
-@pytest.mark.parametrize("hours", [0.04, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hours", [0.02, pytest.param(1, marks=pytest.mark.slow)])
 def test_closures_of_an_endless_stream_stay_small(name: str, hours: float) -> None:
     closures = Closures(Bound(packets=300))
     count = int(HOUR * hours)
