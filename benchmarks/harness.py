@@ -135,12 +135,20 @@ def document(suite: str, results: list[Result]) -> dict[str, Any]:
     }
 
 
-def run_suite(name: str) -> Path:
-    """Runs a suite (or `quick`: the short form of all) and writes its JSON and plot."""
+def run_suite(name: str, *, quick: bool = False) -> Path:
+    """Runs a suite and writes its JSON and plot.
+
+    Args:
+        name: of it, or `quick`: the short form of all.
+        quick: the short form of this one, which shows that its cases work.
+
+    Raises:
+        BenchError: there is none, it has no cases, or one of them cannot be measured here.
+    """
     if name == "quick":
         effort, suites = Effort(quick=True), SUITES
     elif name in SUITES:
-        effort, suites = Effort(quick=False), (name,)
+        effort, suites = Effort(quick=quick), (name,)
     else:
         raise BenchError(f"unknown suite '{name}': expected quick or {', '.join(SUITES)}")
     items = [(suite, item) for suite in suites for item in cases_of(suite)]
