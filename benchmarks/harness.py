@@ -161,7 +161,7 @@ def run_suite(name: str, *, quick: bool = False) -> Path:
         print(_line(result), flush=True)
         results.append(result)
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    target = OUTPUT / f"{name}.json"
+    target = OUTPUT / (f"{name}-quick.json" if quick else f"{name}.json")
     target.write_text(json.dumps(document(name, results), indent=2) + "\n", encoding="utf-8")
     _plot(name, results, target.with_suffix(".png"))
     return target
