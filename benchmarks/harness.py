@@ -217,7 +217,8 @@ def _plot(name: str, results: list[Result], target: Path) -> None:
         if result.target is not None:
             axis.axvline(result.target, color="#c0392b", linestyle="--", linewidth=1)
         axis.set_yticks([])
-        axis.set_xlim(left=0)
+        seen = [low, high, result.value, result.target or 0.0]
+        axis.set_xlim(min(0.0, *seen), 1.05 * max(seen) or 1.0)
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.set_title(
