@@ -50,7 +50,8 @@ def _drift(policy: str, plan: Plan, before: str, after: str, *, same: bool) -> d
         other = clip if same else CLIPS[(number + 1) % len(CLIPS)]
         old = cut(replace(trace(clip, before), tasks=plan.tasks), half)
         new = cut(replace(trace(other, after), tasks=plan.tasks), half)
-        predictor = gate_for(clip, plan, "extended") if policy == "ours" else None
+        # What is scored is the other clip: the network must not have seen that.
+        predictor = gate_for(other, plan, "extended") if policy == "ours" else None
         changed, steady = tables([followed(old, new)]), tables([followed(new, new)])
         budget_ms = _budget(steady, _from_the_start(steady, plan.streams))
         for name, known in (("changed", changed), ("always so", steady)):
