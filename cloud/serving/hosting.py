@@ -8,11 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from triparty.cloud.serving.engine import Encoder, EncoderInfo, Engine, Passage, Work
+from triparty.cloud.serving.engine import (
+    Encoder,
+    EncoderInfo,
+    Engine,
+    Loaded,
+    Passage,
+    SeeingEngine,
+    Work,
+)
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.worker import Worker, WorkerCounts
@@ -70,8 +78,32 @@ class ModelKey:
         return same and self.version > other.version
 
 
+class _Threads:
+    """What models do with their threads, however many they have."""
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """All its threads."""
+        raise NotImplementedError
+
+    @property
+    def counts(self) -> WorkerCounts:
+        """What its threads have done."""
+        return sum((worker.counts for worker in self.workers), WorkerCounts())
+
+    @property
+    def waiting(self) -> int:
+        """Tasks and calls that wait or run, about; any thread may ask."""
+        return sum(worker.waiting for worker in self.workers)
+
+    def stop(self) -> None:
+        """Ends its threads; what waits fails."""
+        for worker in self.workers:
+            worker.stop()
+
+
 @dataclass(frozen=True, eq=False)
-class Hosted:
+class Hosted(_Threads):
     """A loaded decoder.
 
     Attributes:
@@ -79,16 +111,23 @@ class Hosted:
         engine: runs it; only the worker's thread may call its methods.
         worker: its thread.
         positions: most rows of a session.
+        sight: what makes rows of images, for a model that takes some in its texts.
     """
 
     key: ModelKey
     engine: Engine
     worker: Worker[Work]
     positions: int
+    sight: HostedEncoder | None = None
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """All its threads."""
+        return (self.worker,) if self.sight is None else (self.worker, self.sight.worker)
 
 
 @dataclass(frozen=True, eq=False)
-class HostedEncoder:
+class HostedEncoder(_Threads):
     """A loaded encoder.
 
     Attributes:
@@ -101,25 +140,32 @@ class HostedEncoder:
     encoder: Encoder
     worker: Worker[Passage]
 
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """Its thread."""
+        return (self.worker,)
 
+
+AnyWorker: TypeAlias = Worker[Work] | Worker[Passage]
 AnyHosted: TypeAlias = Hosted | HostedEncoder
 
 
-def load_local(folder: Path) -> Engine | Encoder:
+def load_local(folder: Path) -> Loaded:
     """The engine of this process; imports torch and transformers when first called."""
     from triparty.cloud.serving.encoding import LocalEncoder
-    from triparty.cloud.serving.loading import holds_encoder
+    from triparty.cloud.serving.loading import holds_encoder, holds_visual
     from triparty.cloud.serving.local import LocalEngine
+    from triparty.cloud.serving.sight import load_seeing
 
+    if holds_visual(folder):
+        return load_seeing(folder)
     return LocalEncoder.load(folder) if holds_encoder(folder) else LocalEngine.load(folder)
 
 
 class Models:
     """The loaded models."""
 
-    def __init__(
-        self, settings: ServingSettings, *, load: Callable[[Path], Engine | Encoder]
-    ) -> None:
+    def __init__(self, settings: ServingSettings, *, load: Callable[[Path], Loaded]) -> None:
         """No model yet.
 
         Args:
@@ -170,7 +216,7 @@ class Models:
     def counts(self) -> WorkerCounts:
         """What all models have done, those that were unloaded included."""
         hosts = [*self._ready(), *self._unloading]
-        return sum((hosted.worker.counts for hosted in hosts), self._unloaded)
+        return sum((hosted.counts for hosted in hosts), self._unloaded)
 
     async def _make_room(self, developer: str, in_use: Callable[[AnyHosted], bool]) -> None:
         most = self._settings.max_models_per_developer
@@ -192,9 +238,9 @@ class Models:
     async def _unload(self, hosted: AnyHosted) -> None:
         del self._tasks[hosted.key]
         self._unloading.add(hosted)
-        await asyncio.to_thread(hosted.worker.stop)
+        await asyncio.to_thread(hosted.stop)
         self._unloading.remove(hosted)
-        self._unloaded += hosted.worker.counts
+        self._unloaded += hosted.counts
         _log.info(
             "model unloaded",
             extra={"model": hosted.key.name, "version": hosted.key.version},
@@ -213,16 +259,20 @@ class Models:
         self._tasks.clear()
         for hosted in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(hosted, AnyHosted):
-                await asyncio.to_thread(hosted.worker.stop)
+                await asyncio.to_thread(hosted.stop)
 
     async def _host(self, key: ModelKey, folder: Path) -> AnyHosted:
         loaded = await asyncio.to_thread(self._load, folder)
         hosted: AnyHosted
-        if isinstance(loaded.info, EncoderInfo):
+        if isinstance(loaded, SeeingEngine):
+            sight = self._hosted_encoder(key, loaded.sight)
+            hosted = replace(self._hosted_decoder(key, loaded.engine), sight=sight)
+        elif isinstance(loaded.info, EncoderInfo):
             hosted = self._hosted_encoder(key, loaded)
         else:
             hosted = self._hosted_decoder(key, loaded)
-        hosted.worker.start()
+        for worker in hosted.workers:
+            worker.start()
         _log.info(
             "model loaded",
             extra={"model": key.name, "version": key.version, "epoch": key.epoch},
