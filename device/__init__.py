@@ -5,8 +5,8 @@
 * `inference`: conversation, generation; whole texts and images through encoders.
 * `home`, `settings`, `cli`: files, configuration, commands.
 
-It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transformers but for a
-draft model.
+It needs NumPy, `tokenizers`, httpx and cryptography; torch and transformers only for a draft
+model.
 """
 
 from typing import TYPE_CHECKING, Any
