@@ -105,13 +105,20 @@ class HostedEncoder:
 AnyHosted: TypeAlias = Hosted | HostedEncoder
 
 
-def load_local(folder: Path) -> Engine | Encoder:
-    """The engine of this process; imports torch and transformers when first called."""
+def load_local(folder: Path, settings: ServingSettings) -> Engine | Encoder:
+    """The engine of this process; imports torch and transformers when first called.
+
+    Raises:
+        SettingsError: a device that this machine does not have.
+        CheckpointError: the folder cannot be served.
+    """
     from triparty.cloud.serving.encoding import LocalEncoder
     from triparty.cloud.serving.loading import holds_encoder
     from triparty.cloud.serving.local import LocalEngine
+    from triparty.cloud.serving.placement import Placement
 
-    return LocalEncoder.load(folder) if holds_encoder(folder) else LocalEngine.load(folder)
+    kind = LocalEncoder if holds_encoder(folder) else LocalEngine
+    return kind.load(folder, Placement.of(settings))
 
 
 class Models:

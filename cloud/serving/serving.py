@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -155,18 +156,19 @@ class Serving:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine | Encoder] = load_local,
+        load: Callable[[Path], Engine | Encoder] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serving that is not started yet.
 
         Args:
             settings: limits.
-            load: makes an engine or an encoder of a model's folder; called in a thread.
+            load: makes an engine or an encoder of a model's folder; called in a thread. None:
+                `load_local`.
             clock: seconds that never go back, for idle times.
         """
         self._settings = settings
-        self._models = Models(settings, load=load)
+        self._models = Models(settings, load=load or partial(load_local, settings=settings))
         self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +57,18 @@ class ServingSettings(Protocol):
     @property
     def threads(self) -> int | None:
         """Threads of a model on the CPU; None or 0 for the library's choice."""
+
+    @property
+    def device(self) -> str:
+        """Where weights go: `cpu`, `cuda`, `cuda:1`, or `auto`."""
+
+    @property
+    def max_memory(self) -> Mapping[str, str]:
+        """Most bytes of weights on each device that `auto` may use; empty for all."""
+
+    @property
+    def dtype(self) -> str | None:
+        """Type of the weights; None for that in which they were published."""
 
     @property
     def trace(self) -> Path | None:

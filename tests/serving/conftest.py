@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,9 @@ class Settings:
     session_idle_s: float = 600.0
     max_batch_rows: int = 512
     threads: int | None = 1
+    device: str = "auto"
+    max_memory: Mapping[str, str] = field(default_factory=dict)
+    dtype: str | None = None
     trace: Path | None = None
 
 
