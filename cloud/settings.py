@@ -50,6 +50,17 @@ class CloudSettings(RoleSettings):
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="Type of the weights; default: as published, which alone is exact."
     )
+    replicas: int = Field(1, ge=1, description="Of each model, with the engine ray.")
+    max_replicas: int | None = Field(
+        None, ge=1, description="Of a model under load; default: as many as `replicas`."
+    )
+    sessions_per_replica: int = Field(
+        32, ge=1, description="Open sessions a replica above which another is added."
+    )
+    replica_gpus: float = Field(0.0, ge=0, description="GPUs that each replica takes.")
+    ray_address: str | None = Field(
+        None, description="A running Ray cluster; default: one of the cloud's own, on loopback."
+    )
     cert: Path | None = Field(None, description="TLS certificate chain, PEM.")
     key: Path | None = Field(None, description="The certificate's private key, PEM.")
     operator_token: SecretStr | None = Field(

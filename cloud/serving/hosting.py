@@ -9,13 +9,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
-from triparty.cloud.serving.engine import Encoder, EncoderInfo, Engine, Passage, Work
+from triparty.cloud.serving.engine import (
+    Decoder,
+    Encoder,
+    EncoderInfo,
+    Engine,
+    ModelInfo,
+    Passage,
+    Work,
+)
 from triparty.cloud.serving.scheduler import Limits
-from triparty.cloud.serving.settings import ServingSettings
-from triparty.cloud.serving.worker import Worker, WorkerCounts
+from triparty.cloud.serving.settings import ModelSettings, ServingSettings
+from triparty.cloud.serving.worker import Tasks, Worker, WorkerCounts
 from triparty.common.errors import LimitError
 
 _log = logging.getLogger(__name__)
@@ -76,14 +85,14 @@ class Hosted:
 
     Attributes:
         key: which.
-        engine: runs it; only the worker's thread may call its methods.
-        worker: its thread.
+        engine: the model; only the worker may call its methods.
+        worker: runs its tasks.
         positions: most rows of a session.
     """
 
     key: ModelKey
-    engine: Engine
-    worker: Worker[Work]
+    engine: Decoder
+    worker: Tasks[Work]
     positions: int
 
 
@@ -93,19 +102,27 @@ class HostedEncoder:
 
     Attributes:
         key: which.
-        encoder: runs it; only the worker's thread may call its methods.
-        worker: its thread.
+        info: what it takes and answers.
+        worker: runs its tasks.
     """
 
     key: ModelKey
-    encoder: Encoder
-    worker: Worker[Passage]
+    info: EncoderInfo
+    worker: Tasks[Passage]
 
 
 AnyHosted: TypeAlias = Hosted | HostedEncoder
 
 
-def load_local(folder: Path, settings: ServingSettings) -> Engine | Encoder:
+class Loaded(Protocol):
+    """A loaded model of either kind."""
+
+    @property
+    def info(self) -> ModelInfo | EncoderInfo:
+        """What serving must know of it."""
+
+
+def load_local(folder: Path, settings: ModelSettings) -> Engine | Encoder:
     """The engine of this process; imports torch and transformers when first called.
 
     Raises:
@@ -121,24 +138,103 @@ def load_local(folder: Path, settings: ServingSettings) -> Engine | Encoder:
     return kind.load(folder, Placement.of(settings))
 
 
-class Models:
-    """The loaded models."""
+def limits_of(settings: ModelSettings, info: ModelInfo | EncoderInfo) -> Limits:
+    """How large the batches of a model may be.
+
+    Those of an encoder are bounded by what they answer, too: a row may become a vocabulary.
+    """
+    rows = max(2, settings.max_batch_rows)
+    if isinstance(info, ModelInfo):
+        return Limits(batch_rows=rows, chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows))
+    if info.per_row:
+        answered = settings.max_body_bytes // (FLOAT32_BYTES * info.outputs)
+        rows = max(2, min(rows, answered))
+    return Limits(batch_rows=rows, whole=True)
+
+
+def set_threads(threads: int | None) -> None:
+    """How many threads of the processor the models of this process use."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+class Backend(Protocol):
+    """Where models run."""
+
+    def start(self) -> None:
+        """Makes ready; called in a thread, before any load.
+
+        Raises:
+            SettingsError: it cannot run here.
+        """
+
+    def load(self, folder: Path) -> Loaded:
+        """Loads a published folder; called in a thread.
+
+        Raises:
+            CheckpointError: the folder cannot be served.
+        """
+
+    def worker(self, loaded: Loaded, *, name: str) -> Tasks[Any]:
+        """What runs the tasks of a loaded model."""
+
+    def stop(self) -> None:
+        """Ends what `start` began, if it did; called in a thread, after all models stopped."""
+
+
+class LocalBackend:
+    """Models in this process, each with a thread of its own."""
 
     def __init__(
-        self, settings: ServingSettings, *, load: Callable[[Path], Engine | Encoder]
+        self,
+        settings: ServingSettings,
+        *,
+        load: Callable[[Path], Engine | Encoder] | None = None,
     ) -> None:
         """No model yet.
 
         Args:
-            settings: limits.
-            load: makes an engine or an encoder of a model's folder; called in a thread.
+            settings: limits, and where weights go.
+            load: makes an engine or an encoder of a model's folder; None: `load_local`.
         """
         self._settings = settings
-        self._load = load
-        self._limits = Limits(
-            batch_rows=max(2, settings.max_batch_rows),
-            chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
+        self._load = load or partial(load_local, settings=settings)
+
+    def start(self) -> None:
+        """Nothing to make ready."""
+
+    def load(self, folder: Path) -> Loaded:
+        """See `Backend.load`."""
+        return self._load(folder)
+
+    def worker(self, loaded: Loaded, *, name: str) -> Tasks[Any]:
+        """A thread."""
+        runner: Any = loaded
+        return Worker(
+            runner,
+            limits_of(self._settings, loaded.info),
+            name=name,
+            on_start=lambda: set_threads(self._settings.threads),
         )
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+class Models:
+    """The loaded models."""
+
+    def __init__(self, settings: ServingSettings, *, backend: Backend) -> None:
+        """No model yet.
+
+        Args:
+            settings: limits.
+            backend: where they run.
+        """
+        self._settings = settings
+        self._backend = backend
         self._tasks: dict[ModelKey, asyncio.Task[AnyHosted]] = {}
         self._unloading: set[AnyHosted] = set()
         self._unloaded = WorkerCounts()
@@ -223,41 +319,20 @@ class Models:
                 await asyncio.to_thread(hosted.worker.stop)
 
     async def _host(self, key: ModelKey, folder: Path) -> AnyHosted:
-        loaded = await asyncio.to_thread(self._load, folder)
+        loaded = await asyncio.to_thread(self._backend.load, folder)
+        worker, info = self._backend.worker(loaded, name=f"model-{key.name}"), loaded.info
         hosted: AnyHosted
-        if isinstance(loaded.info, EncoderInfo):
-            hosted = self._hosted_encoder(key, loaded)
+        if isinstance(info, EncoderInfo):
+            hosted = HostedEncoder(key, info, worker)
         else:
-            hosted = self._hosted_decoder(key, loaded)
+            positions = min(self._settings.max_positions, info.positions)
+            hosted = Hosted(key, cast(Decoder, loaded), worker, positions)
         hosted.worker.start()
         _log.info(
             "model loaded",
             extra={"model": key.name, "version": key.version, "epoch": key.epoch},
         )
         return hosted
-
-    def _hosted_decoder(self, key: ModelKey, engine: Engine) -> Hosted:
-        worker = Worker(
-            engine, self._limits, name=f"model-{key.name}", on_start=self._set_threads
-        )
-        positions = min(self._settings.max_positions, engine.info.positions)
-        return Hosted(key, engine, worker, positions)
-
-    def _hosted_encoder(self, key: ModelKey, encoder: Encoder) -> HostedEncoder:
-        """Its batches are bounded by what they answer, too: a row may become a vocabulary."""
-        info, rows = encoder.info, self._limits.batch_rows
-        if info.per_row:
-            answered = self._settings.max_body_bytes // (FLOAT32_BYTES * info.outputs)
-            rows = max(2, min(rows, answered))
-        limits = Limits(batch_rows=rows, whole=True)
-        worker = Worker(encoder, limits, name=f"model-{key.name}", on_start=self._set_threads)
-        return HostedEncoder(key, encoder, worker)
-
-    def _set_threads(self) -> None:
-        if self._settings.threads:
-            import torch
-
-            torch.set_num_threads(self._settings.threads)
 
     def _forget_failed(self, key: ModelKey, task: asyncio.Task[AnyHosted]) -> None:
         failed = task.cancelled() or task.exception() is not None

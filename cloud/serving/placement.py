@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from triparty.cloud.serving.settings import ServingSettings
+from triparty.cloud.serving.settings import ModelSettings
 from triparty.common.errors import SettingsError
 
 AUTO = "auto"
@@ -39,7 +39,7 @@ class Placement:
     dtype: str | None = None
 
     @classmethod
-    def of(cls, settings: ServingSettings) -> Placement:
+    def of(cls, settings: ModelSettings) -> Placement:
         """What the operator chose.
 
         Raises:

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +37,13 @@ from triparty.cloud.serving.futures import all_of
 from triparty.cloud.serving.hosting import (
     FLOAT32_BYTES,
     AnyHosted,
+    Backend,
     Hosted,
     HostedEncoder,
+    LocalBackend,
     ModelKey,
     Models,
     ServableModel,
-    load_local,
 )
 from triparty.cloud.serving.sessions import (
     Session,
@@ -146,7 +146,7 @@ class ForwardTurn:
     @property
     def info(self) -> EncoderInfo:
         """What the encoder takes and answers."""
-        return self.hosted.encoder.info
+        return self.hosted.info
 
 
 class Serving:
@@ -157,6 +157,7 @@ class Serving:
         settings: ServingSettings,
         *,
         load: Callable[[Path], Engine | Encoder] | None = None,
+        backend: Backend | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serving that is not started yet.
@@ -164,11 +165,13 @@ class Serving:
         Args:
             settings: limits.
             load: makes an engine or an encoder of a model's folder; called in a thread. None:
-                `load_local`.
+                from its weights.
+            backend: where models run; None: in this process, by `load`.
             clock: seconds that never go back, for idle times.
         """
         self._settings = settings
-        self._models = Models(settings, load=load or partial(load_local, settings=settings))
+        self._backend = backend or LocalBackend(settings, load=load)
+        self._models = Models(settings, backend=self._backend)
         self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
@@ -195,8 +198,9 @@ class Serving:
         """Accepts sessions from now on.
 
         Raises:
-            SettingsError: the trace file cannot be opened.
+            SettingsError: the trace file cannot be opened, or models cannot run here.
         """
+        await asyncio.to_thread(self._backend.start)
         if self._settings.trace is not None:
             self._trace = Trace(self._settings.trace)
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
@@ -212,6 +216,7 @@ class Serving:
             self._sweeper = None
         await self._models.stop()
         self._sessions.close_all()
+        await asyncio.to_thread(self._backend.stop)
         if self._trace is not None:
             self._trace.close()
             self._trace = None
@@ -589,6 +594,9 @@ class Serving:
         hosted.worker.submit(step)
         try:
             arrays = await asyncio.wrap_future(step.future)
+        except NotFoundError:  # who ran it lost what it had of the session
+            self._sessions.close(session)
+            raise
         finally:
             session.running = None
             self._sessions.touch(session)

@@ -65,6 +65,11 @@ class Settings:
     device: str = "auto"
     max_memory: Mapping[str, str] = field(default_factory=dict)
     dtype: str | None = None
+    replicas: int = 1
+    max_replicas: int | None = None
+    sessions_per_replica: int = 32
+    replica_gpus: float = 0.0
+    ray_address: str | None = None
     trace: Path | None = None
 
 
