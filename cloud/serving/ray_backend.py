@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from triparty.cloud.serving.engine import EncoderInfo, ModelInfo, Passage
 from triparty.cloud.serving.hosting import Loaded
@@ -45,7 +45,9 @@ _MANY_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # read on Linux too
 class ReplicaServer:
     """What Serve deploys: keeps a `Runner` in a process beside it, and its sessions counted."""
 
-    async def __init__(self, folder: str, settings: ReplicaSettings) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, folder: str, settings: ReplicaSettings
+    ) -> None:
         """Ready when the model is loaded, or known not to load."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -178,8 +180,7 @@ class RayBackend:
 
     def worker(self, loaded: Loaded, *, name: str) -> Tasks[Any]:
         """The replicas are their own worker."""
-        replicas: Any = loaded
-        return replicas
+        return cast(Tasks[Any], loaded)
 
     def stop(self) -> None:
         """Ends Ray if it was started here, else the connection to it."""

@@ -210,7 +210,7 @@ class Replicas:
         """
         for _ in range(WHOLE_ATTEMPTS):
             request = self._handle.whole.remote(whole.principal, whole.passage)
-            whole.future.add_done_callback(lambda _, request=request: request.cancel())
+            whole.future.add_done_callback(_cancelling(request))
             try:
                 return self._arrays(await request)
             except RayActorError as error:
@@ -271,6 +271,11 @@ class Replicas:
         hold.leave()
         with suppress(RayError):
             await hold.runner.close.remote(session)
+
+
+def _cancelling(request: Any) -> Callable[[Future[Arrays]], None]:
+    """A callback that cancels a request of Serve, if it did not end."""
+    return lambda _: request.cancel()
 
 
 async def _unless_done(reference: Any, future: Future[Any]) -> Answer:

@@ -150,7 +150,7 @@ class WorkerCounts:
         )
 
 
-class Tasks(Protocol[WorkT]):
+class Tasks(Protocol[TakenT]):
     """Whoever runs the tasks of a loaded model; `Worker` does so in this process."""
 
     @property
@@ -164,8 +164,8 @@ class Tasks(Protocol[WorkT]):
     def start(self) -> None:
         """Called once, in the event loop, before all others."""
 
-    def submit(self, task: Task[WorkT]) -> None:
-        """Queues a task; its future is answered in time, or drops it when done early."""
+    def submit(self, task: Task[TakenT]) -> None:
+        """Queues a task; its future is answered in time, unless it is done early."""
 
     def call(self, function: Callable[[], _T]) -> Future[_T]:
         """Runs a function that calls the model's methods, in a thread where that is right."""
