@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +26,8 @@ from triparty.cloud.serving.engine import EncoderInfo, ModelInfo, Passage
 from triparty.cloud.serving.hosting import Loaded
 from triparty.cloud.serving.replica import Answer, ReplicaSettings, Runner
 from triparty.cloud.serving.settings import ServingSettings
-from triparty.cloud.serving.worker import Tasks
-from triparty.common.errors import SettingsError, from_problem
+from triparty.cloud.serving.worker import Tasks, shutting_down
+from triparty.common.errors import SettingsError, UnavailableError, from_problem
 
 _log = logging.getLogger(__name__)
 
@@ -97,12 +98,51 @@ class RayBackend:
         """
         self._settings = settings
         self._folder: Path | None = None
-        self._is_running = False
+        self._failure: Exception | None = None
+        self._is_settled, self._is_stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
 
     def start(self) -> None:
-        """Starts Ray, or joins the cluster of `ray_address`."""
+        """Begins to start Ray; requests need not wait for that, loads do.
+
+        Raises:
+            SettingsError: see `check_ray`.
+        """
         check_ray(self._settings)
+        self._thread.start()
+
+    def _run(self) -> None:
+        """Ray's life, in one thread: the system kills its processes when that thread ends."""
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - the thread's edge: loads fail with it
+            _log.exception("Ray did not start")
+            self._failure = error
+        self._is_settled.set()
+        self._is_stopped.wait()
+        import ray
+
+        ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Returns when Ray runs.
+
+        Raises:
+            UnavailableError: it does not, or `stop` was called.
+        """
+        self._is_settled.wait()
+        if self._is_stopped.is_set():
+            raise shutting_down()
+        if self._failure is not None:
+            raise UnavailableError(
+                "the cloud cannot run models now: its operator finds the reason in the log"
+            ) from self._failure
+
+    def _connect(self) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report to its makers
+        os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"  # it would take our SIGTERM
         os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
         if self._settings.ray_address is None:
             self._start_own()
@@ -110,9 +150,8 @@ class RayBackend:
             self._join(self._settings.ray_address)
         from ray import serve
 
-        serve.start(proxy_location="Disabled")
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        self._is_running = True
 
     def _start_own(self) -> None:
         # Ray reads these when it is first imported, and never again. Without the last one it
@@ -140,6 +179,7 @@ class RayBackend:
 
     def load(self, folder: Path) -> Loaded:
         """Deploys a model and waits until its first replicas have loaded it."""
+        self.wait()
         from ray import serve
 
         from triparty.cloud.serving.replicas import Replicas
@@ -184,13 +224,9 @@ class RayBackend:
 
     def stop(self) -> None:
         """Ends Ray if it was started here, else the connection to it."""
-        if self._is_running:
-            self._is_running = False
-            import ray
-
-            ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._is_stopped.set()
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
 def keep_port_shut() -> None:

@@ -198,7 +198,7 @@ class Replicas:
         try:
             answer = await _unless_done(reference, step.future)
         except RayError as error:
-            _log.warning("a replica is gone, and its sessions with it", exc_info=error)
+            _log.warning(f"a replica is gone, and its sessions with it: {_line(error)}")
             raise session_not_found() from error
         return self._arrays(answer)
 
@@ -214,7 +214,7 @@ class Replicas:
             try:
                 return self._arrays(await request)
             except RayActorError as error:
-                _log.warning("a replica is gone: repeating what it ran", exc_info=error)
+                _log.warning(f"a replica is gone: repeating what it ran: {_line(error)}")
         raise UnavailableError("no replica could run this: repeat it", retry_after_s=RETRY_S)
 
     def _arrays(self, answer: Answer) -> Arrays:
@@ -238,7 +238,7 @@ class Replicas:
                     return Hold(await anext(request), request)
             except (RayError, TimeoutError) as error:
                 request.cancel()
-                _log.warning("a replica did not take a session", exc_info=error)
+                _log.warning(f"a replica did not take a session: {_line(error)}")
                 await asyncio.sleep(PLACE_PAUSE_S)
         raise UnavailableError(
             f"no replica took the session within {PLACE_S:.0f} s: repeat it",
@@ -271,6 +271,10 @@ class Replicas:
         hold.leave()
         with suppress(RayError):
             await hold.runner.close.remote(session)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _cancelling(request: Any) -> Callable[[Future[Arrays]], None]:

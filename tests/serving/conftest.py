@@ -280,7 +280,7 @@ def data_folder() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> type[Settings]:
     return Settings
 
