@@ -97,10 +97,10 @@ def test_all_answers_survive_the_server(
         before = family(cloud)
         cloud.stop(signal.SIGKILL)
         assert answers.tokens < ANSWERS * TOKENS * 3 // 4, "it was no longer the middle"
-        _, alive = psutil.wait_procs(before, timeout=60)
-        assert not alive, "processes of the dead cloud are left"
         cloud.start()
         assert made.result(WAIT_S) == expected
+    _, alive = psutil.wait_procs(before, timeout=WAIT_S)
+    assert not alive, "processes of the dead cloud are left"
 
 
 @with_ray
