@@ -276,3 +276,20 @@ class Encoder(Protocol):
         Returns:
             For each its one answer, float32: (O,), or (T, O) where every row has one.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class SeeingEngine:
+    """One loaded decoder that answers texts with images in them.
+
+    Attributes:
+        engine: the decoder; it takes the rows of images like any others.
+        sight: makes those rows; another thread than the engine's may call it.
+    """
+
+    engine: Engine
+    sight: Encoder
+
+
+Loaded = Engine | Encoder | SeeingEngine
+"""A model, as serving gets it."""

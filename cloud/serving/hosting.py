@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 from triparty.cloud.serving.engine import (
     Decoder,
     Encoder,
     EncoderInfo,
     Engine,
+    Loaded,
     ModelInfo,
     Passage,
+    SeeingEngine,
     Work,
 )
 from triparty.cloud.serving.scheduler import Limits
@@ -79,8 +81,32 @@ class ModelKey:
         return same and self.version > other.version
 
 
+class _Threads:
+    """What models do with their threads, however many they have."""
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """All its threads."""
+        raise NotImplementedError
+
+    @property
+    def counts(self) -> WorkerCounts:
+        """What its threads have done."""
+        return sum((worker.counts for worker in self.workers), WorkerCounts())
+
+    @property
+    def waiting(self) -> int:
+        """Tasks and calls that wait or run, about; any thread may ask."""
+        return sum(worker.waiting for worker in self.workers)
+
+    def stop(self) -> None:
+        """Ends its threads; what waits fails."""
+        for worker in self.workers:
+            worker.stop()
+
+
 @dataclass(frozen=True, eq=False)
-class Hosted:
+class Hosted(_Threads):
     """A loaded decoder.
 
     Attributes:
@@ -88,16 +114,23 @@ class Hosted:
         engine: the model; only the worker may call its methods.
         worker: runs its tasks.
         positions: most rows of a session.
+        sight: what makes rows of images, for a model that takes some in its texts.
     """
 
     key: ModelKey
     engine: Decoder
     worker: Tasks[Work]
     positions: int
+    sight: HostedEncoder | None = None
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """All its threads."""
+        return (self.worker,) if self.sight is None else (self.worker, self.sight.worker)
 
 
 @dataclass(frozen=True, eq=False)
-class HostedEncoder:
+class HostedEncoder(_Threads):
     """A loaded encoder.
 
     Attributes:
@@ -110,19 +143,17 @@ class HostedEncoder:
     info: EncoderInfo
     worker: Tasks[Passage]
 
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """Its thread."""
+        return (self.worker,)
 
+
+AnyWorker: TypeAlias = Tasks[Work] | Tasks[Passage]
 AnyHosted: TypeAlias = Hosted | HostedEncoder
 
 
-class Loaded(Protocol):
-    """A loaded model of either kind."""
-
-    @property
-    def info(self) -> ModelInfo | EncoderInfo:
-        """What serving must know of it."""
-
-
-def load_local(folder: Path, settings: ModelSettings) -> Engine | Encoder:
+def load_local(folder: Path, settings: ModelSettings) -> Loaded:
     """The engine of this process; imports torch and transformers when first called.
 
     Raises:
@@ -130,12 +161,16 @@ def load_local(folder: Path, settings: ModelSettings) -> Engine | Encoder:
         CheckpointError: the folder cannot be served.
     """
     from triparty.cloud.serving.encoding import LocalEncoder
-    from triparty.cloud.serving.loading import holds_encoder
+    from triparty.cloud.serving.loading import holds_encoder, holds_visual
     from triparty.cloud.serving.local import LocalEngine
     from triparty.cloud.serving.placement import Placement
+    from triparty.cloud.serving.sight import load_seeing
 
+    placement = Placement.of(settings)
+    if holds_visual(folder):
+        return load_seeing(folder, placement)
     kind = LocalEncoder if holds_encoder(folder) else LocalEngine
-    return kind.load(folder, Placement.of(settings))
+    return kind.load(folder, placement)
 
 
 def limits_of(settings: ModelSettings, info: ModelInfo | EncoderInfo) -> Limits:
@@ -177,8 +212,8 @@ class Backend(Protocol):
             CheckpointError: the folder cannot be served.
         """
 
-    def worker(self, loaded: Loaded, *, name: str) -> Tasks[Any]:
-        """What runs the tasks of a loaded model."""
+    def worker(self, loaded: Engine | Encoder, *, name: str) -> Tasks[Any]:
+        """What runs the tasks of a loaded model, or of one part of it."""
 
     def stop(self) -> None:
         """Ends what `start` began, if it did; called in a thread, after all models stopped."""
@@ -191,7 +226,7 @@ class LocalBackend:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine | Encoder] | None = None,
+        load: Callable[[Path], Loaded] | None = None,
     ) -> None:
         """No model yet.
 
@@ -209,7 +244,7 @@ class LocalBackend:
         """See `Backend.load`."""
         return self._load(folder)
 
-    def worker(self, loaded: Loaded, *, name: str) -> Tasks[Any]:
+    def worker(self, loaded: Engine | Encoder, *, name: str) -> Tasks[Any]:
         """A thread."""
         runner: Any = loaded
         return Worker(
@@ -273,7 +308,7 @@ class Models:
     def counts(self) -> WorkerCounts:
         """What all models have done, those that were unloaded included."""
         hosts = [*self._ready(), *self._unloading]
-        return sum((hosted.worker.counts for hosted in hosts), self._unloaded)
+        return sum((hosted.counts for hosted in hosts), self._unloaded)
 
     async def _make_room(self, developer: str, in_use: Callable[[AnyHosted], bool]) -> None:
         most = self._settings.max_models_per_developer
@@ -295,9 +330,9 @@ class Models:
     async def _unload(self, hosted: AnyHosted) -> None:
         del self._tasks[hosted.key]
         self._unloading.add(hosted)
-        await asyncio.to_thread(hosted.worker.stop)
+        await asyncio.to_thread(hosted.stop)
         self._unloading.remove(hosted)
-        self._unloaded += hosted.worker.counts
+        self._unloaded += hosted.counts
         _log.info(
             "model unloaded",
             extra={"model": hosted.key.name, "version": hosted.key.version},
@@ -316,23 +351,35 @@ class Models:
         self._tasks.clear()
         for hosted in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(hosted, AnyHosted):
-                await asyncio.to_thread(hosted.worker.stop)
+                await asyncio.to_thread(hosted.stop)
 
     async def _host(self, key: ModelKey, folder: Path) -> AnyHosted:
         loaded = await asyncio.to_thread(self._backend.load, folder)
-        worker, info = self._backend.worker(loaded, name=f"model-{key.name}"), loaded.info
         hosted: AnyHosted
-        if isinstance(info, EncoderInfo):
-            hosted = HostedEncoder(key, info, worker)
+        if isinstance(loaded, SeeingEngine):
+            sight = self._hosted_encoder(key, loaded.sight)
+            hosted = replace(self._hosted_decoder(key, loaded.engine), sight=sight)
+        elif isinstance(loaded.info, EncoderInfo):
+            hosted = self._hosted_encoder(key, loaded)
         else:
-            positions = min(self._settings.max_positions, info.positions)
-            hosted = Hosted(key, cast(Decoder, loaded), worker, positions)
-        hosted.worker.start()
+            hosted = self._hosted_decoder(key, loaded)
+        for worker in hosted.workers:
+            worker.start()
         _log.info(
             "model loaded",
             extra={"model": key.name, "version": key.version, "epoch": key.epoch},
         )
         return hosted
+
+    def _hosted_decoder(self, key: ModelKey, engine: Engine) -> Hosted:
+        worker = self._backend.worker(engine, name=f"model-{key.name}")
+        return Hosted(
+            key, engine, worker, min(self._settings.max_positions, engine.info.positions)
+        )
+
+    def _hosted_encoder(self, key: ModelKey, encoder: Encoder) -> HostedEncoder:
+        worker = self._backend.worker(encoder, name=f"model-{key.name}")
+        return HostedEncoder(key, encoder.info, worker)
 
     def _forget_failed(self, key: ModelKey, task: asyncio.Task[AnyHosted]) -> None:
         failed = task.cancelled() or task.exception() is not None

@@ -1,11 +1,11 @@
 """Opens a published folder with stock transformers classes, trusting nothing in it.
 
 The folder comes from a developer whom the operator does not trust. So: only families on a
-list (`families.py`, `encoder_families.py`), by their stock class; only safetensors; the
-configuration is rebuilt from the keys that the stock class declares, so that no class name,
-code reference, file name or option outside of them is ever acted on; every tensor's name and
-shape is compared with the model's before any weight is allocated (`tensors.py`); the hub is
-off.
+list (`families.py`, `encoder_families.py`, `visual_families.py`), by their stock class; only
+safetensors; the configuration is rebuilt from the keys that the stock class declares, so that
+no class name, code reference, file name or option outside of them is ever acted on; every
+tensor's name and shape is compared with the model's before any weight is allocated
+(`tensors.py`); the hub is off.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from triparty.cloud.serving.encoder_families import (
 )
 from triparty.cloud.serving.engine import EncoderInfo
 from triparty.cloud.serving.families import (
+    FAMILIES,
     FOREIGN,
     config_of,
     experts_implementation,
@@ -47,6 +48,7 @@ from triparty.cloud.serving.families import (
 from triparty.cloud.serving.placement import DISK, Placement, devices_of, input_device
 from triparty.cloud.serving.tensors import Shape, check_tensors
 from triparty.cloud.serving.text import TextRules, is_opaque_tokenizer
+from triparty.cloud.serving.visual_families import sight_info, visual_config, visual_of
 from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
@@ -82,6 +84,16 @@ def holds_encoder(folder: Path) -> bool:
     """
     raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
     return encoder_of(raw) is not None
+
+
+def holds_visual(folder: Path) -> bool:
+    """Whether a folder's configuration names a decoder that sees, and that is served.
+
+    Raises:
+        CheckpointError: a configuration that cannot be read.
+    """
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    return visual_of(raw) is not None
 
 
 def load_model(folder: Path, *, placement: Placement) -> PreTrainedModel:
@@ -132,6 +144,38 @@ def load_encoder(
     meta = _meta_model(config, head.model)
     check_tensors(_renamed(found, meta), meta, None)
     return _stock(folder, head.model, config, placement=placement), head, info
+
+
+def load_visual(
+    folder: Path, *, placement: Placement
+) -> tuple[PreTrainedModel, PreTrainedModel, EncoderInfo]:
+    """The decoder that sees in a folder, in evaluation mode.
+
+    Args and errors as for `load_model`.
+
+    Returns:
+        Its decoder by itself, as `load_model` would load it; the whole; and what serving must
+        know of the part that makes rows of images. Both models share their weights.
+    """
+    _check_files(folder)
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    family = visual_of(raw)
+    if family is None:
+        raise UnsupportedModelError(f"model_type {raw.get('model_type')!r} takes no images")
+    found = _shapes(folder)
+    config = visual_config(raw, family, tensors=len(found))
+    placement.retype(config)
+    info = sight_info(config)
+    meta = _meta_model(config, family.model)
+    check_tensors(_renamed(found, meta), meta, None)
+    options = {"attn_implementation": {"text_config": attention.NAME}}
+    whole: Any = _stock(folder, family.model, config, placement=placement, options=options)
+    decoder: Any = _meta_model(whole.config.text_config, FAMILIES[family.text].model)
+    decoder.model, decoder.lm_head = whole.model.language_model, whole.lm_head
+    decoder.eval()
+    decoder.hf_device_map = getattr(whole, "hf_device_map", {"": whole.device})
+    _try_out(decoder)
+    return decoder, whole, info
 
 
 def _vocabulary(config: PreTrainedConfig) -> int:

@@ -22,8 +22,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from triparty.cloud.serving.engine import EncoderInfo, ModelInfo, Passage
-from triparty.cloud.serving.hosting import Loaded
+from triparty.cloud.serving.engine import (
+    Encoder,
+    EncoderInfo,
+    Engine,
+    Loaded,
+    ModelInfo,
+    Passage,
+    SeeingEngine,
+)
 from triparty.cloud.serving.replica import Answer, ReplicaSettings, Runner
 from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.worker import Tasks, shutting_down
@@ -70,9 +77,9 @@ class ReplicaServer:
         )
         await self.describe()
 
-    async def describe(self) -> ModelInfo | EncoderInfo | Mapping[str, Any]:
+    async def describe(self) -> tuple[ModelInfo | EncoderInfo, ...] | Mapping[str, Any]:
         """See `Runner.describe`."""
-        described: ModelInfo | EncoderInfo = await self._runner.describe.remote()
+        described: tuple[ModelInfo | EncoderInfo, ...] = await self._runner.describe.remote()
         return described
 
     async def hold(self) -> AsyncIterator[Any]:
@@ -199,11 +206,15 @@ class RayBackend:
         def remove() -> None:
             serve.delete(name, _blocking=False)
 
-        info = handle.describe.remote().result()
-        if isinstance(info, Mapping):
+        infos = handle.describe.remote().result()
+        if isinstance(infos, Mapping):
             remove()
-            raise from_problem(int(info["status"]), info)
-        return Replicas(handle, info, remove=remove)
+            raise from_problem(int(infos["status"]), infos)
+        model: Any = Replicas(handle, infos[0], remove=remove)
+        if len(infos) == 1:
+            return cast(Engine, model)
+        sight: Any = Replicas(handle, infos[1], remove=lambda: None)
+        return SeeingEngine(model, sight)
 
     def _scale(self) -> dict[str, Any]:
         least, most = self._settings.replicas, self._settings.max_replicas
@@ -218,7 +229,7 @@ class RayBackend:
         }
         return {"autoscaling_config": scaling}
 
-    def worker(self, loaded: Loaded, *, name: str) -> Tasks[Any]:
+    def worker(self, loaded: Engine | Encoder, *, name: str) -> Tasks[Any]:
         """The replicas are their own worker."""
         return cast(Tasks[Any], loaded)
 

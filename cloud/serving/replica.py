@@ -22,6 +22,7 @@ from triparty.cloud.serving.engine import (
     ModelInfo,
     Passage,
     Reply,
+    SeeingEngine,
 )
 from triparty.cloud.serving.hosting import limits_of, load_local, set_threads
 from triparty.cloud.serving.sessions import session_not_found
@@ -55,7 +56,7 @@ class Answer:
         arrays: the reply; empty for calls without one.
         problem: the error instead, as its problem document, or None.
         process: whose counts these are.
-        counts: what the replica has done since it started.
+        counts: what that part of the replica has done since it started.
         cache_bytes: that its sessions take.
     """
 
@@ -88,25 +89,36 @@ class Runner:
         """Loads the model; one that cannot be served is told by `describe`."""
         self._problem: Mapping[str, Any] | None = None
         self._decoder: Decoder | None = None
+        self._workers: dict[type[Task[Any]], Worker[Any]] = {}
         try:
             loaded = load_local(Path(self.folder), self.settings)
         except TripartyError as error:
             self._problem = to_problem(error)
             return
-        self._info = loaded.info
-        if not isinstance(self._info, EncoderInfo):
-            self._decoder = cast(Decoder, loaded)
-        self._worker: Worker[Any] = Worker(
-            cast(Any, loaded),
-            limits_of(self.settings, self._info),
+        parts = (loaded.engine, loaded.sight) if isinstance(loaded, SeeingEngine) else (loaded,)
+        self._infos = tuple(part.info for part in parts)
+        for part, info in zip(parts, self._infos, strict=True):
+            is_encoder = isinstance(info, EncoderInfo)
+            if not is_encoder:
+                self._decoder = cast(Decoder, part)
+            self._workers[Whole if is_encoder else Step] = self._worker_of(part, info)
+
+    def _worker_of(self, part: Any, info: ModelInfo | EncoderInfo) -> Worker[Any]:
+        worker: Worker[Any] = Worker(
+            part,
+            limits_of(self.settings, info),
             name="model",
             on_start=lambda: set_threads(self.settings.threads),
         )
-        self._worker.start()
+        worker.start()
+        return worker
 
-    async def describe(self) -> ModelInfo | EncoderInfo | Mapping[str, Any]:
-        """What the model is, or the problem document of why it is none."""
-        return self._problem or self._info
+    async def describe(self) -> tuple[ModelInfo | EncoderInfo, ...] | Mapping[str, Any]:
+        """What the parts of the model are, or the problem document of why there are none.
+
+        One part, or a decoder and what makes rows of images for it.
+        """
+        return self._problem or self._infos
 
     async def process(self) -> int:
         """The id of the process."""
@@ -117,7 +129,7 @@ class Runner:
     ) -> Answer:
         """The answer to a session's next rows; they wait for their turn in a batch."""
         if position and session not in self._sessions:
-            return self._answer((), session_not_found())
+            return self._answer(Step, (), session_not_found())
         self._sessions.add(session)
         return await self._run(Step(session, principal, position, rows, reply))
 
@@ -129,34 +141,38 @@ class Runner:
         """Gives `target` a copy of `source`'s first rows."""
         decoder = self._decoder
         if decoder is None or source not in self._sessions:
-            return self._answer((), session_not_found())
-        copied = self._worker.call(lambda: decoder.fork(source, target, position=position))
+            return self._answer(Step, (), session_not_found())
+        copied = self._workers[Step].call(
+            lambda: decoder.fork(source, target, position=position)
+        )
         try:
             await asyncio.wrap_future(copied)
         except TripartyError as error:
-            return self._answer((), error)
+            return self._answer(Step, (), error)
         self._sessions.add(target)
-        return self._answer(())
+        return self._answer(Step, ())
 
     async def close(self, session: str) -> None:
         """Frees a session's cache."""
         self._sessions.discard(session)
         if (decoder := self._decoder) is not None:
-            self._worker.call(lambda: decoder.close(session))
+            self._workers[Step].call(lambda: decoder.close(session))
 
     async def _run(self, task: Task[Any]) -> Answer:
         """Cancelling takes the task out of the queue."""
-        self._worker.submit(task)
+        self._workers[type(task)].submit(task)
         try:
-            return self._answer(await asyncio.wrap_future(task.future))
+            return self._answer(type(task), await asyncio.wrap_future(task.future))
         except TripartyError as error:
-            return self._answer((), error)
+            return self._answer(type(task), (), error)
 
-    def _answer(self, arrays: Arrays, error: TripartyError | None = None) -> Answer:
+    def _answer(
+        self, kind: type[Task[Any]], arrays: Arrays, error: TripartyError | None = None
+    ) -> Answer:
         return Answer(
             arrays=arrays,
             problem=to_problem(error) if error else None,
             process=os.getpid(),
-            counts=self._worker.counts,
-            cache_bytes=self._decoder.cache_bytes if self._decoder else 0,
+            counts=self._workers[kind].counts,
+            cache_bytes=self._decoder.cache_bytes if self._decoder and kind is Step else 0,
         )

@@ -22,11 +22,10 @@ import numpy as np
 
 from triparty.cloud.serving.engine import (
     Arrays,
-    Encoder,
     EncoderInfo,
-    Engine,
     Ids,
     Inputs,
+    Loaded,
     ModelInfo,
     Passage,
     Reply,
@@ -163,7 +162,7 @@ class Serving:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine | Encoder] | None = None,
+        load: Callable[[Path], Loaded] | None = None,
         backend: Backend | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -243,7 +242,9 @@ class Serving:
     async def forwarding(
         self, principal_id: str, model: ServableModel
     ) -> AsyncIterator[ForwardTurn]:
-        """Room for one forward request on an encoder, from before its body is read.
+        """Room for one forward request, from before its body is read.
+
+        On an encoder, or on a decoder that makes rows of images.
 
         It counts as a step of the model's developer and as a session of the principal.
 
@@ -441,7 +442,7 @@ class Serving:
 
     def counts(self) -> dict[ModelKey, WorkerCounts]:
         """What each loaded model has done."""
-        return {hosted.key: hosted.worker.counts for hosted in self._models.loaded()}
+        return {hosted.key: hosted.counts for hosted in self._models.loaded()}
 
     def totals(self) -> ServingTotals:
         """Sums over all models. Any thread may call."""
@@ -449,7 +450,7 @@ class Serving:
         return ServingTotals(
             models=len(loaded),
             sessions=len(self._sessions),
-            waiting=sum(hosted.worker.waiting for hosted in loaded),
+            waiting=sum(hosted.waiting for hosted in loaded),
             cache_bytes=sum(
                 hosted.engine.cache_bytes for hosted in loaded if isinstance(hosted, Hosted)
             ),
@@ -585,7 +586,7 @@ class Serving:
         self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
-        if isinstance(hosted, HostedEncoder) != encoder:
+        if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
             raise _wrong_kind(model.name, is_encoder=not encoder)
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         try:
@@ -688,9 +689,16 @@ def decoder_of(session: Session[AnyHosted]) -> Hosted:
 
 
 def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
-    if isinstance(session.hosted, HostedEncoder):
-        return session.hosted
-    raise _wrong_kind(session.hosted.key.name, is_encoder=False)
+    hosted = session.hosted
+    sight = hosted if isinstance(hosted, HostedEncoder) else hosted.sight
+    if sight is None:
+        raise _wrong_kind(hosted.key.name, is_encoder=False)
+    return sight
+
+
+def _can_encode(hosted: AnyHosted) -> bool:
+    """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
+    return isinstance(hosted, HostedEncoder) or hosted.sight is not None
 
 
 def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:

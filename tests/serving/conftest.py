@@ -336,6 +336,7 @@ class FakeEngine:
         self.caches[work.session] = held
         if work.reply is None:
             return ()
+        assert 1 <= work.reply.rows <= len(work.rows)
         return (held.cumsum(axis=0)[len(held) - work.reply.rows :],)
 
     def fork(self, source: str, target: str, *, position: int) -> None:

@@ -182,7 +182,12 @@ def test_replies_about_several_rows_are_those_of_single_ones(
         Work(name, 0, rows, replace(Reply.parse(name.strip()), rows=count) if count else None)
         for (name, count), rows in zip(wanted.items(), sequences, strict=True)
     ]
+    ran: list[int] = []
+    head = engine._logits
+    monkeypatch.setattr(engine, "_logits", lambda x: (ran.append(len(x)), head(x))[1])
     replies = engine.run(works)
+    assert sum(ran) == 15
+    assert max(ran) <= max(7, head_rows), "the head's rows are bounded"
     for (name, count), rows, arrays in zip(wanted.items(), sequences, replies, strict=True):
         states, logits = (array[len(rows) - count :] for array in reference.run(rows))
         match name.strip():

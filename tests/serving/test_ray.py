@@ -24,13 +24,16 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from tiny_encoders import tiny_encoder
+from tiny_llava import SIZE, tiny_llava
 
 from triparty.cloud.serving import Serving
-from triparty.cloud.serving.engine import Reply, Text, Work
+from triparty.cloud.serving.engine import Image, Reply, Text, Work
 from triparty.cloud.serving.hosting import load_local
 from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.serving.placement import Placement
 from triparty.cloud.serving.ray_backend import RayBackend
 from triparty.cloud.serving.serving import StepRequest
+from triparty.cloud.serving.sight import load_seeing
 from triparty.common.errors import CheckpointError, NotFoundError
 from triparty.common.wire import decode_frames
 
@@ -354,3 +357,25 @@ except Exception as error:
         [sys.executable, "-c", code], env=known, capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or done.stderr
+
+
+def test_a_model_that_sees_does_both_on_its_replicas(
+    start: Any, published: Any, tmp_path: Path
+) -> None:
+    model = published(tiny_llava(tmp_path))
+    alone = load_seeing(model.folder, Placement())
+    pixels = np.random.default_rng(1).normal(size=(3, SIZE, SIZE)).astype(np.float32)
+    given = Image(pixels, 10)
+    ((expected,),) = alone.sight.run([given])
+
+    async def run() -> None:
+        async with start() as serving, serving.forwarding("phone", model) as turn:
+            ((got,),) = await serving.forward(turn, [given])
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+            name = (await serving.open_session("phone", model)).session
+            answer = await ask(serving, name, 0, got)
+            np.testing.assert_allclose(
+                answer, _alone(alone.engine, [got]), rtol=1e-4, atol=1e-5
+            )
+
+    asyncio.run(run())
