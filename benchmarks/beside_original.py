@@ -25,6 +25,7 @@ from benchmarks.clouds import device_with
 from benchmarks.harness import Case, Effort, case
 from triparty.common.transport import CloudClient
 from triparty.common.wire import Frame
+from triparty.developer.grant import find_device, grant_model
 from triparty.developer.home import Home
 from triparty.developer.publish import publish_model
 from triparty.developer.settings import DeveloperSettings
@@ -46,17 +47,19 @@ class Server:
 
     def decode(self, model: str, rows: Rows) -> list[float]:
         """Seconds of each step of one row, after a prompt, in a session of its own."""
+        return list(self.decoding(model, rows))
+
+    def decoding(self, model: str, rows: Rows) -> Iterator[float]:
+        """As `decode`, one at a time."""
         session = self.client.open_session(model).id
-        spent = []
         try:
             self._step(session, rows[:PROMPT], 0)
             for at in range(PROMPT, len(rows)):
                 begun = time.perf_counter()
                 self._step(session, rows[at : at + 1], at)
-                spent.append(time.perf_counter() - begun)
+                yield time.perf_counter() - begun
         finally:
             self.client.close_session(session)
-        return spent
 
     def together(self, model: str, rows: Rows) -> float:
         """Seconds of several sessions side by side."""
@@ -87,15 +90,19 @@ def served(source: Path, width: int) -> Iterator[Server]:
             for pattern in ("*.safetensors", "config.json"):
                 for file in source.glob(pattern):
                     shutil.copy(file, folder / "original" / "model")
-            publish_model(
-                Home(folder / "developer"),
-                folder / "original",
-                name=PLAIN,
-                settings=DeveloperSettings(),
-                now=datetime.now(UTC) + timedelta(seconds=10),
-            )
+            _publish(Home(folder / "developer"), folder / "original")
             with DeviceHome(folder / "device").access().client() as client:
                 yield Server(client, source, width)
+
+
+def _publish(home: Home, out: Path) -> None:
+    """Publishes the original, and lets the device use it."""
+    settings, now = DeveloperSettings(), datetime.now(UTC) + timedelta(seconds=10)
+    publish_model(home, out, name=PLAIN, settings=settings, now=now)
+    with home.access().client() as client:
+        record, model = find_device(home, client, "bench"), home.existing_model(PLAIN)
+        later = now + timedelta(seconds=2)
+        grant_model(home, client, model, record, settings=settings, now=later)
 
 
 @contextmanager
@@ -153,8 +160,10 @@ def _against_original(name: str) -> tuple[Case, Case, Case]:
             for model in (KEYED, PLAIN):
                 server.decode(model, rows)
             for _ in range(effort.runs):
-                original = statistics.median(server.decode(PLAIN, rows))
-                yield original / statistics.median(server.decode(KEYED, rows))
+                keyed, plain = _in_turn(
+                    server.decoding(KEYED, rows), server.decoding(PLAIN, rows)
+                )
+                yield plain / keyed
 
     @case(
         f"what a decode step over loopback costs more than in transformers, {name}",
@@ -170,23 +179,29 @@ def _against_original(name: str) -> tuple[Case, Case, Case]:
             model = AutoModelForCausalLM.from_pretrained(server.source, dtype=torch.float32)
             server.decode(KEYED, rows)
             for _ in range(effort.runs):
-                here = statistics.median(_decode_here(model, rows))
-                yield 1e3 * (statistics.median(server.decode(KEYED, rows)) - here)
+                there, here = _in_turn(server.decoding(KEYED, rows), _decoding(model, rows))
+                yield 1e3 * (there - here)
 
     return throughput, latency, loopback
 
 
-def _decode_here(model: Any, rows: Rows) -> list[float]:
-    """Seconds of each step of one row through the stock class, as `Server.decode`."""
-    cache, spent = DynamicCache(config=model.config), []
+def _in_turn(one: Iterator[float], other: Iterator[float]) -> tuple[float, float]:
+    """The medians of two decodings, a step of each in turn: what disturbs disturbs both."""
+    pairs = list(zip(one, other, strict=True))
+    return tuple(statistics.median(each) for each in zip(*pairs, strict=True))
+
+
+def _decoding(model: Any, rows: Rows) -> Iterator[float]:
+    """Seconds of each step of one row through the stock class, as `Server.decoding`."""
+    cache = DynamicCache(config=model.config)
     with torch.inference_mode():
         model(inputs_embeds=torch.from_numpy(rows[None, :PROMPT]), past_key_values=cache)
-        for at in range(PROMPT, len(rows)):
-            begun = time.perf_counter()
+    for at in range(PROMPT, len(rows)):
+        begun = time.perf_counter()
+        with torch.inference_mode():
             row = torch.from_numpy(rows[None, at : at + 1])
             model(inputs_embeds=row, past_key_values=cache).logits.numpy()
-            spent.append(time.perf_counter() - begun)
-    return spent
+        yield time.perf_counter() - begun
 
 
 CASES: tuple[Case, ...] = tuple(each for name in MODELS for each in _against_original(name))

@@ -74,21 +74,21 @@ def new_cloud(folder: Path) -> tuple[Path, Home]:
 
 
 @contextmanager
-def device_with(source: Path, folder: Path, *, name: str, **settings: int) -> Iterator[Device]:
+def device_with(source: Path, folder: Path, *, name: str, **limits: int) -> Iterator[Device]:
     """A device that has pulled one model, while a cloud process serves it.
 
     Args:
         source: the model.
         folder: for all three parties; `out` in it is the protected model.
         name: under which it is published.
-        settings: of the cloud.
+        limits: settings of the cloud.
     """
     data, home = folder / "cloud", Home(folder / "developer")
     now, settings = datetime.now(UTC), DeveloperSettings()
     token = initialise(data, now=now).token
     home.make_keys(key_days=365, now=now)
     protect(str(source), folder / "out")
-    with serving(data, **settings) as url:
+    with serving(data, **limits) as url:
         _enroll(home, url, token, now)
         later = now + timedelta(seconds=2)
         publish_model(home, folder / "out", name=name, settings=settings, now=later)
