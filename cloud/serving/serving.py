@@ -37,12 +37,13 @@ from triparty.cloud.serving.futures import all_of
 from triparty.cloud.serving.hosting import (
     FLOAT32_BYTES,
     AnyHosted,
+    Backend,
     Hosted,
     HostedEncoder,
+    LocalBackend,
     ModelKey,
     Models,
     ServableModel,
-    load_local,
 )
 from triparty.cloud.serving.sessions import (
     Session,
@@ -151,7 +152,7 @@ class ForwardTurn:
     @property
     def info(self) -> EncoderInfo:
         """What the encoder takes and answers."""
-        return self.hosted.encoder.info
+        return self.hosted.info
 
 
 class Serving:
@@ -161,18 +162,22 @@ class Serving:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Loaded] = load_local,
+        load: Callable[[Path], Loaded] | None = None,
+        backend: Backend | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serving that is not started yet.
 
         Args:
             settings: limits.
-            load: makes an engine or an encoder of a model's folder; called in a thread.
+            load: makes an engine or an encoder of a model's folder; called in a thread. None:
+                from its weights.
+            backend: where models run; None: in this process, by `load`.
             clock: seconds that never go back, for idle times.
         """
         self._settings = settings
-        self._models = Models(settings, load=load)
+        self._backend = backend or LocalBackend(settings, load=load)
+        self._models = Models(settings, backend=self._backend)
         self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
@@ -199,8 +204,9 @@ class Serving:
         """Accepts sessions from now on.
 
         Raises:
-            SettingsError: the trace file cannot be opened.
+            SettingsError: the trace file cannot be opened, or models cannot run here.
         """
+        await asyncio.to_thread(self._backend.start)
         if self._settings.trace is not None:
             self._trace = Trace(self._settings.trace)
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
@@ -216,6 +222,7 @@ class Serving:
             self._sweeper = None
         await self._models.stop()
         self._sessions.close_all()
+        await asyncio.to_thread(self._backend.stop)
         if self._trace is not None:
             self._trace.close()
             self._trace = None
@@ -614,6 +621,9 @@ class Serving:
         hosted.worker.submit(step)
         try:
             arrays = await asyncio.wrap_future(step.future)
+        except NotFoundError:  # who ran it lost what it had of the session
+            self._sessions.close(session)
+            raise
         finally:
             session.running = None
             self._sessions.touch(session)

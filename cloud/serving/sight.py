@@ -18,6 +18,7 @@ from triparty.cloud.serving.engine import Arrays, EncoderInfo, Image, Passage, S
 from triparty.cloud.serving.families import FOREIGN, one_line
 from triparty.cloud.serving.loading import load_text_rules, load_visual
 from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.serving.placement import Placement, input_device
 from triparty.common.errors import CheckpointError, LimitError
 
 OUT_OF_MEMORY_RETRY_S = 5
@@ -33,6 +34,7 @@ class LocalSight:
             CheckpointError: it does not run.
         """
         self._model = model
+        self._device = input_device(model)
         self._info = info
         if info.image is None:
             raise CheckpointError("a model that sees takes images")
@@ -50,7 +52,7 @@ class LocalSight:
     def run(self, batch: Sequence[Passage]) -> list[Arrays]:
         """The rows (N, D) of each image; see `Encoder.run`."""
         images = [passage.pixels for passage in batch if isinstance(passage, Image)]
-        pixels = torch.from_numpy(np.stack(images)).to(self._model.device, self._model.dtype)
+        pixels = torch.from_numpy(np.stack(images)).to(self._device, self._model.dtype)
         try:
             with torch.inference_mode():
                 stock: Any = self._model
@@ -63,13 +65,12 @@ class LocalSight:
             ) from error
 
 
-def load_seeing(folder: Path) -> SeeingEngine:
-    """The decoder that sees in a published folder, on the GPU if there is one.
+def load_seeing(folder: Path, placement: Placement) -> SeeingEngine:
+    """The decoder that sees in a published folder, where `placement` says.
 
     Raises:
         CheckpointError: it cannot be served, or does not run.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    decoder, whole, info = load_visual(folder, device=device)
+    decoder, whole, info = load_visual(folder, placement=placement)
     rules = load_text_rules(folder, vocabulary=decoder.config.vocab_size)
     return SeeingEngine(LocalEngine(decoder, text=rules), LocalSight(whole, info))

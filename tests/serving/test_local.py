@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from triparty.cloud.serving import local
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.loading import load_model
 from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.serving.placement import Placement
 from triparty.cloud.serving.text import TextRules
 from triparty.common.errors import CheckpointError, CloudError
 
@@ -254,7 +254,7 @@ def test_what_a_row_takes_is_measured(engine: LocalEngine) -> None:
 
 def without_head(folder: Path) -> Any:
     """A loaded model whose head is zeros."""
-    model = load_model(folder, device=torch.device("cpu"))
+    model = load_model(folder, placement=Placement("cpu"))
     model.get_output_embeddings().weight.data.zero_()
     return model
 

@@ -15,7 +15,7 @@ from tiny_llava import SIZE, tiny_llava
 from transformers import LlavaForConditionalGeneration
 
 from triparty.cloud.serving.engine import Image, Reply, ReplyKind, SeeingEngine, Work
-from triparty.cloud.serving.hosting import load_local
+from triparty.cloud.serving.placement import Placement
 from triparty.cloud.serving.sight import load_seeing
 from triparty.common.errors import CheckpointError, UnsupportedModelError
 
@@ -33,7 +33,7 @@ def images(count: int) -> list[Image]:
 
 
 def test_rows_of_images_and_answers_about_them_are_the_stock_models(folder: Path) -> None:
-    loaded = load_local(folder)
+    loaded = load_seeing(folder, Placement())
     assert isinstance(loaded, SeeingEngine)
     stock: Any = LlavaForConditionalGeneration.from_pretrained(folder)
     given = images(3)
@@ -79,7 +79,7 @@ def test_what_is_not_served_is_refused(
         del config["text_config"]["rope_parameters"]
     (target / "config.json").write_text(json.dumps(config))
     with pytest.raises(error, match=says):
-        load_seeing(target)
+        load_seeing(target, Placement())
 
 
 def test_every_tensor_is_the_models(folder: Path, tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_every_tensor_is_the_models(folder: Path, tmp_path: Path) -> None:
     ):
         save_file(changed, target / "model.safetensors", {"format": "pt"})
         with pytest.raises(CheckpointError, match=says):
-            load_seeing(target)
+            load_seeing(target, Placement())
