@@ -29,13 +29,20 @@ from triparty.common.artifacts import (
 from triparty.common.console import progress
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.documents import check_name
-from triparty.common.errors import RollbackError, SealError, StateError
+from triparty.common.errors import (
+    RollbackError,
+    SealError,
+    StateError,
+    UnsupportedModelError,
+)
 from triparty.common.keying import DEVICE_FILE
 from triparty.common.transport import CloudClient
 from triparty.developer.grant import Granted, own_manifests, seal_bundle
 from triparty.developer.home import Home, PublishedModel
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
+
+UNSERVED_TASKS = ("seq2seq-lm",)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def publish_model(
 
     Raises:
         StateError: not a protected folder.
+        UnsupportedModelError: a model that no cloud serves.
         ManifestError: not a name.
         FileTypeError, PathError: a file that must not be published.
         RollbackError: the folder is of an earlier epoch than what is published.
@@ -83,6 +91,7 @@ def publish_model(
     """
     check_name(name)
     info = device_info(out)
+    check_served(info, out)
     files = describe_folder(out / "model", kind=Kind.MODEL)
     before = home.model(name)
     if before is not None and info.epoch < before.epoch:
@@ -153,6 +162,20 @@ def device_info(out: Path) -> DeviceInfo:
             f"{out} is no protected model: make one with 'triparty developer protect SRC {out}'"
         )
     return DeviceInfo.from_json(path.read_bytes())
+
+
+def check_served(info: DeviceInfo, out: Path) -> None:
+    """Refuses, before anything is uploaded, what no cloud of this version can run.
+
+    Raises:
+        UnsupportedModelError: with what is missing.
+    """
+    if info.task in UNSERVED_TASKS:
+        raise UnsupportedModelError(
+            f"{out} is of family {info.family!r}: it is compiled and can be verified, but no "
+            f"cloud serves the task {info.task!r}, whose sessions would need an encoder's rows "
+            "and cross-attention: publish a decoder or an encoder"
+        )
 
 
 def _newest_version(home: Home, client: CloudClient, name: str, *, now: datetime) -> int:

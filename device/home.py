@@ -1,6 +1,7 @@
 """A device's folder: its keys, its access to the cloud, what it has seen, its bundles.
 
-HOME/identity.key, sealing.key   private keys, mode 0600
+HOME/identity.key, sealing.key   private keys, mode 0600, unless they are in the keyring
+HOME/keys.json                   says that they are (`keystore.py`)
 HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
@@ -8,6 +9,7 @@ HOME/held/NAME.json              its version and epoch
 HOME/gates/NAME/                 gate with its signed manifest, mode 0700
 HOME/filters/NAME/               filter, the same
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
+HOME/accounts/NAME/              the same for another cloud or developer (`accounts.py`)
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triparty.common.access import Access
+from triparty.common.access import ACCESS_FILE, Access
 from triparty.common.artifacts import MANIFEST_FILE, Manifest
 from triparty.common.documents import check_name
 from triparty.common.errors import ArtifactError, StateError
@@ -26,6 +28,18 @@ from triparty.common.files import locked, make_private_folder, write_private
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
 from triparty.common.signing import PrivateKey
+from triparty.device.keystore import (
+    NAMES,
+    Keys,
+    keyring_or_why_not,
+    move_keys,
+    place_for_new_keys,
+    place_of_keys,
+)
+
+MAIN = "main"
+"""The account that a home is by itself."""
+MAY_MOVE = "there is a keyring: 'triparty device keys --to keyring' moves them"
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,13 @@ class HeldModel:
         name: as its developer published it.
         version: of the bundle.
         epoch: generation of the key.
+        account: of this device, by which it has the model.
     """
 
     name: str
     version: int
     epoch: int
+    account: str = MAIN
 
 
 @dataclass(frozen=True)
@@ -75,29 +91,74 @@ class Home:
     Args:
         folder: the home; made on first use.
         passphrase: of the private keys, if they have one.
+        keys: where the private keys should be.
+        account_name: which of the device's accounts it is.
     """
 
-    def __init__(self, folder: Path, *, passphrase: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        passphrase: str | None = None,
+        keys: Keys = Keys.AUTO,
+        account_name: str = MAIN,
+    ) -> None:
         """Touches nothing yet."""
-        self.folder = folder
-        self._passphrase = passphrase
+        self.folder, self.account_name = folder, account_name
+        self._passphrase, self._keys = passphrase, keys
 
     def make_keys(self) -> tuple[PrivateKey, SealingKey]:
         """Makes and keeps this device's identity and sealing keys.
 
         Raises:
-            StateError: the device is enrolled already.
+            StateError: the device is enrolled already, or its keyring refuses.
+            SettingsError: the keys should be in the keyring, and there is none.
         """
-        if (self.folder / "cloud.json").exists():
+        if self.is_enrolled:
             raise StateError(
-                f"{self.folder} is enrolled already: name another --home, or give --again if "
-                "its token expired or is lost"
+                f"{self.folder} is enrolled already: name another --account, or give --again "
+                "if its token expired or is lost"
             )
         make_private_folder(self.folder)
         identity, sealing = PrivateKey.generate(), SealingKey.generate()
-        identity.save(self.folder / "identity.key", passphrase=self._passphrase)
-        sealing.save(self.folder / "sealing.key", passphrase=self._passphrase)
+        pems = (key.to_pem(passphrase=self._passphrase) for key in (identity, sealing))
+        store, _ = place_for_new_keys(self.folder, self._keys)
+        store.write(dict(zip(NAMES, pems, strict=True)))
         return identity, sealing
+
+    def forget_keys(self) -> None:
+        """Takes the private keys away: of an enrolment that failed."""
+        place_of_keys(self.folder, Keys.AUTO).remove()
+
+    def key_place(self) -> tuple[Keys, str]:
+        """Where this device's keys are, and why they are not in the keyring, if so.
+
+        Raises:
+            StateError: it is not enrolled, or they are elsewhere than they should be.
+            SettingsError: they are in the keyring, and there is none.
+        """
+        self.access()
+        kind = place_of_keys(self.folder, self._keys).kind
+        if kind is Keys.KEYRING or self._keys is Keys.FILE:
+            return kind, ""
+        backend, why_not = keyring_or_why_not()
+        return kind, MAY_MOVE if backend is not None else why_not
+
+    def move_keys(self, to: Keys) -> None:
+        """Moves this device's keys to the keyring or to files; see `keystore.move_keys`."""
+        self.access()
+        with locked(self.folder):
+            move_keys(self.folder, to)
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether this home has an account on a cloud."""
+        return (self.folder / ACCESS_FILE).exists()
+
+    def account(self, name: str) -> Home:
+        """The home of another account of this device."""
+        folder = self.folder / "accounts" / name
+        return Home(folder, passphrase=self._passphrase, keys=self._keys, account_name=name)
 
     def access(self) -> Access:
         """How this device reaches its cloud.
@@ -109,11 +170,13 @@ class Home:
 
     def identity_key(self) -> PrivateKey:
         """The key that is this device to cloud and developer."""
-        return PrivateKey.load(self.folder / "identity.key", passphrase=self._passphrase)
+        pem, name = place_of_keys(self.folder, self._keys).read("identity.key")
+        return PrivateKey.from_pem(pem, passphrase=self._passphrase, name=name)
 
     def sealing_key(self) -> SealingKey:
         """The key to which bundles are sealed."""
-        return SealingKey.load(self.folder / "sealing.key", passphrase=self._passphrase)
+        pem, name = place_of_keys(self.folder, self._keys).read("sealing.key")
+        return SealingKey.from_pem(pem, passphrase=self._passphrase, name=name)
 
     def seen(self) -> Seen:
         """The highest versions that this device has taken."""
@@ -136,12 +199,14 @@ class Home:
         Raises:
             StateError: a record is damaged.
         """
-        return [_read_held(file) for file in sorted((self.folder / "held").glob("*.json"))]
+        files = sorted((self.folder / "held").glob("*.json"))
+        return [replace(_read_held(file), account=self.account_name) for file in files]
 
     def hold(self, model: HeldModel) -> None:
         """Notes version and epoch of the bundle in `bundle_folder`."""
         target = self.folder / "held" / f"{model.name}.json"
-        write_private(target, json.dumps(asdict(model)).encode())
+        members = {"name": model.name, "version": model.version, "epoch": model.epoch}
+        write_private(target, json.dumps(members).encode())
 
     def gate_folder(self, name: str) -> Path:
         """Where a gate that was pulled lies, or will lie."""
@@ -170,21 +235,6 @@ class Home:
     def _manifests(self, room: str) -> list[Manifest]:
         files = sorted(self.folder.glob(f"{room}/[!.]*/{MANIFEST_FILE}"))
         return [_read_manifest(file) for file in files]
-
-    def model(self, name: str) -> HeldModel:
-        """A model by name.
-
-        Raises:
-            StateError: this device has no bundle of it.
-        """
-        held = {model.name: model for model in self.held()}
-        if name not in held:
-            have = ", ".join(held) or "none"
-            raise StateError(
-                f"this device has no bundle of '{name}' (it has: {have}): ask the developer "
-                f"for a grant, then run 'triparty device pull'"
-            )
-        return held[name]
 
 
 def _read_held(file: Path) -> HeldModel:

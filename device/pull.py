@@ -15,13 +15,14 @@ all files must have the manifest's hashes and be what they say (`pull_edge.py`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from triparty.common.access import Access, renew_if_due
 from triparty.common.artifacts import Manifest, verify_manifest
+from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.console import progress
 from triparty.common.delegation import Delegation, verify_delegation
 from triparty.common.entries import Kind
@@ -33,7 +34,7 @@ from triparty.common.errors import (
     SealError,
     TripartyError,
 )
-from triparty.common.files import replace_folder
+from triparty.common.files import locked, replace_folder
 from triparty.common.filters import LIMIT_BYTES as FILTER_LIMIT_BYTES
 from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.keying import Bundle
@@ -92,7 +93,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     Args:
         home: of an enrolled device.
         name: one model, gate or filter; None for all.
-        now: for expiry times.
+        now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
         NotFoundError: nothing was granted or published, or not under this name.
@@ -101,22 +102,23 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     """
     access = renew_if_due(home.folder, home.access(), now=now)
     failures: list[TripartyError] = []
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         delegation, latest, seen = _current(client, access, home.seen(), now)
         home.save_seen(seen)
-        pulling = _Pulling(client, home, access, delegation, latest, name, now)
+        judged = judged_at(now, client.connection.cloud_time)
+        pulling = _Pulling(client, home, access, delegation, latest, name, judged)
         bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
         filters = _bring_all(pulling, Kind.FILTER, _bring_filter, failures)
-    if failures:
-        raise failures[0]
+        if failures:
+            raise failures[0]
     if not bundles and not gates and not filters:
         wanted = f"model '{name}'" if name else "any model"
         raise NotFoundError(
             f"no bundle of {wanted} for this device: ask the developer to run "
             f"'triparty developer grant {access.principal}'"
         )
-    models = [(HeldModel(m.name, m.version, m.epoch), is_new) for m, is_new in bundles]
+    models = [(_held(home, manifest), is_new) for manifest, is_new in bundles]
     held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
     brought = [(HeldFilter(m.name, m.version), is_new) for m, is_new in filters]
     return Pulled(
@@ -126,6 +128,40 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         kept_gates=tuple(gate for gate, is_new in held if not is_new),
         taken_filters=tuple(one for one, is_new in brought if is_new),
         kept_filters=tuple(one for one, is_new in brought if not is_new),
+    )
+
+
+def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulled:
+    """Brings the bundles and gates of several accounts up to date, each whatever the others do.
+
+    Args:
+        homes: enrolled accounts of one device.
+        name: of one model or gate, which one of them has at least; None for all.
+        now: for expiry times.
+
+    Raises:
+        NotFoundError: nothing was granted or published to any.
+        TripartyError: of the first account that failed otherwise; the others are up to date.
+    """
+    done: list[Pulled] = []
+    failures: list[TripartyError] = []
+    for home in homes:
+        home.access()
+        try:
+            with locked(home.folder):
+                done.append(pull(home, name=name, now=now))
+        except TripartyError as error:
+            failures.append(error)
+    serious = [error for error in failures if not isinstance(error, NotFoundError)]
+    if serious or not done:
+        raise [*serious, *failures][0]
+    return Pulled(
+        taken=tuple(model for each in done for model in each.taken),
+        kept=tuple(model for each in done for model in each.kept),
+        taken_gates=tuple(gate for each in done for gate in each.taken_gates),
+        kept_gates=tuple(gate for each in done for gate in each.kept_gates),
+        taken_filters=tuple(one for each in done for one in each.taken_filters),
+        kept_filters=tuple(one for each in done for one in each.kept_filters),
     )
 
 
@@ -163,7 +199,7 @@ def _bring_all(
 def _bring_bundle(pulling: _Pulling, _: SignedDocument, manifest: Manifest) -> bool:
     """Takes a bundle unless this device holds it, and it opens; whether it was taken."""
     home = pulling.home
-    model = HeldModel(manifest.name, manifest.version, manifest.epoch)
+    model = _held(home, manifest)
     if model in home.held() and _opens(home, model):
         return False
     _take(pulling.client, home, pulling.access, manifest)
@@ -171,6 +207,10 @@ def _bring_bundle(pulling: _Pulling, _: SignedDocument, manifest: Manifest) -> b
     home.save_seen(home.seen().raised(manifest))
     home.hold(model)
     return True
+
+
+def _held(home: Home, manifest: Manifest) -> HeldModel:
+    return HeldModel(manifest.name, manifest.version, manifest.epoch, home.account_name)
 
 
 def _bring_gate(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
@@ -205,6 +245,7 @@ def _current(
     """The developer's verified delegation and latest statement, and what is seen by them."""
     developer = access.developer
     state = client.statements()
+    now = judged_at(now, client.connection.cloud_time)
     delegation = verify_delegation(
         state.delegation,
         root_fingerprint=developer,

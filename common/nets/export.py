@@ -62,6 +62,7 @@ def to_onnx(network: FilterNetwork) -> bytes:
         )
     model = onnx.load_from_string(buffer.getvalue())
     kept = {one.name for one in model.graph.initializer}
+    kept |= {name for node in model.graph.node for name in node.output}
     for name, weight in network.state_dict().items():
         if name not in kept:  # equal to another one, or of use in training alone
             model.graph.initializer.append(numpy_helper.from_array(weight.numpy(), name))
@@ -84,7 +85,13 @@ def weights_of(file: bytes) -> dict[str, NDArray[Any]]:
         model = onnx.load_from_string(file)
     except Exception as error:
         raise FileTypeError(f"a filter's network is no ONNX file: {error}") from error
-    return {one.name: np.array(numpy_helper.to_array(one)) for one in model.graph.initializer}
+    weights = {
+        one.name: np.array(numpy_helper.to_array(one)) for one in model.graph.initializer
+    }
+    for node in model.graph.node:  # the exporter keeps one of equal weights, and names it anew
+        if node.op_type == "Identity" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    return weights
 
 
 def _example(spec: InputSpec) -> torch.Tensor:

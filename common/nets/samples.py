@@ -190,7 +190,7 @@ def one_input(value: Any, specs: Sequence[InputSpec]) -> Inputs:
         present.append(part is not None)
         if part is None:
             columns[spec.name] = np.zeros((1, *spec.shape), spec.dtype)
-        elif isinstance(part, str):
+        elif isinstance(part, str) and spec.modality == "text":
             columns[spec.name] = hashed([part], length=spec.shape[0])
         else:
             columns[spec.name] = np.asarray(part)[None]

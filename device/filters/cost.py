@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 _LEAST_CALLS: Final = 5
-_SECONDS: Final = 0.5
+_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def cost_of(call: Callable[[Any], object], inputs: list[Any]) -> float:
 
     Args:
         call: what is measured.
-        inputs: at least one; taken in turn for about half a second, at least five times.
+        inputs: at least one; taken in turn for about a fifth of a second, at least five times.
     """
     call(inputs[0])
     taken: list[float] = []

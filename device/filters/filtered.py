@@ -1,9 +1,11 @@
 """A model with a filter in front of it: skip, reuse, audit, active update.
 
 A share of all inputs, drawn whatever the filter says of them, goes to the model as well. What
-the model answers there tells the true accuracy of the filter (an alarm rises when it is no
-longer what was promised), and is what updates are validated and calibrated on, because no
-other inputs are drawn without regard to the filter.
+the model answers there tells the true accuracy of the filter, and an alarm rises when it is no
+longer what was promised. Updates are validated and calibrated on every other of these inputs,
+because no others are drawn without regard to the filter; nothing is ever learnt from them. The
+rest is learnt from, because where the filter is wrong and sure of itself nothing else would be
+looked at.
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ class Filtered:
             min(task.calibration.target_accuracy for task in filter_.artifact.tasks)
         )
         self._labelled: deque[tuple[Any, dict[str, Any]]] = deque(maxlen=window)
-        self._audits: deque[tuple[Any, dict[str, Any]]] = deque(maxlen=window)
+        self._validation: deque[tuple[Any, dict[str, Any]]] = deque(maxlen=window)
         self._uncertain: list[tuple[float, int, Any, Any]] = []
         if not isinstance(model, Mapping):
             functools.update_wrapper(self, model)
@@ -144,6 +146,7 @@ class Filtered:
         with self._lock:
             self._seen += 1
             self._period += 1
+            number = self._seen
             is_audit = bool(self._rng.random() < self._audit_share)
         try:
             prepared = self._prepare(value)
@@ -157,7 +160,7 @@ class Filtered:
         results = {task: self._models[task](value) for task in wanted}
         self._learn(core, outputs, said, results, is_audit=is_audit)
         with self._lock:
-            self._keep(prepared, value, said, results, is_audit=is_audit)
+            self._keep(number, (prepared, value), said, results, is_audit=is_audit)
         return self._answer({**said.answers, **results})
 
     def status(self) -> Status:
@@ -183,14 +186,14 @@ class Filtered:
         with self._lock:
             count = math.ceil(beta * self._period)
             asked = sorted(self._uncertain, key=lambda one: (-one[0], one[1]))[:count]
-            labelled, audits = list(self._labelled), list(self._audits)
+            labelled, validation = list(self._labelled), list(self._validation)
         for _, _, prepared, value in asked:
             results = {task: model(value) for task, model in self._models.items()}
             labelled.append((prepared, results))
         if not labelled:
             raise DatasetError("nothing to learn from: the model has not labelled any input")
         done = self._filter.update(
-            *self._columns(labelled), validation=self._columns(audits), course=course
+            *self._columns(labelled), validation=self._columns(validation), course=course
         )
         with self._lock:
             self._uncertain, self._period = [], 0
@@ -277,19 +280,29 @@ class Filtered:
 
     def _keep(
         self,
-        prepared: Any,
-        value: Any,
+        number: int,
+        given: tuple[Any, Any],
         said: _Said,
         results: dict[str, Any],
         *,
         is_audit: bool,
     ) -> None:
-        """Labelled inputs for updates, and the least certain of those without a label."""
+        """Labelled inputs for updates, and the least certain of those without a label.
+
+        Args:
+            number: of the input, which no other has.
+            given: the input as the filter takes it, and as the model does.
+            said: by the filter.
+            results: of the models that were run.
+            is_audit: whether they were run whatever the filter said.
+        """
         self._filtered += not results
         if len(results) == len(self._models):
-            (self._audits if is_audit else self._labelled).append((prepared, results))
+            is_validation = is_audit and self._audited % 2 == 0
+            kept = self._validation if is_validation else self._labelled
+            kept.append((given[0], results))
         elif self._audit_share > 0:
-            entry = (-said.certainty, self._seen, prepared, value)
+            entry = (-said.certainty, number, *given)
             heapq.heappush(self._uncertain, entry)  # the most certain one leaves first
             if len(self._uncertain) > self._window:
                 heapq.heappop(self._uncertain)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from triparty.common.nets.training import Course, Epoch, Trained
 
 Rows = NDArray[np.int64]
-_TORCH: Final = "fitting a filter needs torch: pip install 'triparty[train]'"
+_TORCH: Final = "fitting a filter needs torch and onnx: pip install 'triparty[train]'"
 LEAST_VALIDATION: Final = 30  # fewer cannot show an accuracy of 90 % with a confidence of 95 %
 
 
@@ -320,8 +320,10 @@ def _numbers(results: Sequence[Any]) -> Labels:
 
 
 def training_module() -> Any:
-    """The module of the training, which needs torch."""
+    """The module of the training, if all is there that training and writing a filter need."""
     try:
+        import onnx  # noqa: F401 - its absence is to show before the training, not after
+
         from triparty.common.nets import training
     except ImportError as error:
         raise SettingsError(_TORCH) from error

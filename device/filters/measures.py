@@ -185,6 +185,9 @@ def label_of(result: Any) -> Any:
     if isinstance(result, str | bytes | bool | int | np.integer | np.str_):
         return result.item() if isinstance(result, np.generic) else result
     values = np.asarray(result)
+    if values.dtype == object:
+        hash(result)  # the TypeError of what cannot be a label
+        return result
     if values.ndim == 0:
         return values.item()
     if values.dtype.kind in "fiu" and values.size > 1:

@@ -94,7 +94,10 @@ def _archive(path: Path) -> dict[str, Any]:
     if path.is_file() and path.stat().st_size < _LONG_FORM_BYTES:
         read_columns(path, _ANY)  # before an array is made
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DatasetError(f"{path} is a single array: expected columns by name")
             found = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
@@ -109,7 +112,7 @@ def _rows(path: Path, name: str, column: NDArray[Any]) -> NDArray[Any]:
 
 def _parquet(path: Path) -> dict[str, Any]:
     try:
-        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise SettingsError(_NO_PARQUET) from error
     try:

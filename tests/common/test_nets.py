@@ -81,6 +81,16 @@ def test_the_exported_network_answers_as_the_trained_one(name: str, kind: str) -
         assert np.array_equal(kept[key], weight.numpy()), key
 
 
+def test_weights_that_are_equal_keep_their_names() -> None:
+    """As before training, when all norms are alike."""
+    design = design_of(MADE["image"])
+    made = FilterNetwork(design).eval()
+    file = to_onnx(made)
+    Session(file, design)
+    kept = weights_of(file)
+    load_weights(made, {name: kept[name] for name in made.state_dict()})
+
+
 def test_several_modalities_and_one_that_is_missing() -> None:
     values = {"a": [[1.0, 2.0], None, [3.0, 4.0]], "t": ["one", "two", None]}
     design = design_of(values)
@@ -124,8 +134,12 @@ def test_the_learned_distance_is_one() -> None:
     for a in range(4):
         for b in range(4):
             assert (gaps[a] <= gaps[a, b] + gaps[b] + 1e-5).all()
-    assert (network(design).weights > 0).all()
-    assert (network(design_of(MADE["vector"])).weights < 0).any()  # free for skip
+    for kind, least in (("reuse", 0.0), ("skip", -3.0)):  # weights are free for skip alone
+        made = network(design_of(MADE["vector"], kind))
+        with torch.no_grad():
+            made.metric.fill_(-3.0)
+        assert (made.weights >= least).all()
+        assert (made.weights < 0).any() == (kind == "skip")
 
 
 def test_dropout_is_on_differences() -> None:
