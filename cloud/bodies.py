@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from triparty.common.errors import ManifestError
 from triparty.common.signing import SIGNATURE_BYTES, from_base64url
 
+MAX_DRAIN_S = 7 * 86400
+
 
 def _bytes(value: object) -> bytes:
     try:
@@ -169,6 +171,7 @@ class Statements(Request):
     delegation_signature: Bytes
     latest: Bytes
     latest_signature: Bytes
+    drain_s: int = Field(0, ge=0, le=MAX_DRAIN_S)
 
 
 class StatementsReply(BaseModel):

@@ -160,10 +160,11 @@ def _check_recipient(session: Session, developer: Principal, manifest: Manifest)
 
 
 def _newest(session: Session, developer: Principal, manifest: Manifest, artifact: str) -> bool:
-    """Whether this very artifact is the newest of its line.
+    """Whether this very artifact is the newest of its line, or a one-time one that is there.
 
     Raises:
-        RollbackError: the line is at this version or past it.
+        RollbackError: the line is at this version or past it. One-time bundles come in any
+            order, each version once.
     """
     line = (
         (ArtifactRow.developer == developer.id)
@@ -171,6 +172,8 @@ def _newest(session: Session, developer: Principal, manifest: Manifest, artifact
         & (ArtifactRow.name == manifest.name)
         & (ArtifactRow.recipient == (manifest.recipient or ""))
     )
+    if manifest.once:
+        line &= ArtifactRow.version == manifest.version
     newest = session.scalars(
         select(ArtifactRow).where(line).order_by(ArtifactRow.version.desc()).limit(1)
     ).one_or_none()
@@ -215,8 +218,11 @@ def put_statements(
     latest: SignedDocument,
     *,
     now: datetime,
-) -> None:
+) -> frozenset[tuple[str, int]]:
     """Replaces a developer's statements; what the latest one revokes is invisible from now.
+
+    Returns:
+        Name and version of each model that is out of use, or whose bundles are.
 
     Raises:
         ArtifactError: a forged, expired or older statement.
@@ -239,6 +245,11 @@ def put_statements(
     row.latest, row.latest_signature = latest.payload, latest.signature
     row.latest_sequence = statement.sequence
     _mark_revoked(session, developer, frozenset(statement.revoked))
+    return frozenset(
+        (release.partition("/")[2], int(version))
+        for release, _, version in (item.rpartition("@") for item in statement.revoked)
+        if release.startswith(("model/", "bundle/"))
+    )
 
 
 def _check_versions_rise(row: StatementRow, statement: Latest, delegation: Delegation) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,7 @@ from triparty.device.inference.reading import (
 )
 from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.inference.traffic import CountedSteps, Traffic
+from triparty.device.keyring import InUse, Key, Keyring
 from triparty.device.pull import Pulled, pull
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class Device:
         self._attestation = attestation
         self._models: dict[str, OpenedModel] = {}
         self._opening = threading.Lock()
+        self._in_use = InUse()
 
     def enroll(
         self,
@@ -252,7 +255,12 @@ class Device:
         with self._opening:
             opened = self._models.get(model)
             if opened is None or opened.held != held:
-                opened = OpenedModel.open(held, self._home.bundle_folder(model))
+                folder = (
+                    self._home.once_folder(model, held.version)
+                    if held.once
+                    else self._home.bundle_folder(model)
+                )
+                opened = OpenedModel.open(held, folder)
                 self._models[model] = opened
             return opened
 
@@ -264,14 +272,19 @@ class Device:
         traffic: Traffic,
     ) -> Pieces:
         deadline = Deadline(wanted.deadline_s)
-        with self._home.access().client(deadline) as client:
+        with ExitStack() as rings, self._home.access().client(deadline) as client:
 
             def conversation() -> Conversation:
+                keyring = rings.enter_context(self._keyring(opened))
+                key = keyring.key()
                 return Conversation(
                     CountedSteps(client, traffic),
-                    opened.bundle,
+                    key.bundle,
                     opened.held.name,
-                    version=opened.held.version,
+                    version=key.version,
+                    once=key.once,
+                    begin=key.begin,
+                    renew=keyring.next_key,
                     shield=self._shields.shield(),
                     block=self._shields.block,
                     attestation=self._attestation,
@@ -290,6 +303,9 @@ class Device:
                 )
             )
 
+    def _keyring(self, opened: OpenedModel) -> Keyring:
+        return Keyring(self._home, self._in_use, opened.held, opened.bundle)
+
     def _from_words(
         self,
         opened: OpenedModel,
@@ -300,21 +316,36 @@ class Device:
     ) -> Pieces:
         if self._attestation is not None:
             self._attestation.require()
-        held, epoch = opened.held, opened.bundle.info.epoch
         deadline = Deadline(wanted.deadline_s)
-        with self._connection(engine, deadline) as connection:
-            completions = (
-                Completions(connection, engine.model, traffic=traffic)
-                if engine
-                else Completions(connection, held.name, (held.version, epoch), traffic)
-            )
+        with (
+            self._keyring(opened) as keyring,
+            self._connection(engine, deadline) as connection,
+        ):
+            if engine is not None and opened.held.once:
+                raise SettingsError(
+                    f"'{opened.held.name}' has one-time instances, which a triparty cloud "
+                    "gives out: leave out the engine"
+                )
+
+            def under(key: Key) -> tuple[Completions, Bundle]:
+                hosted = (key.version, key.bundle.info.epoch)
+                name = opened.held.name
+                asked = Completions(connection, name, hosted, traffic, key.once, key.begin)
+                return asked, key.bundle
+
+            if engine is not None:
+                completions = Completions(connection, engine.model, traffic=traffic)
+                bundle = opened.bundle
+            else:
+                completions, bundle = under(keyring.key())
             return (
                 yield from text_pieces(
                     question,
-                    bundle=opened.bundle,
+                    bundle=bundle,
                     tokenizer=opened.tokenizer,
                     completions=completions,
                     options=wanted,
+                    renew=None if engine else lambda: under(keyring.next_key()),
                 )
             )
 

@@ -5,6 +5,8 @@ HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
 HOME/held/NAME.json              its version and epoch
+HOME/once/NAME/VERSION/          bundle of a one-time instance, until it was used
+HOME/used/NAME.json              versions of one-time instances that were used
 HOME/gates/NAME/                 gate with its signed manifest, mode 0700
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
 """
@@ -12,6 +14,7 @@ HOME/spent-decoys                digests of texts that served as decoys: none se
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,12 +22,16 @@ from pathlib import Path
 
 from triparty.common.access import Access
 from triparty.common.artifacts import MANIFEST_FILE, Manifest
+from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.documents import check_name
-from triparty.common.errors import ArtifactError, StateError
+from triparty.common.errors import ArtifactError, PoolEmptyError, StateError
 from triparty.common.files import locked, make_private_folder, write_private
+from triparty.common.keying import DEVICE_FILE
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
 from triparty.common.signing import PrivateKey
+
+_NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,13 @@ class HeldModel:
         name: as its developer published it.
         version: of the bundle.
         epoch: generation of the key.
+        once: whether it is one of several, each for one session.
     """
 
     name: str
     version: int
     epoch: int
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,17 +126,75 @@ class Home:
         return self.folder / "models" / check_name(name)
 
     def held(self) -> list[HeldModel]:
-        """The models that this device can use, by name.
+        """The models that this device can use, by name; of one-time instances the lowest.
 
         Raises:
             StateError: a record is damaged.
         """
-        return [_read_held(file) for file in sorted((self.folder / "held").glob("*.json"))]
+        shared = [_read_held(file) for file in sorted((self.folder / "held").glob("*.json"))]
+        names = sorted(path.name for path in (self.folder / "once").glob("[!.]*"))
+        once = [held for name in names for held in self.held_once(name)[:1]]
+        return sorted([*shared, *once], key=lambda held: held.name)
 
     def hold(self, model: HeldModel) -> None:
-        """Notes version and epoch of the bundle in `bundle_folder`."""
-        target = self.folder / "held" / f"{model.name}.json"
-        write_private(target, json.dumps(asdict(model)).encode())
+        """Notes version and epoch of the bundle in its folder; what it replaces is removed."""
+        shared = self.folder / "held" / f"{model.name}.json"
+        if model.once:
+            shared.unlink(missing_ok=True)
+            shutil.rmtree(self.bundle_folder(model.name), ignore_errors=True)
+            return
+        document = asdict(model)
+        del document["once"]
+        write_private(shared, json.dumps(document).encode())
+        shutil.rmtree(self.folder / "once" / model.name, ignore_errors=True)
+
+    def once_folder(self, name: str, version: int) -> Path:
+        """Where the bundle of a one-time instance lies, or will lie."""
+        return self.folder / "once" / check_name(name) / str(version)
+
+    def held_once(self, name: str) -> list[HeldModel]:
+        """The one-time instances of a model that were not used, lowest version first.
+
+        Raises:
+            CheckpointError: a bundle is damaged.
+        """
+        used = self.used(name)
+        folders = (self.folder / "once" / check_name(name)).glob("[0-9]*")
+        versions = sorted(int(folder.name) for folder in folders)
+        return [
+            HeldModel(name, version, _epoch_of(self.once_folder(name, version)), once=True)
+            for version in versions
+            if version not in used
+        ]
+
+    def used(self, name: str) -> frozenset[int]:
+        """The versions of a model's one-time instances that this device used.
+
+        Raises:
+            StateError: the record is damaged.
+        """
+        file = self.folder / "used" / f"{check_name(name)}.json"
+        try:
+            return (
+                frozenset(map(int, json.loads(file.read_bytes()))) if file.exists() else _NONE
+            )
+        except (ValueError, TypeError) as error:
+            raise StateError(
+                f"{file} is damaged: restore it from a backup, or enrol anew"
+            ) from error
+
+    @staticmethod
+    def pool_empty(name: str) -> PoolEmptyError:
+        """What a device says that has used all its one-time instances of a model."""
+        return PoolEmptyError(
+            f"this device has no unused one-time instance of '{name}' left: ask the developer "
+            "for more ('triparty developer grant'), then run 'triparty device pull'"
+        )
+
+    def note_used(self, name: str, version: int) -> None:
+        """Notes that a one-time instance was used, for ever."""
+        versions = sorted({*self.used(name), version})
+        write_private(self.folder / "used" / f"{name}.json", json.dumps(versions).encode())
 
     def gate_folder(self, name: str) -> Path:
         """Where a gate that was pulled lies, or will lie."""
@@ -151,6 +218,8 @@ class Home:
             StateError: this device has no bundle of it.
         """
         held = {model.name: model for model in self.held()}
+        if name not in held and self.used(name):
+            raise self.pool_empty(name)
         if name not in held:
             have = ", ".join(held) or "none"
             raise StateError(
@@ -158,6 +227,10 @@ class Home:
                 f"for a grant, then run 'triparty device pull'"
             )
         return held[name]
+
+
+def _epoch_of(folder: Path) -> int:
+    return DeviceInfo.from_json((folder / DEVICE_FILE).read_bytes()).epoch
 
 
 def _read_held(file: Path) -> HeldModel:

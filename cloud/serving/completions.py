@@ -29,6 +29,7 @@ from triparty.cloud.serving.routes import (
     Inferrer,
     serving_of,
     unless_gone,
+    wanted_version,
 )
 from triparty.common import opaque
 from triparty.common.errors import TripartyError, to_problem
@@ -125,7 +126,8 @@ async def complete(body: CompletionRequest, request: Request, principal: Inferre
     """Continues opaque words with a model of the interface `tokens`."""
     wanted = body.generation()
     catalog = request.app.state.catalog
-    model = await asyncio.to_thread(catalog.model_for, principal, body.model)
+    version = wanted_version(request)
+    model = await asyncio.to_thread(catalog.model_for, principal, body.model, version=version)
     tokens = generate(serving_of(request), principal.id, model, wanted)
     form, headers = _Form.new(model), _version_headers(model)
     if not body.stream:

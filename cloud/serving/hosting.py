@@ -46,6 +46,14 @@ class ServableModel(Protocol):
         """Key generation."""
 
     @property
+    def current(self) -> int:
+        """The lowest version that its developer calls current."""
+
+    @property
+    def once(self) -> bool:
+        """Whether it is for one session alone."""
+
+    @property
     def folder(self) -> Path:
         """Verified files laid out as a Hugging Face folder."""
 
@@ -63,11 +71,6 @@ class ModelKey:
     def of(cls, model: ServableModel) -> ModelKey:
         """The key of a published model."""
         return cls(model.developer, model.name, model.version, model.epoch)
-
-    def replaces(self, other: ModelKey) -> bool:
-        """Whether this is a newer version of the same model."""
-        same = (self.developer, self.name) == (other.developer, other.name)
-        return same and self.version > other.version
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,7 @@ class Models:
             chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
         )
         self._tasks: dict[ModelKey, asyncio.Task[AnyHosted]] = {}
+        self._current: dict[tuple[str, str], int] = {}
         self._unloading: set[AnyHosted] = set()
         self._unloaded = WorkerCounts()
 
@@ -154,6 +158,8 @@ class Models:
             LimitError: all of the developer's models are in use.
         """
         key = ModelKey.of(model)
+        line = (key.developer, key.name)
+        self._current[line] = max(model.current, self._current.get(line, 0))
         if key not in self._tasks:
             await self._make_room(key.developer, in_use)
         task = self._tasks.get(key)
@@ -201,11 +207,16 @@ class Models:
         )
 
     async def unload_replaced(self, in_use: Callable[[AnyHosted], bool]) -> None:
-        """Unloads each model without sessions of which a newer version is loaded."""
-        loaded = self.loaded()
-        for old in loaded:
-            if any(new.key.replaces(old.key) for new in loaded) and not in_use(old):
-                await self._unload(old)
+        """Unloads each model without sessions that its developer has replaced."""
+        for hosted in self.loaded():
+            current = self._current[hosted.key.developer, hosted.key.name]
+            if hosted.key.version < current and not in_use(hosted):
+                await self._unload(hosted)
+
+    async def discard(self, hosted: AnyHosted) -> None:
+        """Unloads a model that is not used again; nothing if it is not loaded."""
+        if hosted.key in self._tasks:
+            await self._unload(hosted)
 
     async def stop(self) -> None:
         """Stops all models' threads; steps that wait fail."""

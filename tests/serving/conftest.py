@@ -74,6 +74,11 @@ class Published:
     developer: str = "ed25519:dev"
     version: int = 1
     epoch: int = 1
+    once: bool = False
+
+    @property
+    def current(self) -> int:
+        return self.version
 
 
 class Reference:
