@@ -45,6 +45,7 @@ from triparty.cloud.serving.hosting import (
     load_local,
 )
 from triparty.cloud.serving.sessions import (
+    Ending,
     Session,
     SessionLimits,
     Sessions,
@@ -493,6 +494,7 @@ class Serving:
             steps=counts.steps,
             tokens=self._tokens,
             passages=self._passages,
+            endings={ending.value: self._sessions.endings[ending] for ending in Ending},
         )
 
     def step_limit_bytes(self, principal_id: str, session_id: str) -> int:

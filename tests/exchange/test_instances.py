@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headless import until
 from live_cloud import Developer, LiveCloud, running_cloud
 
 from triparty.common.artifacts import Kind, Manifest
@@ -20,14 +21,12 @@ from triparty.common.errors import (
 )
 from triparty.common.keying import Bundle
 from triparty.common.sealing import SEALED_FILE, open_sealed
-from triparty.developer import instances as instances_module
 from triparty.developer.instances import Instances
 from triparty.developer.protect import protect
 from triparty.device.client import Device
 
 PROMPT = "Once upon a time"
 TOKENS = 12
-HEADER = {"Triparty-Version": "0"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def test_a_one_time_instance_serves_one_session_and_is_gone(
         device.pull("once")
 
     developer.grant("spy", "once")
-    with pytest.raises(PoolEmptyError, match="publish .* --instances one-time"):
+    with pytest.raises(PoolEmptyError, match=r"publish .* --instances one-time"):
         developer.grant("spy", "once")
     developer.publish(stage.out, "once", instances=Instances.of("one-time", pool=1))
     record = developer.home.existing_model("once")
@@ -189,8 +188,6 @@ def test_a_one_time_instance_serves_one_session_and_is_gone(
 
 def until_gone(stage: Stage, name: str, version: int) -> None:
     """Waits until the cloud has deleted a used instance: folder, artifacts, weights."""
-    from headless import until
-
     until(lambda: str(version) not in stage.laid_out(name))
     until(lambda: version not in stage.developer.versions(Kind.BUNDLE, name))
     assert version not in stage.developer.versions(Kind.MODEL, name)
@@ -226,4 +223,3 @@ def test_a_cut_compilation_goes_on_at_the_instance_where_it_stopped(
     masters = {path.read_bytes() for path in out.glob("instances/*/secrets/master.key")}
     assert len(masters) == 5
     assert (out / "secrets" / "master.key").read_bytes() not in masters
-    assert instances_module.FOLDER == "instances"
