@@ -218,3 +218,12 @@ class StatusReply(BaseModel):
     steps_waiting: int
     steps: int
     tokens: int
+    rows: int
+    batch_rows: float
+    queue_ms: float
+    pass_ms: float
+    sessions_opened: int
+    sessions_ended: dict[str, int]
+    models_evicted: int
+    memory_bytes: int
+    memory_limit_bytes: int

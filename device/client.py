@@ -25,7 +25,12 @@ from triparty.common.access import Access
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import RequestError, SettingsError
+from triparty.common.errors import (
+    RequestError,
+    RetiredError,
+    RollbackError,
+    SettingsError,
+)
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
@@ -437,16 +442,26 @@ class Device:
         self._shields.refuse_around_whole_texts(held.name, images=inputs.has_images)
         if inputs.has_texts and bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(held.name)
-        with self._home.access().client() as client:
-            forward = Forward(
-                client,
-                bundle,
-                held.name,
-                version=held.version,
-                shield=self._shields.shield(),
-                attestation=self._attestation,
-            )
-            return inputs.answers(forward)
+        with (
+            Keyring(self._home, self._in_use, held, bundle) as keyring,
+            self._home.access().client() as client,
+        ):
+
+            def asked(key: Key) -> list[Answer]:
+                forward = Forward(
+                    client,
+                    key.bundle,
+                    held.name,
+                    version=key.version,
+                    shield=self._shields.shield(),
+                    attestation=self._attestation,
+                )
+                return inputs.answers(forward)
+
+            try:
+                return asked(keyring.key())
+            except (RetiredError, RollbackError):
+                return asked(keyring.next_key())
 
     def _connection(self, engine: StockEngine | None, deadline: Deadline) -> Connection:
         if engine is not None:

@@ -16,7 +16,7 @@ from triparty.cloud.serving.engine import Encoder, EncoderInfo, Engine, Passage,
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.worker import Worker, WorkerCounts
-from triparty.common.errors import LimitError
+from triparty.common.errors import LimitError, TooLargeError
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +108,11 @@ class HostedEncoder:
 AnyHosted: TypeAlias = Hosted | HostedEncoder
 
 
+def _weight_bytes(folder: Path) -> int:
+    """Memory that a model will take, by its files."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
 def load_local(folder: Path) -> Engine | Encoder:
     """The engine of this process; imports torch and transformers when first called."""
     from triparty.cloud.serving.encoding import LocalEncoder
@@ -121,13 +126,18 @@ class Models:
     """The loaded models."""
 
     def __init__(
-        self, settings: ServingSettings, *, load: Callable[[Path], Engine | Encoder]
+        self,
+        settings: ServingSettings,
+        *,
+        load: Callable[[Path], Engine | Encoder],
+        reserved_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         """No model yet.
 
         Args:
             settings: limits.
             load: makes an engine or an encoder of a model's folder; called in a thread.
+            reserved_bytes: memory that sessions count for.
         """
         self._settings = settings
         self._load = load
@@ -136,7 +146,11 @@ class Models:
             chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
         )
         self._tasks: dict[ModelKey, asyncio.Task[AnyHosted]] = {}
+        self._reserved_bytes = reserved_bytes
+        self._weights: dict[ModelKey, int] = {}
         self._current: dict[tuple[str, str], int] = {}
+        self._has_stopped = False
+        self.evicted = 0
         self._unloading: set[AnyHosted] = set()
         self._unloaded = WorkerCounts()
 
@@ -160,14 +174,77 @@ class Models:
         key = ModelKey.of(model)
         line = (key.developer, key.name)
         self._current[line] = max(model.current, self._current.get(line, 0))
+        while True:
+            task = await self._task(key, model.folder, in_use)
+            hosted = await asyncio.shield(task)
+            # It may have made room for another between its load's end and this moment.
+            if self._has_stopped or self._tasks.get(key) is task:
+                return hosted
+
+    async def _task(
+        self, key: ModelKey, folder: Path, in_use: Callable[[AnyHosted], bool]
+    ) -> asyncio.Task[AnyHosted]:
+        """The load of a model, begun if need be; others make room for it."""
         if key not in self._tasks:
+            size = await asyncio.to_thread(_weight_bytes, folder)
             await self._make_room(key.developer, in_use)
-        task = self._tasks.get(key)
+            await self.make_memory(size, in_use=in_use, what=f"model '{key.name}'")
+        task = self._tasks.pop(key, None)
         if task is None:
-            task = asyncio.create_task(self._host(key, model.folder))
-            self._tasks[key] = task
+            self._weights[key] = size
+            task = asyncio.create_task(self._host(key, folder))
             task.add_done_callback(lambda done: self._forget_failed(key, done))
-        return await asyncio.shield(task)
+        self._tasks[key] = task  # last: those that were asked for longest ago make room first
+        return task
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the loaded models, and of those that are being loaded."""
+        return sum(list(self._weights.values()))
+
+    async def make_memory(
+        self, more_bytes: int, *, in_use: Callable[[AnyHosted], bool], what: str
+    ) -> None:
+        """Returns when the cloud's memory has room for `more_bytes`.
+
+        Models without sessions are unloaded for it, the one first that was asked for longest
+        ago; if that is not enough, none is.
+
+        Args:
+            more_bytes: memory that is wanted, beside what is used.
+            in_use: whether a loaded model must stay.
+            what: that wants it, for the message.
+
+        Raises:
+            LimitError: there is not so much, now; a TooLargeError if there never is.
+        """
+        limit = self._settings.max_memory_bytes
+        if limit is None:
+            return
+        if more_bytes > limit:
+            raise TooLargeError(
+                f"{what} needs {more_bytes} bytes of memory, this cloud has {limit} for models "
+                "and sessions: its operator can raise max_memory_bytes"
+            )
+        surplus = self.weight_bytes + self._reserved_bytes() + more_bytes - limit
+        chosen = []
+        for hosted in self._ready():
+            if surplus <= 0:
+                break
+            if not in_use(hosted):
+                surplus -= self._weights[hosted.key]
+                chosen.append(hosted)
+        if surplus > 0:
+            raise LimitError(
+                f"{what} needs {more_bytes} bytes of memory, {surplus} too many: wait",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        for hosted in chosen:
+            if hosted.key in self._tasks and not in_use(hosted):
+                self.evicted += 1
+                await self._unload(hosted)
+        if chosen:  # others may have asked for room meanwhile
+            await self.make_memory(more_bytes, in_use=in_use, what=what)
 
     def loaded(self) -> list[AnyHosted]:
         """The models that are ready."""
@@ -192,11 +269,13 @@ class Models:
                 f"{most} models of this developer are in use, which is the limit: wait",
                 retry_after_s=BUSY_RETRY_S,
             )
-        for hosted in unused[: max(0, surplus)]:  # the first loaded first
+        for hosted in unused[: max(0, surplus)]:  # asked for longest ago
+            self.evicted += 1
             await self._unload(hosted)
 
     async def _unload(self, hosted: AnyHosted) -> None:
         del self._tasks[hosted.key]
+        del self._weights[hosted.key]
         self._unloading.add(hosted)
         await asyncio.to_thread(hosted.worker.stop)
         self._unloading.remove(hosted)
@@ -220,8 +299,10 @@ class Models:
 
     async def stop(self) -> None:
         """Stops all models' threads; steps that wait fail."""
+        self._has_stopped = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
+        self._weights.clear()
         for hosted in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(hosted, AnyHosted):
                 await asyncio.to_thread(hosted.worker.stop)
@@ -267,6 +348,7 @@ class Models:
         failed = task.cancelled() or task.exception() is not None
         if failed and self._tasks.get(key) is task:
             del self._tasks[key]
+            del self._weights[key]
 
     def _ready(self) -> Iterator[AnyHosted]:
         for task in list(self._tasks.values()):

@@ -57,6 +57,7 @@ from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
+from triparty.cloud.serving.usage import Usage
 from triparty.cloud.serving.worker import Step, Whole, WorkerCounts
 from triparty.common.errors import (
     LimitError,
@@ -169,7 +170,7 @@ class Serving:
             clock: seconds that never go back, for idle times.
         """
         self._settings = settings
-        self._models = Models(settings, load=load)
+        self._models = Models(settings, load=load, reserved_bytes=self._reserved_bytes)
         self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
@@ -180,6 +181,8 @@ class Serving:
             on_close=self._free,
             clock=clock,
         )
+        self._by_model = Usage(settings.metrics_names)
+        self._by_principal = Usage(settings.metrics_names)
         self._tokens = 0
         self._passages = 0
         self._shares = Shares(
@@ -285,6 +288,7 @@ class Serving:
         finally:
             session.running = None
         self._passages += len(passages)
+        self._count(session, sum(each.rows for each in passages), len(passages))
         return arrays
 
     async def step(
@@ -387,7 +391,7 @@ class Serving:
             hosted, position = decoder_of(source), source.position
             target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             try:
-                self._shares.reserve(target, hosted, position, self._sessions)
+                await self._reserve(target, hosted, position)
                 copied = hosted.worker.call(
                     lambda: hosted.engine.fork(source.id, target.id, position=position)
                 )
@@ -494,6 +498,15 @@ class Serving:
             steps=counts.steps,
             tokens=self._tokens,
             passages=self._passages,
+            opened=self._sessions.opened,
+            weight_bytes=self._models.weight_bytes,
+            reserved_bytes=self._reserved_bytes(),
+            memory_limit_bytes=self._settings.max_memory_bytes or 0,
+            evicted_models=self._models.evicted,
+            ran=counts.ran,
+            waited=counts.waited,
+            by_model=self._by_model.read(),
+            by_principal=self._by_principal.read(),
             endings={ending.value: self._sessions.endings[ending] for ending in Ending},
         )
 
@@ -656,7 +669,7 @@ class Serving:
 
     async def _run(self, session: Session[AnyHosted], rows: Inputs, reply: Reply) -> Arrays:
         hosted = decoder_of(session)
-        self._shares.reserve(session, hosted, session.position + len(rows), self._sessions)
+        await self._reserve(session, hosted, session.position + len(rows))
         step = Step(
             session=session.id,
             principal=session.principal,
@@ -673,7 +686,29 @@ class Serving:
             self._sessions.touch(session)
         _check_open(session)
         session.position += len(rows)
+        self._count(session, len(rows))
         return arrays
+
+    async def _reserve(self, session: Session[AnyHosted], hosted: Hosted, rows: int) -> None:
+        """Counts the memory of a session that will hold `rows` rows.
+
+        Raises:
+            LimitError: over the developer's share, or the cloud's memory.
+        """
+        more_bytes = self._shares.more_bytes(session, hosted, rows, self._sessions)
+        if more_bytes:
+            in_use = self._sessions.has_any_on
+            await self._models.make_memory(more_bytes, in_use=in_use, what="the session")
+            _check_open(session)
+            session.reserved_bytes += more_bytes
+
+    def _reserved_bytes(self) -> int:
+        return sum(session.reserved_bytes for session in list(self._sessions))
+
+    def _count(self, session: Session[AnyHosted], rows: int, replies: int = 1) -> None:
+        """Counts what was used under its names."""
+        self._by_model.count(session.hosted.key.name, rows=rows, replies=replies)
+        self._by_principal.count(session.principal, rows=rows, replies=replies)
 
     async def _sweep(self) -> None:
         """Drops idle sessions, and models that a newer version has replaced."""

@@ -134,6 +134,7 @@ class Sessions(Generic[HostedT]):
         self._clock = clock
         self._sessions: dict[str, Session[HostedT]] = {}
         self._retired: OrderedDict[str, str] = OrderedDict()
+        self.opened = 0
         self.endings: Counter[Ending] = Counter()
 
     def __len__(self) -> int:
@@ -158,6 +159,7 @@ class Sessions(Generic[HostedT]):
             last_used=self._clock(),
         )
         self._sessions[session.id] = session
+        self.opened += 1
         return session
 
     def check_room(self, principal: str, *, developer: str) -> None:

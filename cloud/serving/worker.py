@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
+from triparty.cloud.serving.durations import NONE, Durations
 from triparty.cloud.serving.engine import Arrays, Inputs, Passage, Reply, Work
 from triparty.cloud.serving.scheduler import Limits, Schedule, Slice, WaitingStep
 from triparty.common.errors import CloudError, TripartyError, UnavailableError
@@ -43,11 +45,13 @@ class Task(Protocol[MadeT]):
         principal: whose turn it uses.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
+        submitted_s: when it was made, by a clock that never goes back.
     """
 
     principal: str
     future: Future[Arrays]
     done: int
+    submitted_s: float
 
     @property
     def rows_in_all(self) -> int:
@@ -69,6 +73,7 @@ class Step:
         reply: what to answer about the last row.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
+        submitted_s: when it was made.
     """
 
     session: str
@@ -78,6 +83,7 @@ class Step:
     reply: Reply
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
 
     @property
     def rows_in_all(self) -> int:
@@ -104,12 +110,14 @@ class Whole:
         passage: the text or image.
         future: gets the answer, or an error; done early means cancelled.
         done: rows that have run.
+        submitted_s: when it was made.
     """
 
     principal: str
     passage: Passage
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
 
     @property
     def rows_in_all(self) -> int:
@@ -131,6 +139,8 @@ class WorkerCounts:
         failed_batches: of these, failed.
         works: sessions, texts and images in all batches.
         steps: tasks that ran to their end.
+        ran: how long each batch ran.
+        waited: how long each task waited for its first batch.
     """
 
     batches: int = 0
@@ -138,6 +148,8 @@ class WorkerCounts:
     failed_batches: int = 0
     works: int = 0
     steps: int = 0
+    ran: Durations = NONE
+    waited: Durations = NONE
 
     def __add__(self, other: WorkerCounts) -> WorkerCounts:
         """Both together."""
@@ -147,6 +159,8 @@ class WorkerCounts:
             failed_batches=self.failed_batches + other.failed_batches,
             works=self.works + other.works,
             steps=self.steps + other.steps,
+            ran=self.ran + other.ran,
+            waited=self.waited + other.waited,
         )
 
 
@@ -287,6 +301,7 @@ class Worker(Generic[WorkT]):
         pairs = list(zip(slices, tasks, strict=True))
         works = [task.work(part.rows) for part, task in pairs]
         failure: TripartyError | None = None
+        started_s = time.monotonic()
         try:
             replies = self._engine.run(works)
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
@@ -299,6 +314,10 @@ class Worker(Generic[WorkT]):
             failed_batches=int(failure is not None),
             works=len(slices),
             steps=0 if failure else ended,
+            ran=Durations.of(time.monotonic() - started_s),
+            waited=Durations.of(
+                *(started_s - task.submitted_s for _, task in pairs if not task.done)
+            ),
         )
         if failure is not None:
             self._fail_batch(slices, failure)

@@ -69,7 +69,9 @@ def test_a_revoked_device_pulls_nothing(cloud, developer, device, slug):
 def test_who_is_revoked_while_a_model_loads_gets_no_session(cloud, developer, device, whom):
     """Let in by its token, then revoked before the session was there to be closed."""
     serving, loop_call = cloud.serving, cloud._portal.call
-    model = SimpleNamespace(developer=developer.id, name="tiny", version=1, epoch=1)
+    model = SimpleNamespace(
+        developer=developer.id, name="tiny", version=1, epoch=1, current=1, once=False
+    )
     hosted = SimpleNamespace(
         key=SimpleNamespace(developer=developer.id),
         engine=SimpleNamespace(close=lambda _: None),

@@ -48,7 +48,9 @@ def make_app(serving: Any, model: Any) -> FastAPI:
     app.state.serving = serving
 
     class Catalog:
-        def model_for(self, principal: Principal, name: str) -> Any:
+        def model_for(
+            self, principal: Principal, name: str, *, version: int | None = None
+        ) -> Any:
             if name != "story":
                 raise NotFoundError("no such model")
             return model
