@@ -109,7 +109,8 @@ class Instances:
             case Sharing.DEVICE:
                 kept = [number for number, whose in taken.items() if holders & set(whose)]
                 served = {device for number in kept for device in taken[number]}
-                return [*kept, *range(first, first + len(holders - served))]
+                more = len(holders - served) or (0 if kept else 1)
+                return [*kept, *range(first, first + more)]
             case Sharing.NOBODY:
                 return list(range(first, first + self.count))
 

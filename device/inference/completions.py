@@ -114,7 +114,7 @@ class Completions:
         """Sends a prompt of opaque words; yields the answer as it comes.
 
         Raises:
-            SettingsError: an option that needs the logits, or that the cloud does not have.
+            SettingsError: an option that needs the logits.
             RollbackError: the cloud hosts another version than the bundle's.
             CloudError: an answer that makes no sense, or one that breaks off.
             TransportError: the engine was not reached.
@@ -153,18 +153,6 @@ class Completions:
             raise SettingsError(
                 "a model of the interface 'tokens' answers without logits: leave out logprobs, "
                 "or ask a model of the interface 'embeddings'"
-            )
-        if self.key is None:  # a stock engine refuses by itself what it lacks
-            return
-        lacking = {
-            "min-p": options.min_p > 0,
-            "repetition-penalty": options.repetition_penalty != 1,
-        }
-        if any(lacking.values()):
-            names = " and ".join(name for name, asked in lacking.items() if asked)
-            raise SettingsError(
-                f"'{self.model}' is of the interface 'tokens': the cloud draws its tokens, and "
-                f"does not have {names}: leave that out"
             )
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
