@@ -108,6 +108,7 @@ class CloudSettings(RoleSettings):
     token_days: float = Field(365.0, gt=0, le=3650, description="Life of a token.")
 
     max_rows_per_step: int = Field(4096, ge=1, description="Rows in one step.")
+    max_reply_rows: int = Field(64, ge=1, description="Rows of a step with a reply.")
     max_positions: int = Field(8192, ge=1, description="Rows that one session may hold.")
     max_sessions_per_principal: int = Field(16, ge=1)
     max_sessions_per_developer: int = Field(256, ge=1)

@@ -104,6 +104,7 @@ class SessionRecord:
         position: rows that it holds.
         rows_per_step: most rows in one step.
         positions: most rows that it may hold.
+        reply_rows: most rows of a step that a reply is about; 1 of a cloud that says nothing.
     """
 
     id: str = field(repr=False)
@@ -112,6 +113,7 @@ class SessionRecord:
     position: int
     rows_per_step: int
     positions: int
+    reply_rows: int = 1
 
     @classmethod
     def of(cls, document: Document) -> Self:
@@ -126,6 +128,7 @@ class SessionRecord:
             position=count(document, "position"),
             rows_per_step=count(limits, "rows_per_step", minimum=1),
             positions=count(limits, "positions", minimum=1),
+            reply_rows=count({"reply_rows": 1, **limits}, "reply_rows", minimum=1),
         )
 
 

@@ -184,7 +184,15 @@ class CloudClient:
         return SessionRecord.of(answer.document())
 
     def step(
-        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
+        self,
+        session: str,
+        rows: Frame,
+        *,
+        position: int,
+        request_id: str,
+        reply: str,
+        reply_rows: int = 1,
+        rollback_of: str | None = None,
     ) -> StepReply:
         """Appends rows to a session.
 
@@ -193,7 +201,10 @@ class CloudClient:
             rows: (T, D), keyed.
             position: of the first row.
             request_id: names the step; sent again, it returns the stored reply.
-            reply: `hidden`, `logits`, `topk=K` or `id`, about the last row.
+            reply: `hidden`, `logits`, `topk=K` or `id`, about the last rows.
+            reply_rows: how many of them.
+            rollback_of: request id of the last step, if this one begins before its end: the
+                rows from `position` on are taken back first.
 
         Returns:
             The frames of the reply and the new position.
@@ -211,7 +222,9 @@ class CloudClient:
                 "Triparty-Position": str(position),
                 "Triparty-Request-Id": request_id,
                 "Triparty-Reply": reply,
-            },
+            }
+            | ({"Triparty-Reply-Rows": str(reply_rows)} if reply_rows > 1 else {})
+            | ({"Triparty-Rollback-Of": rollback_of} if rollback_of else {}),
             repeatable=True,
             limit_bytes=REPLY_LIMIT_BYTES + _HEADERS_BYTES,
         )

@@ -14,6 +14,8 @@ from triparty.common.console import Console, JsonOption
 
 if TYPE_CHECKING:
     from triparty.device.chat.dialogue import Dialogue
+    from triparty.device.client import Device
+    from triparty.device.inference.draft_model import DraftModel
     from triparty.device.inference.generation import Generation
     from triparty.device.inference.shields import Shields
 
@@ -43,6 +45,13 @@ def chat(
         float, typer.Option(help="Above 1: tokens that were there before are less likely.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Repeats the draws.")] = None,
+    speculate: Annotated[
+        int, typer.Option(help="Guess up to this many tokens ahead in a step.")
+    ] = 0,
+    draft: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a small model that guesses; needs triparty[draft]."),
+    ] = None,
     home: Annotated[Path | None, typer.Option("--home", help="This device's folder.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,
     as_json: JsonOption = False,
@@ -67,9 +76,24 @@ def chat(
         repetition_penalty=repetition_penalty,
         seed=seed,
         max_tokens=max_tokens,
+        speculate=speculate,
+        draft=chosen_draft(device, model, draft),
     )
     dialogue = Dialogue(device, model, options, system=system)
     Chat(dialogue, shields, Console(as_json=as_json), is_terminal=sys.stdin.isatty()).run()
+
+
+def chosen_draft(device: Device, model: str, folder: Path | None) -> DraftModel | None:
+    """The draft model of a folder, for the answers of a model; None for no folder.
+
+    Raises:
+        SettingsError: no draft model, or not one of this model's tokens.
+    """
+    from triparty.device.inference.draft_model import DraftModel
+
+    if folder is None:
+        return None
+    return DraftModel.load(folder, tokenizer=device.open(model).tokenizer)
 
 
 class Chat:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,7 @@ from triparty.common.console import Console
 
 if TYPE_CHECKING:
     from triparty.device.gateway.gateway import Gateway
+    from triparty.device.gateway.reloading import Reloader
     from triparty.device.gateway.results import Document
     from triparty.device.gateway.settings import WatchSettings
     from triparty.device.gateway.status import GatewayStatus
@@ -58,10 +61,14 @@ def watch(
 ) -> None:
     """Watch cameras: decode what is worth it, under one budget, and tell what models see."""
     _require_extra()
+    from triparty.device.gateway.reloading import Reloader
     from triparty.device.gateway.settings import WatchSettings
     from triparty.device.gateway.watching import check_settings
 
-    settings = WatchSettings.load(config, policy=policy, budget_ms=budget_ms)
+    def load() -> WatchSettings:
+        return WatchSettings.load(config, policy=policy, budget_ms=budget_ms)
+
+    settings = load()
     console = Console(as_json=as_json)
     for warning in _warnings(settings):
         typer.echo(f"warning: {warning}", err=True)
@@ -70,7 +77,10 @@ def watch(
         console.say(f"{config}: nothing wrong, cameras: {len(settings.cameras)}")
         console.report({"type": "check", "cameras": len(settings.cameras)})
         return
-    failed = _run(settings, console, seconds=seconds, once=once, fast=fast)
+    reloader = Reloader(config, on_change=settings.reload.on_change)
+    failed = _run(
+        settings, console, _Again(reloader, load), seconds=seconds, once=once, fast=fast
+    )
     if once and failed:
         raise typer.Exit(1)
 
@@ -78,6 +88,7 @@ def watch(
 def _run(
     settings: WatchSettings,
     console: Console,
+    again: _Again,
     *,
     seconds: float | None,
     once: bool,
@@ -90,12 +101,18 @@ def _run(
 
     clock = VirtualClock() if fast else WallClock()
     gateway = make_gateway(settings, clock=clock, lines=_Printed(console))
-    with _metrics(gateway, console), _stopped_by_signals(gateway):
+    teller = _Teller(console)
+
+    def told(status: GatewayStatus) -> None:
+        again.look(gateway)
+        teller(status)
+
+    with _told_by_signals(gateway, again.reloader), _metrics(gateway, console):
         try:
             gateway.run(
                 seconds=ONCE_S if once and seconds is None else seconds,
                 enough=_all_seen if once else None,
-                told=_Teller(console),
+                told=told,
             )
         finally:
             clean = gateway.close()
@@ -214,19 +231,67 @@ def _metrics(gateway: Gateway, console: Console) -> Iterator[None]:
         server.stop()
 
 
+@dataclass(frozen=True)
+class _Again:
+    """Has a gateway take the file anew when it is due.
+
+    Attributes:
+        reloader: knows when.
+        load: reads the file.
+    """
+
+    reloader: Reloader
+    load: Callable[[], WatchSettings]
+
+    def look(self, gateway: Gateway) -> None:
+        """Once a second."""
+        if self.reloader.is_due():
+            gateway.reload(self._loaded)
+            if gateway.status.refused is None:
+                cameras = len(gateway.settings.cameras)
+                typer.echo(f"configuration read again, cameras: {cameras}", err=True)
+
+    def _loaded(self) -> WatchSettings:
+        settings = self.load()
+        for warning in _warnings(settings):
+            typer.echo(f"warning: {warning}", err=True)
+        return settings
+
+
 @contextmanager
-def _stopped_by_signals(gateway: Gateway) -> Iterator[None]:
-    """SIGTERM and SIGINT end the loop after its round; a second one ends the process."""
+def _told_by_signals(gateway: Gateway, reloader: Reloader) -> Iterator[None]:
+    """SIGTERM and SIGINT end the loop after its round; a second one ends the process.
+
+    SIGHUP has the configuration read again; where it means that the terminal is gone, it ends
+    the loop, too, unless it was ignored before (nohup).
+    """
     before: dict[int, Any] = {}
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, before[number])
         gateway.stop()
 
+    def hear(number: int, frame: FrameType | None) -> None:
+        if had_terminal and before[number] != signal.SIG_IGN and not _has_terminal():
+            gateway.stop()
+        reloader.ask()
+
+    had_terminal = _has_terminal()
     for number in (int(signal.SIGTERM), int(signal.SIGINT)):
         before[number] = signal.signal(number, stop)
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hear)
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that can go away."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except (OSError, AttributeError):
+        return False
+    return True

@@ -60,6 +60,7 @@ from triparty.device.inference.reading import (
     sentence_vector,
 )
 from triparty.device.inference.shields import Shields, shielded_pieces
+from triparty.device.inference.speculation import Speculation
 from triparty.device.inference.traffic import CountedSteps, Traffic
 from triparty.device.keyring import InUse, Key, Keyring
 from triparty.device.pull import Pulled, pull
@@ -184,8 +185,8 @@ class Device:
             StateError: no bundle of this model.
             RequestError: a model of another kind, or a prompt that it cannot answer.
             SettingsError: an engine for a model whose rows only a triparty cloud takes,
-                shields for a model of the interface `tokens`, which sends no rows, or an
-                option that this interface does not have.
+                shields for a model of the interface `tokens`, which sends no rows, an option
+                that this interface does not have, or guesses beside decoys or blocks.
             RollbackError: the cloud hosts another version: pull.
             DeadlineError: the answer was not complete in time.
             TransportError: the cloud was not reached.
@@ -196,6 +197,7 @@ class Device:
         traffic = Traffic() if traffic is None else traffic
         if opened.bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(model)
+            _refuse_guesses(model, wanted)
             said = self._from_words(opened, question, wanted, engine, traffic)
         elif engine is None:
             said = self._from_rows(opened, question, wanted, traffic)
@@ -304,6 +306,7 @@ class Device:
                     tokenizer=opened.tokenizer,
                     conversation=conversation,
                     options=wanted,
+                    speculation=_speculation(opened.bundle, wanted, traffic),
                     spent=SpentDecoys(self._home.folder),
                 )
             )
@@ -467,3 +470,24 @@ class Device:
         if engine is not None:
             return engine.connection(deadline)
         return self._home.access().client(deadline).connection
+
+
+def _speculation(
+    bundle: Bundle, options: GenerationOptions, traffic: Traffic
+) -> Speculation | None:
+    if not options.speculate:
+        return None
+    return Speculation(
+        options.speculate,
+        vocabulary=bundle.info.vocabulary,
+        draft=options.draft,
+        traffic=traffic,
+    )
+
+
+def _refuse_guesses(model: str, options: GenerationOptions) -> None:
+    if options.speculate:
+        raise SettingsError(
+            f"'{model}' is of the interface 'tokens', where an answer is one round trip: leave "
+            "out speculate"
+        )

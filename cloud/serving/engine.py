@@ -36,9 +36,12 @@ Inputs = Rows | Ids
 Arrays = tuple[NDArray[Any], ...]
 """A reply: the arrays of its frames, in order."""
 
+NUMBER_BYTES = 4
+"""Of each element of a reply."""
+
 
 class ReplyKind(StrEnum):
-    """What a device may ask for about the last row of a step."""
+    """What a device may ask for about the last rows of a step."""
 
     HIDDEN = "hidden"
     LOGITS = "logits"
@@ -48,16 +51,18 @@ class ReplyKind(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer about the last row of a step.
+    """What to answer about the last N rows of a step.
 
     Attributes:
-        kind: `hidden` (1, D) after the final norm; `logits` (1, V); `topk` values (1, K) and
-            their int32 indices (1, K), largest first; `id` (1,) the int32 argmax.
+        kind: `hidden` (N, D) after the final norm; `logits` (N, V); `topk` values (N, K) and
+            their int32 indices (N, K), largest first; `id` (N,) the int32 argmax.
         k: how many values `topk` has; 0 for the others.
+        rows: N, at least 1.
     """
 
     kind: ReplyKind
     k: int = 0
+    rows: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -102,6 +107,18 @@ class ModelInfo:
     cache_row_bytes: int = 0
     replies: tuple[ReplyKind, ...] = tuple(ReplyKind)
 
+    def reply_bytes(self, reply: Reply) -> int:
+        """Bytes of the answer about one row; numbers are float32 and int32."""
+        match reply.kind:
+            case ReplyKind.HIDDEN:
+                return NUMBER_BYTES * self.width
+            case ReplyKind.LOGITS:
+                return NUMBER_BYTES * self.vocabulary
+            case ReplyKind.TOPK:
+                return 2 * NUMBER_BYTES * reply.k
+            case ReplyKind.ID:
+                return NUMBER_BYTES
+
 
 @dataclass(frozen=True, eq=False)
 class Work:
@@ -111,8 +128,8 @@ class Work:
         session: whose cache.
         position: rows of the session before these; its cache is cut there first.
         rows: the next rows (T, D), or their ids (T,); T at least 1.
-        reply: what to answer about the last of them, or None when the rest of the step is
-            still to come.
+        reply: what to answer about the last of them (no more than these are), or None when
+            what is asked about is still to come.
     """
 
     session: str
@@ -136,7 +153,8 @@ class Engine(Protocol):
         """Runs a batch of different sessions.
 
         Returns:
-            For each work its reply, float32 and int32; empty where none was asked for.
+            For each work its reply about as many rows as were asked about, float32 and
+            int32; empty where none was asked for.
         """
 
     def fork(self, source: str, target: str, *, position: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,8 @@ from triparty.cloud.serving.text import TextRules
 from triparty.common.errors import CheckpointError, LimitError, UnsupportedModelError
 
 OUT_OF_MEMORY_RETRY_S = 5
+HEAD_ROWS = 256
+"""Rows that the head runs on at once, or one step's: a row becomes a whole vocabulary."""
 
 
 class LocalEngine:
@@ -119,7 +121,7 @@ class LocalEngine:
         return cache
 
     def _forward(self, batch: Sequence[Work]) -> torch.Tensor:
-        """The hidden states (B, D) of the last row of each work, after the final norm."""
+        """The hidden states (N, D) of all rows of a batch, after the final norm."""
         device = self._head.weight.device
         spans = [
             Span.of(
@@ -139,8 +141,7 @@ class LocalEngine:
             use_cache=False,
             packed=PackedBatch(spans),
         )
-        last = np.cumsum([len(work.rows) for work in batch]) - 1
-        hidden: torch.Tensor = output.last_hidden_state[0, torch.from_numpy(last).to(device)]
+        hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
     def _embedded(self, inputs: Iterable[Inputs]) -> torch.Tensor:
@@ -153,18 +154,24 @@ class LocalEngine:
         return torch.cat(parts)
 
     def _replies(self, batch: Sequence[Work], hidden: torch.Tensor) -> list[Arrays]:
-        """The reply of each work from its hidden state; the head runs on what needs it."""
-        wanted = [
-            at
-            for at, work in enumerate(batch)
-            if work.reply is not None and work.reply.kind is not ReplyKind.HIDDEN
-        ]
-        row_of = {at: row for row, at in enumerate(wanted)}
-        logits = self._logits(hidden[wanted]) if wanted else hidden
-        return [
-            _reply(work.reply, hidden[at], logits[row_of.get(at, 0)])
-            for at, work in enumerate(batch)
-        ]
+        """The reply of each work from its hidden states; the head runs on what needs it."""
+        ends = accumulate(len(work.rows) for work in batch)
+        replies: list[Arrays] = [()] * len(batch)
+        wanted: dict[int, tuple[Reply, torch.Tensor]] = {}
+        for at, (work, end) in enumerate(zip(batch, ends, strict=True)):
+            if work.reply is None:
+                continue
+            states = hidden[end - work.reply.rows : end]
+            if work.reply.kind is ReplyKind.HIDDEN:
+                replies[at] = (_array(states.float()),)
+            else:
+                wanted[at] = (work.reply, states)
+        for group in _groups({at: reply.rows for at, (reply, _) in wanted.items()}):
+            logits = self._logits(torch.cat([wanted[at][1] for at in group]))
+            counts = [wanted[at][0].rows for at in group]
+            for at, part in zip(group, torch.split(logits, counts), strict=True):
+                replies[at] = _reply(wanted[at][0], part)
+        return replies
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The logits (B, V), float32, bounded where the family bounds them."""
@@ -179,19 +186,27 @@ def _allowed(head: torch.nn.Linear) -> tuple[ReplyKind, ...]:
     return tuple(ReplyKind) if bool(head.weight.any()) else (ReplyKind.HIDDEN,)
 
 
-def _reply(reply: Reply | None, hidden: torch.Tensor, logits: torch.Tensor) -> Arrays:
-    if reply is None:
-        return ()
-    match reply.kind:
-        case ReplyKind.HIDDEN:
-            return (_array(hidden.float()[None]),)
-        case ReplyKind.LOGITS:
-            return (_array(logits[None]),)
-        case ReplyKind.ID:
-            return (_array(logits.argmax()[None].int()),)
-        case ReplyKind.TOPK:
-            values, indices = logits.topk(reply.k)
-            return _array(values[None]), _array(indices[None].int())
+def _groups(rows: Mapping[int, int]) -> list[list[int]]:
+    """The works in order, in groups of at most `HEAD_ROWS` rows, or of one work."""
+    groups: list[list[int]] = []
+    room = 0
+    for at, count in rows.items():
+        if count > room:
+            groups.append([])
+            room = HEAD_ROWS
+        groups[-1].append(at)
+        room -= count
+    return groups
+
+
+def _reply(reply: Reply, logits: torch.Tensor) -> Arrays:
+    """The arrays of a reply that is made of logits (N, V)."""
+    if reply.kind is ReplyKind.LOGITS:
+        return (_array(logits),)
+    if reply.kind is ReplyKind.ID:
+        return (_array(logits.argmax(-1).int()),)
+    values, indices = logits.topk(reply.k)
+    return _array(values), _array(indices.int())
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32 | np.int32]:

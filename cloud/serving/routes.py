@@ -10,7 +10,8 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Mapping
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
@@ -35,17 +36,20 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for 
 VERSION_HEADER = "Triparty-Version"
 
 _VERSION = re.compile(r"[1-9][0-9]{0,15}")
+_COUNT = re.compile(r"[1-9][0-9]{0,8}")
 _POSITION = re.compile(r"[0-9]{1,10}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _T = TypeVar("_T")
 
 _FRAME = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 _STEP_HEADERS = [
-    {"name": name, "in": "header", "required": True, "schema": {"type": kind}, "description": d}
-    for name, kind, d in (
-        ("Triparty-Position", "integer", "position of the first row"),
-        ("Triparty-Request-Id", "string", "client's name for the step, at most 64 characters"),
-        ("Triparty-Reply", "string", "hidden, logits, topk=K or id, about the last row"),
+    {"name": name, "in": "header", "required": must, "schema": {"type": kind}, "description": d}
+    for name, must, kind, d in (
+        ("Triparty-Position", True, "integer", "position of the first row"),
+        ("Triparty-Request-Id", True, "string", "client's name for the step"),
+        ("Triparty-Reply", True, "string", "hidden, logits, topk=K or id, about the last rows"),
+        ("Triparty-Reply-Rows", False, "integer", "how many last rows; 1 if left out"),
+        ("Triparty-Rollback-Of", False, "string", "request id of the step that it cuts short"),
     )
 ]
 
@@ -58,13 +62,16 @@ _STEP_HEADERS = [
     openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _STEP_HEADERS},
 )
 async def step(session_id: str, request: Request, principal: Inferrer) -> Response:
-    """Appends rows to a session; answers about the last of them."""
+    """Appends rows to a session, in place of the end of the last step's if it says so.
+
+    Answers about the last of them.
+    """
     serving = serving_of(request)
     with serving.step_turn(principal.id, session_id) as limit_bytes:
-        position, request_id, reply = _step_headers(request.headers)
+        headers = StepHeaders.of(request.headers)
         body = await read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
         rows = _rows(body, limit_bytes=limit_bytes)
-        wanted = StepRequest(position=position, request_id=request_id, reply=reply, rows=rows)
+        wanted = StepRequest(**vars(headers), rows=rows)
         answer = await unless_gone(request, serving.step(principal.id, session_id, wanted))
     if answer is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -137,25 +144,55 @@ def _session_body(info: SessionInfo, serving: Serving) -> dict[str, Any]:
         "replies": [kind.value for kind in info.replies],
         "limits": {
             "rows_per_step": serving.rows_per_step,
+            "reply_rows": info.reply_rows,
             "positions": info.positions,
             "idle_s": serving.idle_s,
         },
     }
 
 
-def _step_headers(headers: Mapping[str, str]) -> tuple[int, str, Reply]:
-    position = headers.get("Triparty-Position", "")
-    if not _POSITION.fullmatch(position):
-        raise RequestError(
-            f"Triparty-Position is the position of the first row, got {position[:40]!r}"
+@dataclass(frozen=True)
+class StepHeaders:
+    """What the headers of a step say; `StepRequest` has the same members."""
+
+    position: int
+    request_id: str
+    reply: Reply
+    rollback_of: str | None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self:
+        """Reads them.
+
+        Raises:
+            RequestError: one that is needed is missing, or one makes no sense.
+        """
+        position = headers.get("Triparty-Position", "")
+        if not _POSITION.fullmatch(position):
+            raise RequestError(
+                f"Triparty-Position is the position of the first row, got {position[:40]!r}"
+            )
+        rows = headers.get("Triparty-Reply-Rows", "1")
+        if not _COUNT.fullmatch(rows):
+            raise RequestError(
+                f"Triparty-Reply-Rows is how many rows the reply is about, got {rows[:40]!r}"
+            )
+        takes_back = "Triparty-Rollback-Of" in headers
+        return cls(
+            position=int(position),
+            request_id=_request_id("Triparty-Request-Id", headers),
+            reply=replace(Reply.parse(headers.get("Triparty-Reply", "")), rows=int(rows)),
+            rollback_of=_request_id("Triparty-Rollback-Of", headers) if takes_back else None,
         )
-    request_id = headers.get("Triparty-Request-Id", "")
-    if not _REQUEST_ID.fullmatch(request_id):
+
+
+def _request_id(name: str, headers: Mapping[str, str]) -> str:
+    given = headers.get(name, "")
+    if not _REQUEST_ID.fullmatch(given):
         raise RequestError(
-            "Triparty-Request-Id is 1 to 64 visible ASCII characters, "
-            f"got {len(request_id)} characters"
+            f"{name} is 1 to 64 visible ASCII characters, got {len(given)} characters"
         )
-    return int(position), request_id, Reply.parse(headers.get("Triparty-Reply", ""))
+    return given
 
 
 async def read_body(request: Request, *, limit_bytes: int) -> bytes:

@@ -27,6 +27,7 @@ from triparty.cloud.serving.engine import (
     Engine,
     Ids,
     Inputs,
+    ModelInfo,
     Passage,
     Reply,
     ReplyKind,
@@ -91,6 +92,7 @@ class SessionInfo:
         position: rows that the session has.
         positions: most rows that it may have.
         replies: what a step may ask for.
+        reply_rows: most rows of a step that it may ask it about.
     """
 
     session: str
@@ -100,9 +102,10 @@ class SessionInfo:
     position: int
     positions: int
     replies: tuple[ReplyKind, ...]
+    reply_rows: int
 
     @classmethod
-    def of(cls, session: Session[AnyHosted]) -> SessionInfo:
+    def of(cls, session: Session[AnyHosted], settings: ServingSettings) -> SessionInfo:
         """The public part of a session."""
         hosted = decoder_of(session)
         key = hosted.key
@@ -114,6 +117,7 @@ class SessionInfo:
             position=session.position,
             positions=hosted.positions,
             replies=hosted.engine.info.replies,
+            reply_rows=_reply_rows(hosted.engine.info, settings),
         )
 
 
@@ -126,12 +130,15 @@ class StepRequest:
         request_id: the client's name for the step; repeating it repeats the answer.
         reply: what to answer.
         rows: (T, D) float32.
+        rollback_of: request id of the session's last step, of which the rows from `position`
+            on are taken back first; None takes none back.
     """
 
     position: int
     request_id: str
     reply: Reply
     rows: Rows
+    rollback_of: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +240,7 @@ class Serving:
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        return SessionInfo.of(await self._open(principal_id, model))
+        return SessionInfo.of(await self._open(principal_id, model), self._settings)
 
     @asynccontextmanager
     async def forwarding(
@@ -296,12 +303,13 @@ class Serving:
     ) -> StoredReply:
         """Runs a step; a repeated request id gets the stored answer again.
 
-        A step that is cancelled or fails leaves the session where it was.
+        A step that is cancelled or fails leaves the session where it was; what it takes back
+        is taken back in every case.
 
         Raises:
             NotFoundError: no such session of this principal.
             PositionError: the step does not continue the session.
-            TooLargeError: more rows than a step or the session may have.
+            TooLargeError: more rows than a step, its reply or the session may have.
             LimitError: too many requests on one session at once.
             RequestError: rows of the wrong width, or more values than the model has.
             UnavailableError: the cloud is shutting down.
@@ -311,6 +319,7 @@ class Serving:
             if session.stored and session.stored.request_id == request.request_id:
                 return session.stored
             self._check_step(session, request)
+            session.position = request.position  # the engine cuts the cache there
             if self._trace is not None:
                 self._trace.record(request.rows)
             arrays = await self._run(session, request.rows, request.reply)
@@ -400,7 +409,7 @@ class Serving:
                 self._sessions.close(target)
                 raise
             target.position = position
-            return SessionInfo.of(target)
+            return SessionInfo.of(target, self._settings)
 
     def close(self, principal_id: str, session_id: str) -> None:
         """Closes a session; a step that runs on it fails.
@@ -578,7 +587,7 @@ class Serving:
     def _check_step(self, session: Session[AnyHosted], request: StepRequest) -> None:
         hosted, rows = decoder_of(session), request.rows
         info = hosted.engine.info
-        if request.position != session.position:
+        if request.position != session.position and not _takes_back(session, request):
             raise PositionError(
                 f"the session is at position {session.position}, the step begins at "
                 f"{request.position}",
@@ -588,7 +597,7 @@ class Serving:
             raise RequestError(
                 f"a step is a frame of shape (T, {info.width}), T at least 1, got {rows.shape}"
             )
-        end = session.position + len(rows)
+        end = request.position + len(rows)
         if len(rows) > self._settings.max_rows_per_step:
             raise TooLargeError(
                 f"a step has at most {self._settings.max_rows_per_step} rows, "
@@ -607,6 +616,23 @@ class Serving:
         if request.reply.kind is ReplyKind.TOPK and request.reply.k > info.vocabulary:
             raise RequestError(
                 f"topk is at most the vocabulary, {info.vocabulary}, got {request.reply.k}"
+            )
+        self._check_reply_rows(info, request)
+
+    def _check_reply_rows(self, info: ModelInfo, request: StepRequest) -> None:
+        """A reply about one row is always allowed."""
+        wanted, most = request.reply.rows, self._settings.max_reply_rows
+        if wanted > len(request.rows):
+            raise RequestError(
+                f"a reply is about at most the {len(request.rows)} rows of its step, "
+                f"got {wanted}"
+            )
+        if wanted > most:
+            raise TooLargeError(f"a reply is about at most {most} rows, got {wanted}")
+        size, limit = wanted * info.reply_bytes(request.reply), self._settings.max_body_bytes
+        if wanted > 1 and size > limit:
+            raise TooLargeError(
+                f"the reply would have {size} bytes, limit {limit}: ask about fewer rows"
             )
 
     async def _open(
@@ -718,6 +744,27 @@ class Serving:
             if dropped := self._sessions.drop_idle():
                 _log.info("idle sessions dropped", extra={"count": dropped})
             await self._models.unload_replaced(self._sessions.has_any_on)
+
+
+def _takes_back(session: Session[AnyHosted], request: StepRequest) -> bool:
+    """Whether a step begins inside the last one, and knows which that was.
+
+    A position alone would not do: it comes again, so that a late copy of a step that ran long
+    ago could take back what others have appended since.
+    """
+    last = session.stored
+    return (
+        last is not None
+        and request.rollback_of == last.request_id
+        and request.position < session.position
+    )
+
+
+def _reply_rows(info: ModelInfo, settings: ServingSettings) -> int:
+    """Most rows that a step may ask about, whether it asks for hidden states or logits."""
+    kinds = {ReplyKind.HIDDEN, ReplyKind.LOGITS}.intersection(info.replies)
+    widest = max(info.reply_bytes(Reply(kind)) for kind in kinds)
+    return max(1, min(settings.max_reply_rows, settings.max_body_bytes // widest))
 
 
 def _check_open(session: Session[AnyHosted]) -> None:

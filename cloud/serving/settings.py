@@ -18,6 +18,10 @@ class ServingSettings(Protocol):
         """Most rows in one step."""
 
     @property
+    def max_reply_rows(self) -> int:
+        """Most rows of one step that a reply is about."""
+
+    @property
     def max_positions(self) -> int:
         """Most rows of a session, where the model allows as many."""
 

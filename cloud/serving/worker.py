@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from triparty.cloud.serving.durations import NONE, Durations
 from triparty.cloud.serving.engine import Arrays, Inputs, Passage, Reply, Work
@@ -46,12 +48,14 @@ class Task(Protocol[MadeT]):
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
         submitted_s: when it was made, by a clock that never goes back.
+        replies: what the model said of them, piece by piece.
     """
 
     principal: str
     future: Future[Arrays]
     done: int
     submitted_s: float
+    replies: list[Arrays]
 
     @property
     def rows_in_all(self) -> int:
@@ -70,10 +74,11 @@ class Step:
         principal: whose turn it uses.
         position: rows of the session before these.
         rows: all rows of the request (T, D), or their ids (T,).
-        reply: what to answer about the last row.
+        reply: what to answer about the last rows.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
         submitted_s: when it was made.
+        replies: what the model said of them, piece by piece.
     """
 
     session: str
@@ -84,6 +89,7 @@ class Step:
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
     submitted_s: float = field(default_factory=time.monotonic)
+    replies: list[Arrays] = field(default_factory=list)
 
     @property
     def rows_in_all(self) -> int:
@@ -93,11 +99,12 @@ class Step:
     def work(self, rows: int) -> Work:
         """The next `rows` rows as the engine takes them."""
         end = self.done + rows
+        first = max(self.done, self.rows_in_all - self.reply.rows)  # of those asked about
         return Work(
             session=self.session,
             position=self.position + self.done,
             rows=self.rows[self.done : end],
-            reply=self.reply if end == len(self.rows) else None,
+            reply=replace(self.reply, rows=end - first) if first < end else None,
         )
 
 
@@ -111,6 +118,7 @@ class Whole:
         future: gets the answer, or an error; done early means cancelled.
         done: rows that have run.
         submitted_s: when it was made.
+        replies: what the model said of it.
     """
 
     principal: str
@@ -118,6 +126,7 @@ class Whole:
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
     submitted_s: float = field(default_factory=time.monotonic)
+    replies: list[Arrays] = field(default_factory=list)
 
     @property
     def rows_in_all(self) -> int:
@@ -327,9 +336,10 @@ class Worker(Generic[WorkT]):
 
     def _advance(self, part: Slice, task: Task[WorkT], reply: Arrays) -> None:
         task.done += part.rows
+        task.replies.append(reply)
         if task.done == task.rows_in_all:
             del self._tasks[part.number]
-            _answer(task.future, reply)
+            _answer(task.future, _joined(task.replies))
 
     def _fail_batch(self, slices: tuple[Slice, ...], failure: TripartyError) -> None:
         futures = [self._tasks[part.number].future for part in slices]
@@ -343,6 +353,14 @@ class Worker(Generic[WorkT]):
             self._schedule = self._schedule.without(chosen)
             for number in chosen:
                 del self._tasks[number]
+
+
+def _joined(replies: Sequence[Arrays]) -> Arrays:
+    """The reply of a task from those of its slices, which may say nothing, in order."""
+    said = [reply for reply in replies if reply]
+    if len(said) == 1:
+        return said[0]
+    return tuple(np.concatenate(arrays) for arrays in zip(*said, strict=True))
 
 
 def _answer(future: Future[_T], result: _T) -> None:

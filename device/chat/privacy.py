@@ -47,6 +47,12 @@ def account(traffic: Traffic, info: DeviceInfo, shields: Shields) -> Iterator[st
         "from, or has the help of somebody else who uses this model: then the words of this "
         "turn can be read."
     )
+    if traffic.guesses:
+        yield (
+            f"- which of {traffic.guesses} guessed tokens were right ({traffic.wrong_guesses} "
+            "were not, and are in no text): how well the answer can be guessed, and where it "
+            "begins."
+        )
     yield from _shielded(shields)
     yield "What was measured: docs/privacy.md, docs/security.md."
 

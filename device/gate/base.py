@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
 import numpy as np
@@ -42,7 +43,7 @@ class Times(PerStream):
         return np.flatnonzero(now - self._last > limit)
 
 
-class BasePolicy:
+class BasePolicy(ABC):
     """A policy without an opinion: keeps rows and times; subclasses say what is worth what."""
 
     def __init__(self, *parts: PerStream) -> None:
@@ -71,7 +72,7 @@ class BasePolicy:
         for part in self._parts:
             part.forget(np.array([stream]))
 
-    def see(self, arrivals: Arrivals) -> None:
+    def see(self, arrivals: Arrivals) -> None:  # noqa: B027 - a choice
         """Takes in the packets of a round, chosen or not."""
 
     def value(self, arrivals: Arrivals, offers: Offers) -> Column:
@@ -80,18 +81,19 @@ class BasePolicy:
         self._target_time = arrivals.time[offers.arrivals]
         return self._value(arrivals, offers)
 
+    @abstractmethod
     def _value(self, arrivals: Arrivals, offers: Offers) -> Column:
-        raise NotImplementedError
+        """What a subclass says the value is."""
 
     def chosen(self, offers: Offers, picks: Rows) -> None:
         """Hears which offers (indices into `offers`) will be decoded."""
         self.times.chosen(offers.stream[picks], offers.now)
         self._chosen(offers.stream[picks], self._target_time[picks])
 
-    def _chosen(self, stream: Rows, time: Column) -> None:
+    def _chosen(self, stream: Rows, time: Column) -> None:  # noqa: B027 - a choice
         """What a subclass does about the pictures chosen in this round."""
 
-    def learn(self, feedback: Feedback) -> None:
+    def learn(self, feedback: Feedback) -> None:  # noqa: B027 - a choice
         """Takes in feedback, in any order and however late."""
 
     def in_turn(self, offers: Offers) -> Column:

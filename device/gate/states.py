@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.device.gate.boxes import in_place
 from triparty.device.gate.traces import Results, Task, Trace
 
 States = NDArray[np.int64]
 UNKNOWN = -1
-LEAST_IOU = 0.5  # a box that shares less than this with its former self has moved
 
 
 def states(trace: Trace, task: Task) -> States:
@@ -122,7 +122,7 @@ def _boxes(
             results.box[span][counted[span]],
             results.label[span][counted[span]],
         )
-        if not _in_place(box, label, new_box, new_label):
+        if not in_place(box, label, new_box, new_label):
             box, label = new_box, new_label
             current = last + 1 if len(box) else 0
             last = max(last, current)
@@ -138,30 +138,3 @@ _ANSWERS = {
     "anomaly": _presence,
     "value": _value,
 }
-
-
-def _in_place(
-    box: NDArray[np.floating],
-    label: NDArray[np.integer],
-    other: NDArray[np.floating],
-    other_label: NDArray[np.integer],
-) -> bool:
-    """Whether each box has its own partner of its class among the others, by IoU."""
-    if len(box) != len(other):
-        return False
-    if len(box) == 0:
-        return True
-    low = np.maximum(box[:, None, :2], other[None, :, :2])
-    high = np.minimum(box[:, None, 2:], other[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    sizes = (box[:, 2:] - box[:, :2]).prod(axis=1), (other[:, 2:] - other[:, :2]).prod(axis=1)
-    union = sizes[0][:, None] + sizes[1][None] - shared
-    overlap = np.where(
-        label[:, None] == other_label[None], shared / np.maximum(union, 1e-12), 0
-    )
-    for _ in range(len(box)):
-        best = np.unravel_index(np.argmax(overlap), overlap.shape)
-        if not overlap[best] >= LEAST_IOU:
-            return False
-        overlap[best[0], :] = overlap[:, best[1]] = -1
-    return True

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.device.gate.boxes import DIGITS, in_place
 from triparty.device.gate.detectors import Detections
-from triparty.device.gate.states import LEAST_IOU
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.stages import Seen
 
@@ -38,7 +38,7 @@ def answer(task: Task, seen: Seen) -> Answer:
         return tuple(sorted({int(label) for label in seen.labels[chosen]}))
     if task.measure == "boxes":
         return tuple(
-            (int(seen.labels[n]), *(round(float(edge), 4) for edge in seen.boxes[n]))
+            (int(seen.labels[n]), *(round(float(edge), DIGITS) for edge in seen.boxes[n]))
             for n in chosen
         )
     if task.measure == "value":
@@ -51,7 +51,7 @@ def differs(task: Task, one: Answer, other: Answer) -> bool:
     if task.measure == "value":
         return round(float(one) / task.step) != round(float(other) / task.step)  # type: ignore[arg-type]
     if task.measure == "boxes":
-        return not _in_place(one, other)  # type: ignore[arg-type]
+        return not in_place(*_boxes(one), *_boxes(other))  # type: ignore[arg-type]
     return one != other
 
 
@@ -90,13 +90,16 @@ def judge(
         time: of this frame.
         redundant: a filter says that nothing is new: tasks without an answer keep theirs.
 
+    Boxes that stay in place keep the answer that they began with, so that slow motion is new in
+    the end.
+
     Returns:
         What is held now; 1 for each task to which the frame was necessary, 0 where it was
         redundant, NaN where the task did not look or the frame is older than what is held.
     """
     if time <= held.time:
         return held, [np.nan] * len(tasks)
-    rewards = []
+    rewards, kept = [], dict[str, Answer]()
     for task in tasks:
         if task.name not in answers:
             rewards.append(0.0 if redundant else np.nan)
@@ -106,9 +109,11 @@ def judge(
             before = held.answers.get(task.name)
             new = before is None or differs(task, before, answers[task.name])
             rewards.append(float(new))
+            if task.measure == "boxes" and before is not None and not new:
+                kept[task.name] = before
     if not answers:
         return held, rewards
-    return Held({**held.answers, **answers}, time), rewards
+    return Held({**held.answers, **answers, **kept}, time), rewards
 
 
 @dataclass(frozen=True)
@@ -178,22 +183,6 @@ def _chosen(task: Task, seen: Detections) -> NDArray[np.intp]:
     return np.flatnonzero(np.isin(seen.labels, task.classes))
 
 
-def _in_place(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether each box has a partner of its own, of its class, that it overlaps enough."""
-    if len(one) != len(other):
-        return False
-    left = list(other)
-    for label, *box in one:
-        shared = [_iou(box, each[1:]) if each[0] == label else 0.0 for each in left]
-        if max(shared) < LEAST_IOU:
-            return False
-        left.pop(int(np.argmax(shared)))
-    return True
-
-
-def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return shared / max(sum(areas) - shared, 1e-12)
+def _boxes(boxes: tuple[Any, ...]) -> tuple[list[Any], list[int]]:
+    """Edges and labels of an answer."""
+    return [box[1:] for box in boxes], [box[0] for box in boxes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,12 +16,15 @@ from triparty.device.gateway.clips import Recording
 from triparty.device.gateway.ring import Ring
 from triparty.device.gateway.settings import CameraSettings, TaskSettings
 from triparty.device.gateway.status import CameraStatus
+from triparty.device.gateway.workers import Report
 from triparty.device.streams.closure import Closures
 from triparty.device.streams.drought import Drought
 from triparty.device.streams.opening import Opened
 from triparty.device.streams.packets import Packet
 from triparty.device.streams.reachability import Bound
 from triparty.device.streams.sources import Source
+
+log = logging.getLogger(__name__)
 
 CLOSURE_BYTES = 16 << 20
 CLOSURE_PACKETS = 1500
@@ -37,6 +41,7 @@ class Camera:
         source: where its packets come from.
         worker: place of the worker that decodes it.
         asked: whether each task of the gateway is asked of it.
+        tasks: those that are.
         added: when, on the loop's clock.
         ring_s: how long packets are kept for clips.
         opened: the parameters of the present connection.
@@ -66,6 +71,7 @@ class Camera:
     source: Source
     worker: int
     asked: Sequence[bool]
+    tasks: Sequence[Task]
     added: float
     ring_s: float
     debounces: dict[str, Debounce]
@@ -161,6 +167,23 @@ class Camera:
         self.closures = Closures(bound)
         self.whole, self.parched = None, False
 
+    def fail(self, report: Report) -> None:
+        """Decoding failed, as a report says."""
+        self.failures += 1
+        if self.failures in (1, 10) or self.failures % 1000 == 0:
+            log.warning(
+                "camera %s: decoding failed (%d times): %s",
+                self.name,
+                self.failures,
+                self.source.address.scrub(report.error or ""),
+            )
+        if report.job.run != self.run:
+            return
+        if report.failed is None:
+            self.closures.gap()
+        else:
+            self.closures.failed(report.failed)
+
     def gap(self) -> None:
         """Pictures are missing here."""
         self.closures.gap()
@@ -180,6 +203,7 @@ class Camera:
             observed=self.observed,
             news=self.news,
             events=self.events,
+            held_packets=self.closures.held_packets + len(self.ring),
             held_bytes=self.closures.held_bytes + self.ring.held_bytes,
             look_age_s=now - (self.added if self.looked is None else self.looked),
             overdue=overdue,

@@ -45,6 +45,7 @@ class StreamFrame:
         image: the decoder's own frame.
         purpose: why it was decoded.
         group: that is audited.
+        models: names of those that its camera asks; None for all.
     """
 
     stream: str
@@ -57,8 +58,13 @@ class StreamFrame:
     image: av.VideoFrame = field(repr=False)
     purpose: Purpose = Purpose.CHOSEN
     group: int | None = None
+    models: frozenset[str] | None = None
     _rgb: Pixels | None = field(default=None, repr=False)
     _luma: Pixels | None = field(default=None, repr=False)
+
+    def asks(self, model: str) -> bool:
+        """Whether its camera asks a model."""
+        return self.models is None or model in self.models
 
     def luma(self) -> Pixels:
         """(H, W) uint8 brightness; not copied where the format allows. Not to be written to."""

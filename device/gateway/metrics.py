@@ -52,7 +52,8 @@ FIGURES = (
     Figure("observed_total", "Dependencies that a stage looked at.", lambda c: c.observed),
     Figure("news_total", "Looks at which an answer was new.", lambda c: c.news),
     Figure("events_total", "Events.", lambda c: c.events),
-    Figure("held_bytes", "Compressed packets held.", lambda c: c.held_bytes),
+    Figure("held_packets", "Compressed packets held.", lambda c: c.held_packets),
+    Figure("held_bytes", "Bytes of these packets.", lambda c: c.held_bytes),
     Figure("look_age_seconds", "Since the last look.", lambda c: c.look_age_s),
     Figure("overdue", "1 if the budget left it waiting for too long.", lambda c: c.overdue),
     Figure("ungateable", "1 if it is decoded whole.", lambda c: c.whole is not None),
@@ -128,10 +129,16 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         ("audit_cpu_seconds", "CPU time of that.", status.audit_ms / 1e3),
         ("frames_dropped", "Frames that models came too late for.", status.frames_dropped),
         ("write_failures", "Results that could not be written.", status.write_failures),
+        ("reloads", "Times that a new configuration was taken.", status.reloads),
     ):
         yield CounterMetricFamily(PREFIX + name, says, value=float(value))
     yield GaugeMetricFamily(
         f"{PREFIX}budget_cores", "Budget, in cores.", value=status.budget_cores
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}reload_refused",
+        "1 if the last new configuration was wrong, and the old one runs.",
+        value=float(status.refused is not None),
     )
     yield from _of_audits(status)
     stages = CounterMetricFamily(

@@ -15,9 +15,6 @@ from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.settings import ModelSettings
 from triparty.device.gateway.stages import PASS, Seen, Verdict
 
-Wanted = Callable[[str], bool]
-"""Whether a camera, by name, asks a model at all."""
-
 
 class DetectorStage:
     """A detector that looks at each frame of the cameras that ask it.
@@ -25,20 +22,18 @@ class DetectorStage:
     Args:
         name: of the model.
         detector: finds objects.
-        wanted: which cameras ask it.
     """
 
-    def __init__(self, name: str, detector: Detector, wanted: Wanted) -> None:
+    def __init__(self, name: str, detector: Detector) -> None:
         """Wraps a loaded detector."""
         self.name = name
         self._detector = detector
-        self._wanted = wanted
 
     def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
         """The objects of each frame."""
         return [
             Verdict({self.name: self._detector.detect(frame.image)})
-            if self._wanted(frame.stream)
+            if frame.asks(self.name)
             else PASS
             for frame in frames
         ]
@@ -60,20 +55,18 @@ class FunctionStage:
         function: takes a frame's pixels, (H, W, 3) uint8 RGB; returns a number, or objects as
             an iterable of (label, score, (left, top, right, bottom)) with label a class number
             and the box in shares of the frame.
-        wanted: which cameras ask it.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], wanted: Wanted) -> None:
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
         """Wraps a function."""
         self.name = name
         self._function = function
-        self._wanted = wanted
 
     def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
         """What the function says of each frame."""
         return [
             Verdict({self.name: _seen(self._function(frame.rgb()))})
-            if self._wanted(frame.stream)
+            if frame.asks(self.name)
             else PASS
             for frame in frames
         ]
@@ -86,23 +79,20 @@ class FunctionStage:
         """Holds nothing."""
 
 
-def make_stage(
-    settings: ModelSettings, folder: Path, wanted: Wanted
-) -> DetectorStage | FunctionStage:
+def make_stage(settings: ModelSettings, folder: Path) -> DetectorStage | FunctionStage:
     """The stage of a model.
 
     Args:
         settings: of the model.
         folder: relative files are relative to it.
-        wanted: which cameras ask it.
 
     Raises:
         SettingsError: no such file, module or function.
     """
     if settings.file is not None:
         detector = Detector(folder / settings.file, least_score=settings.least_score)
-        return DetectorStage(settings.name, detector, wanted)
-    return FunctionStage(settings.name, _function(settings), wanted)
+        return DetectorStage(settings.name, detector)
+    return FunctionStage(settings.name, _function(settings))
 
 
 def _function(settings: ModelSettings) -> Callable[..., Any]:

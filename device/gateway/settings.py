@@ -281,6 +281,12 @@ class MetricSettings(Table):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
 
 
+class ReloadSettings(Table):
+    """When the file is read again; on SIGHUP it always is."""
+
+    on_change: bool = Field(default=False, description="When it is another file than before.")
+
+
 class WatchSettings(Table):
     """The whole file.
 
@@ -296,6 +302,7 @@ class WatchSettings(Table):
     tasks: tuple[TaskSettings, ...] = ()
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
+    reload: ReloadSettings = ReloadSettings()
 
     @classmethod
     def load(cls, file: Path, **changes: Any) -> WatchSettings:
@@ -345,6 +352,7 @@ _TABLES: dict[str, type[Table]] = {
     "gate": GateSettings,
     "results": ResultSettings,
     "metrics": MetricSettings,
+    "reload": ReloadSettings,
 }
 _LISTS: dict[str, type[Table]] = {
     "cameras": CameraSettings,

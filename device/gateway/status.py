@@ -11,6 +11,7 @@ from typing import Any
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.stages import StageCount
+from triparty.device.streams.cost import Kind, Line
 from triparty.device.streams.status import State, Status
 
 NAME_WIDTH = 16
@@ -32,7 +33,8 @@ class CameraStatus:
         observed: frames decoded only as dependencies that a stage looked at.
         news: looks at which an answer was new.
         events: so far.
-        held_bytes: compressed packets that are held for it.
+        held_packets: compressed packets that are held for it.
+        held_bytes: of them.
         look_age_s: seconds since the last look, or since it was added.
         overdue: the budget left it waiting for longer than the configuration allows.
         whole: why it is decoded whole; None if it is gated.
@@ -50,6 +52,7 @@ class CameraStatus:
     observed: int = 0
     news: int = 0
     events: int = 0
+    held_packets: int = 0
     held_bytes: int = 0
     look_age_s: float = 0.0
     overdue: bool = False
@@ -83,6 +86,9 @@ class GatewayStatus:
         audits: what audits say of each task.
         audited_groups: that they rest on.
         audit_ms: CPU ms that audits took, of `measured_ms`.
+        costs: what decoding was learnt to cost.
+        reloads: how often a new configuration was taken.
+        refused: why the last one was not.
     """
 
     seconds: float
@@ -100,6 +106,9 @@ class GatewayStatus:
     audits: Mapping[str, Audited] = field(default_factory=dict)
     audited_groups: int = 0
     audit_ms: float = 0.0
+    costs: Mapping[Kind, Line] = field(default_factory=dict)
+    reloads: int = 0
+    refused: str | None = None
 
     @property
     def used_cores(self) -> float:
@@ -130,6 +139,8 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"right by audit: {', '.join(shares)}")
     if status.frames_dropped:
         parts.append(f"{status.frames_dropped} frames too late for models")
+    if status.refused is not None:
+        parts.append(f"new configuration refused: {status.refused}")
     if status.write_failures:
         parts.append(f"{status.write_failures} writes failed")
     return " | ".join(parts)
@@ -162,6 +173,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         "budget_cores": status.budget_cores,
         "frames_dropped": status.frames_dropped,
         "write_failures": status.write_failures,
+        "reloads": status.reloads,
+        "reload_refused": status.refused,
         "stages": {
             name: {
                 "frames": count.frames,
@@ -179,6 +192,15 @@ def document(status: GatewayStatus) -> dict[str, Any]:
                 for name, of in status.audits.items()
             },
         },
+        "decode_costs": [
+            {
+                **kind._asdict(),
+                "cpu_ms": round(line.ms, 4),
+                "cpu_ms_per_kb": round(line.ms_per_kilobyte, 4),
+                "packets": line.packets,
+            }
+            for kind, line in status.costs.items()
+        ],
         "cameras": [_camera(camera) for camera in status.cameras],
     }
 
@@ -219,6 +241,8 @@ def _camera(camera: CameraStatus) -> dict[str, Any]:
         "decode_failures": camera.failures,
         "decode_cpu_ms": round(camera.cpu_ms, 3),
         "unreachable": camera.unreachable,
+        "held_packets": camera.held_packets,
+        "held_bytes": camera.held_bytes,
         "looks": camera.looks,
         "observed": camera.observed,
         "news": camera.news,

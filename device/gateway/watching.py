@@ -12,7 +12,7 @@ from triparty.device.gate.traces import Task
 from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.gateway import Gateway
-from triparty.device.gateway.models import Wanted, make_stage
+from triparty.device.gateway.models import make_stage
 from triparty.device.gateway.results import Database, Lines, Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
@@ -42,10 +42,7 @@ def make_gateway(
         predictor=_predictor(settings.folder, gate.artifact),
         max_staleness=gate.max_staleness_s,
     )
-    stages = [
-        make_stage(model, settings.folder, _wanted(settings, model.name))
-        for model in settings.models
-    ]
+    stages = [make_stage(model, settings.folder) for model in settings.models]
     return Gateway(
         settings,
         policy=policy,
@@ -88,17 +85,6 @@ def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:
     if artifact is None:
         return None
     return Gate.open(folder / artifact).predictor
-
-
-def _wanted(settings: WatchSettings, model: str) -> Wanted:
-    """Which cameras ask a model: those with a task of it."""
-    of_model = {task.name for task in settings.tasks if task.model == model}
-    asking = {
-        camera.name
-        for camera in settings.cameras
-        if of_model & (of_model if camera.tasks is None else set(camera.tasks))
-    }
-    return asking.__contains__
 
 
 def _task(task: TaskSettings, settings: WatchSettings) -> Task:

@@ -5,6 +5,9 @@ restart), it opens another and replays them; the answer goes on as if nothing ha
 If the connection broke in the middle of a step, it repeats the step under the same request
 id, and the cloud runs it once. If the key epoch ended, it goes on under the next key.
 
+Tokens may be taken back. The cloud learns of it with the next step, which begins inside the one
+before and names it.
+
 Shapes: `T` tokens, `D` width, `V` vocabulary.
 """
 
@@ -13,9 +16,12 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triparty.common.deadline import Deadline
 from triparty.common.errors import (
@@ -29,7 +35,7 @@ from triparty.common.errors import (
     TripartyError,
     UnreachableError,
 )
-from triparty.common.keying import Bundle, KeyedReply, KeyedRows, PlainLogits
+from triparty.common.keying import Bundle, KeyedReply, PlainLogits
 from triparty.common.replies import SessionRecord, StepReply
 from triparty.common.shielding import Shield, request_sizes
 from triparty.common.wire import Frame
@@ -47,9 +53,17 @@ class Steps(Protocol):
         """Opens a session of a model, on the version of a bundle if it is named."""
 
     def step(
-        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
+        self,
+        session: str,
+        rows: Frame,
+        *,
+        position: int,
+        request_id: str,
+        reply: str,
+        reply_rows: int = 1,
+        rollback_of: str | None = None,
     ) -> StepReply:
-        """Sends keyed rows (T, D); returns the reply about the last one."""
+        """Sends keyed rows (T, D); returns the reply about the last ones."""
 
     def close_session(self, session: str) -> None:
         """Ends a session; one that is gone already is no error."""
@@ -73,6 +87,19 @@ class Renewed(Protocol):
     @property
     def begin(self) -> Callable[[], None]:
         """Called when a session is open."""
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """What the session's last step was.
+
+    Attributes:
+        request_id: its name.
+        end: rows that the session had after it.
+    """
+
+    request_id: str
+    end: int
 
 
 class Conversation:
@@ -116,6 +143,7 @@ class Conversation:
         self._shield, self._block = shield or Shield(), block
         self._attestation = attestation
         self._session: SessionRecord | None = None
+        self._last: LastStep | None = None
         self._sent: list[int] = []
 
     def __enter__(self) -> Self:
@@ -137,16 +165,33 @@ class Conversation:
         return len(self._sent)
 
     @property
+    def room(self) -> int:
+        """How many tokens fit in the next step beside one, with a reply about each of them.
+
+        None before the first step: how much the cloud takes is known with the session.
+        """
+        session = self._session
+        if session is None:
+            return 0
+        left = session.positions - self.position
+        return min(session.reply_rows, session.rows_per_step, left) - 1
+
+    @property
     def missing(self) -> int:
         """How many more tokens make the session a multiple of the block, where they fit."""
         wanted = -self.position % self._block
         return wanted if self.position + wanted <= self._bundle.info.max_positions else 0
 
     def logits_after(self, ids: Sequence[int]) -> PlainLogits:
-        """Sends tokens; the logits (V,) of what follows them.
+        """Sends tokens; the logits (V,) of what follows them. See `logits_of_last`."""
+        return PlainLogits(self.logits_of_last(ids, 1)[0])
+
+    def logits_of_last(self, ids: Sequence[int], count: int) -> PlainLogits:
+        """Sends tokens; the logits (N, V) of what follows each of the last N.
 
         Args:
             ids: at least one token id; they continue what was sent before.
+            count: N, from 1 to the number of ids.
 
         Raises:
             RequestError: no tokens, or more than the model has positions.
@@ -161,7 +206,7 @@ class Conversation:
         lost = renewed = 0
         while True:
             try:
-                return self._sent_after(ids)
+                return self._sent_after(ids, count)
             except (NotFoundError, PositionError):
                 lost += 1
                 if self._session is None or lost == SESSIONS:
@@ -179,14 +224,18 @@ class Conversation:
         self._bundle, self._version = key.bundle, key.version
         self._once, self._begin = key.once, key.begin
 
-    def _sent_after(self, ids: Sequence[int]) -> PlainLogits:
-        logits = self._send(ids)
+    def take_back(self, count: int) -> None:
+        """Forgets the last `count` tokens; sends nothing."""
+        del self._sent[self.position - count :]
+
+    def _sent_after(self, ids: Sequence[int], count: int) -> PlainLogits:
+        logits = self._send(ids, count)
         self._sent.extend(ids)
         return logits
 
-    def _send(self, ids: Sequence[int]) -> PlainLogits:
+    def _send(self, ids: Sequence[int], count: int) -> PlainLogits:
         if self._session is None:
-            self._session = self._open()
+            self._session, self._last = self._open(), None
             pending, start = [*self._sent, *ids], 0
         else:
             pending, start = list(ids), self.position
@@ -196,13 +245,17 @@ class Conversation:
                 f"the conversation would have {start + len(pending)} tokens, the model takes "
                 f"{session.positions}: shorten it"
             )
-        at = 0
-        for size in request_sizes(
-            start, len(pending), block=self._block, limit=session.rows_per_step
-        ):
-            frames = self._step(session, pending[at : at + size], start + at)
+        limit = session.rows_per_step
+        if count > session.reply_rows:
+            limit = min(limit, session.reply_rows)
+        unasked, replies, at = len(pending) - count, [], 0
+        for size in request_sizes(start, len(pending), block=self._block, limit=limit):
+            wanted = at + size - max(at, unasked)
+            frames = self._step(session, pending[at : at + size], start + at, max(1, wanted))
+            if wanted > 0:
+                replies.append(self._checked(frames, wanted))
             at += size
-        return self._read(frames)
+        return self._read(np.concatenate(replies))
 
     def _open(self) -> SessionRecord:
         if self._attestation is not None:
@@ -227,42 +280,52 @@ class Conversation:
         return session
 
     def _step(
-        self, session: SessionRecord, ids: Sequence[int], position: int
+        self, session: SessionRecord, ids: Sequence[int], position: int, reply_rows: int
     ) -> Sequence[Frame]:
         """One request, repeated under one id while the connection breaks."""
         rows = self._shield.rows(
             self._bundle.rows(np.asarray(ids, np.int64), start=position), start=position
         )
-        request_id = secrets.token_hex(16)
-        for pause_s in PAUSES_S:
-            try:
-                return self._request(session, rows, position, request_id)
-            except UnreachableError:
-                self._deadline.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 no secret
-        return self._request(session, rows, position, request_id)
-
-    def _request(
-        self, session: SessionRecord, rows: KeyedRows, position: int, request_id: str
-    ) -> Sequence[Frame]:
-        answer = self._steps.step(
+        last, request_id = self._last, secrets.token_hex(16)
+        request = partial(
+            self._steps.step,
             session.id,
             rows,
             position=position,
             request_id=request_id,
             reply=self._bundle.info.reply,
+            reply_rows=reply_rows,
+            rollback_of=last.request_id if last and position < last.end else None,
         )
+        answer = self._repeated(request)
+        self._last = LastStep(request_id, position + len(ids))
         return answer.frames
 
-    def _read(self, frames: Sequence[Frame]) -> PlainLogits:
+    def _repeated(self, request: Callable[[], StepReply]) -> StepReply:
+        for pause_s in PAUSES_S:
+            try:
+                return request()
+            except UnreachableError:
+                self._deadline.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 no secret
+        return request()
+
+    def _checked(self, frames: Sequence[Frame], rows: int) -> NDArray[np.float32]:
+        """The reply (N, O), if it has this form."""
         info = self._bundle.info
-        if len(frames) != 1 or frames[0].array.shape != (1, info.reply_width):
+        if len(frames) != 1 or frames[0].array.shape != (rows, info.reply_width):
             shapes = [frame.array.shape for frame in frames]
             raise CloudError(
-                f"expected {info.reply} (1, {info.reply_width}) from the cloud, got {shapes}"
+                f"expected {info.reply} ({rows}, {info.reply_width}) from the cloud, "
+                f"got {shapes}"
             )
-        logits = self._bundle.plain_logits(KeyedReply(frames[0].as_float32()))[0]
+        return frames[0].as_float32()
+
+    def _read(self, reply: NDArray[np.float32]) -> PlainLogits:
+        """The logits (N, V) of a keyed reply (N, O)."""
+        logits = self._bundle.plain_logits(KeyedReply(reply))
         if not np.isfinite(logits).all():
             raise CloudError(
-                f"the cloud's answer ({info.reply}) is not finite: the model may be damaged"
+                f"the cloud's answer ({self._bundle.info.reply}) is not finite: the model may "
+                "be damaged"
             )
-        return PlainLogits(logits)
+        return logits

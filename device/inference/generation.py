@@ -20,6 +20,7 @@ from triparty.common.sampling import next_token
 from triparty.device.inference.answer import Answer, FinishReason, Piece, Pieces
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.options import GenerationOptions
+from triparty.device.inference.speculation import Speculation
 from triparty.device.inference.traffic import Traffic
 
 
@@ -100,6 +101,7 @@ def pieces(
     tokenizer: Tokenizer,
     conversation: Conversation,
     options: GenerationOptions,
+    speculation: Speculation | None = None,
 ) -> Pieces:
     """Yields the answer to a question token by token; a generator that can be closed.
 
@@ -112,16 +114,31 @@ def pieces(
         tokenizer: of the bundle.
         conversation: a new one; the caller closes it.
         options: how tokens are chosen and where the answer ends.
+        speculation: guesses tokens that are sent ahead of the answer, which is the same as
+            without; None guesses none.
     """
+    speculation = speculation or Speculation()
     rng, eos_ids = options.generator(), bundle.info.eos_ids
     answer = Answer(
         tokenizer, question.ids, options=options, most=question.most, eos_ids=eos_ids
     )
     pending = question.ids
     while True:
-        logits = conversation.logits_after(pending)  # (V,)
-        token = next_token(logits, options, rng, answer.ids)
-        yield answer.add(token, logits)
+        room = min(conversation.room, question.most - answer.count - 1)
+        guessed = speculation.proposals(answer.ids, room=room)
+        replies = conversation.logits_of_last([*pending, *guessed], 1 + len(guessed))
+        said: list[Piece] = []
+        right = 0
+        for reply, guess in zip(replies, [*guessed, None], strict=True):
+            logits = PlainLogits(reply)  # (V,)
+            token = next_token(logits, options, rng, answer.ids)
+            said.append(answer.add(token, logits))
+            right += token == guess
+            if token != guess or answer.reason is not None:
+                break
+        conversation.take_back(len(guessed) - right)
+        speculation.judged(len(guessed), right)
+        yield from said
         if answer.reason is not None:
             _fill(conversation, logits, eos_ids)
             return answer.reason

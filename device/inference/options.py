@@ -11,10 +11,12 @@ from typing import Self, TypedDict
 
 from triparty.common.errors import SettingsError
 from triparty.common.sampling import SamplingOptions
+from triparty.device.inference.drafts import Draft
 
 MAX_TOKENS = 128
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
+MAX_SPECULATE = 63
 
 
 class OptionChanges(TypedDict, total=False):
@@ -31,6 +33,8 @@ class OptionChanges(TypedDict, total=False):
     logprobs: int | None
     ignore_eos: bool
     deadline_s: float | None
+    speculate: int
+    draft: Draft | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class GenerationOptions(SamplingOptions):
         ignore_eos: go on after an end token, for measurements.
         deadline_s: seconds from the first request until the whole answer has to be there;
             None waits as long as something comes.
+        speculate: most tokens to guess ahead in a step, for models of the interface
+            `embeddings`; the answer is the same as with 0, in fewer round trips.
+        draft: what guesses them; None looks the text up in itself.
     """
 
     max_tokens: int | None = MAX_TOKENS
@@ -53,6 +60,8 @@ class GenerationOptions(SamplingOptions):
     logprobs: int | None = None
     ignore_eos: bool = False
     deadline_s: float | None = None
+    speculate: int = 0
+    draft: Draft | None = None
 
     def __post_init__(self) -> None:
         """Refuses values without a meaning."""
@@ -69,6 +78,10 @@ class GenerationOptions(SamplingOptions):
             raise SettingsError(f"logprobs must be 0 to {MAX_LOGPROBS}, got {self.logprobs}")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise SettingsError(f"deadline must be above 0 seconds, got {self.deadline_s}")
+        if not 0 <= self.speculate <= MAX_SPECULATE:
+            raise SettingsError(f"speculate must be 0 to {MAX_SPECULATE}, got {self.speculate}")
+        if self.draft is not None and not self.speculate:
+            raise SettingsError("a draft needs speculate: say how many tokens it may guess")
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from triparty.device.inference.answer import FinishReason, Piece, Pieces
 from triparty.device.inference.conversation import Conversation
 from triparty.device.inference.generation import Question, pieces
 from triparty.device.inference.options import GenerationOptions
+from triparty.device.inference.speculation import Speculation
 
 MAX_TEXTS_BYTES = 64 << 20
 
@@ -73,6 +74,19 @@ class Shields:
                 "bfloat16-rows, length-block and decoys are for the interface 'embeddings'"
             )
 
+    def refuse_beside_guesses(self) -> None:
+        """Raises SettingsError for what the guesses of an answer would give away."""
+        if self.decoys:
+            raise SettingsError(
+                "decoys are told from the question by how well their answers are guessed: "
+                "leave out speculate, or the decoys"
+            )
+        if self.block > 1:
+            raise SettingsError(
+                "length-block sends an answer row by row, so that nobody sees where it begins, "
+                "and guesses go together: leave out speculate, or length-block"
+            )
+
     def refuse_around_whole_texts(self, model: str, *, images: bool = False) -> None:
         """Raises SettingsError for what shields no whole text, or no image."""
         rows = Shields(noise=self.noise, to_bfloat16=self.to_bfloat16)
@@ -104,6 +118,7 @@ def shielded_pieces(
     tokenizer: Tokenizer,
     conversation: Callable[[], Conversation],
     options: GenerationOptions,
+    speculation: Speculation | None = None,
     spent: SpentTexts | None = None,
     random: Random | None = None,
 ) -> Pieces:
@@ -116,12 +131,16 @@ def shielded_pieces(
         tokenizer: of the bundle.
         conversation: begins a conversation, one for each stream.
         options: how tokens are chosen and where an answer ends.
+        speculation: guesses of the real answer, if shields allow any.
         spent: remembers which texts served; None begins anew.
         random: places and decoys; None draws from the operating system.
 
     Raises:
-        SettingsError: texts that no decoy can be drawn from.
+        SettingsError: texts that no decoy can be drawn from, or guesses beside shields that
+            they would undo.
     """
+    if speculation is not None:
+        shields.refuse_beside_guesses()
     random = random or secrets.SystemRandom()
     questions = [question]
     if shields.decoys:
@@ -140,6 +159,7 @@ def shielded_pieces(
                 tokenizer=tokenizer,
                 conversation=stack.enter_context(conversation()),
                 options=options,
+                speculation=speculation,
             )
             for number in order
         ]

@@ -20,6 +20,8 @@ class Traffic:
         positions: the highest position of a session that was reached.
         bytes_sent: of request bodies; headers and TLS come on top.
         bytes_received: of the replies' bodies.
+        guesses: tokens that were sent ahead of the answer, to save round trips.
+        wrong_guesses: of these, in no text.
     """
 
     sessions: int = 0
@@ -28,6 +30,8 @@ class Traffic:
     positions: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    guesses: int = 0
+    wrong_guesses: int = 0
 
 
 class CountedSteps:
@@ -50,7 +54,15 @@ class CountedSteps:
         return session
 
     def step(
-        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
+        self,
+        session: str,
+        rows: Frame,
+        *,
+        position: int,
+        request_id: str,
+        reply: str,
+        reply_rows: int = 1,
+        rollback_of: str | None = None,
     ) -> StepReply:
         """Sends keyed rows (T, D)."""
         count = len(rows.array)
@@ -59,7 +71,13 @@ class CountedSteps:
         self._traffic.bytes_sent += len(encode_frames(rows))
         self._traffic.positions = max(self._traffic.positions, position + count)
         answer = self._steps.step(
-            session, rows, position=position, request_id=request_id, reply=reply
+            session,
+            rows,
+            position=position,
+            request_id=request_id,
+            reply=reply,
+            reply_rows=reply_rows,
+            rollback_of=rollback_of,
         )
         self._traffic.bytes_received += sum(len(encode_frames(f)) for f in answer.frames)
         return answer

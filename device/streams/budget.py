@@ -1,4 +1,4 @@
-"""How much decoding a round may do: a token bucket in CPU milliseconds, and what cannot be met.
+"""How much decoding a round may do: a token bucket in CPU milliseconds.
 
 Pure numbers: no clock, no decoder. A token is a millisecond of decoder CPU. Each round adds its
 budget; what is not used is kept for at most a second, so that an expensive closure can be saved
@@ -12,7 +12,6 @@ were. A closure above a second's budget is never admitted: its stream waits for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -65,11 +64,6 @@ class TokenBucket:
         """CPU ms that may be spent now; 0 while a debt is being paid off."""
         return max(self._tokens, 0.0)
 
-    @property
-    def debt(self) -> float:
-        """CPU ms spent beyond the budget so far."""
-        return max(-self._tokens, 0.0)
-
     def begin_round(self) -> float:
         """Grants a round's budget; returns what is spendable."""
         self.counters.rounds += 1
@@ -102,42 +96,3 @@ class TokenBucket:
         """Puts the measured CPU ms of a closure in the place of its estimate."""
         self._tokens = min(self._tokens + charged - measured, self._second_ms)
         self.counters.measured += measured
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What it takes to look at a stream as often as promised.
-
-    Attributes:
-        name: of the stream.
-        look_ms: CPU ms of the cheapest closure that can serve a look.
-        staleness_s: the longest time without a look, in seconds.
-    """
-
-    name: str
-    look_ms: float
-    staleness_s: float
-
-    @property
-    def rate(self) -> float:
-        """CPU ms a second."""
-        return self.look_ms / self.staleness_s
-
-
-def unmet(demands: Iterable[Demand], second_ms: float) -> list[str]:
-    """Names the streams whose promise the budget cannot keep, dearest first.
-
-    As many streams as possible are kept: the cheapest ones.
-
-    Args:
-        demands: of all streams.
-        second_ms: CPU ms of budget a second.
-    """
-    left = second_ms
-    kept = set()
-    ordered = sorted(demands, key=lambda one: (one.rate, one.name))
-    for demand in ordered:
-        if demand.look_ms <= second_ms and demand.rate <= left:
-            left -= demand.rate
-            kept.add(demand.name)
-    return [demand.name for demand in reversed(ordered) if demand.name not in kept]

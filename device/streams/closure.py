@@ -152,27 +152,6 @@ class Closures:
         packets = tuple(self._held[one].packet for one in self._numbers(held.closure))
         return Closure(packets, self._restarts(held.closure))
 
-    def everything(self, number: int) -> Closure | Unreachable:
-        """All pictures of a group up to one of them, needed for it or not, shown or not.
-
-        Decoding them leaves nothing of the group passed over; a closure leaves out references
-        that its target can do without, and with them whatever needs those later.
-
-        Args:
-            number: of the last of them.
-        """
-        if number not in self._held:
-            return self._why_not(number)
-        mask = 0
-        for one in reversed(self._held):
-            if one <= number:
-                held = self._held[one]
-                mask |= held.closure
-                if held.packet.picture.entry and not self._whole:
-                    break
-        packets = tuple(self._held[one].packet for one in self._numbers(mask))
-        return Closure(packets, self._restarts(mask))
-
     def beginning(self, number: int, cost: float) -> tuple[Closure, float] | None:
         """As much of the references of a picture as can be decoded for a cost.
 
@@ -230,22 +209,14 @@ class Closures:
         It may come late, when the packets were called decoded and others have arrived.
         """
         self.counters.failures += 1
-        self._break(number, Unreachable.FAILED)
-
-    def left(self) -> None:
-        """Hears that the decoder was drained: it goes on at an entry only."""
-        self._break(self._position, Unreachable.LEFT)
-
-    def _break(self, number: int, reason: Unreachable) -> None:
-        """What needs the state that the decoder had at a packet is out of reach."""
         self._position = max(self._position, number)
         if self._whole:
             past = self._mask(one for one in self._held if one <= number)
-            self._settle(past, 0, reason)
+            self._settle(past, 0, Unreachable.FAILED)
             return
         if number >= self._entry:
-            self._settle(0, self._mask(self._held), reason)
-            self._wait(reason)
+            self._settle(0, self._mask(self._held), Unreachable.FAILED)
+            self._wait(Unreachable.FAILED)
             return
         # A group later: its entry starts anew, and what leads it is lost.
         gone = [
@@ -253,7 +224,7 @@ class Closures:
             for one, held in self._held.items()
             if one < self._entry or held.packet.picture.leading
         ]
-        self._settle(0, self._mask(gone), reason)
+        self._settle(0, self._mask(gone), Unreachable.FAILED)
         if self._entry in self._held:
             self._held[self._entry].severed = True
         if self._leading_references is not None:

@@ -66,6 +66,20 @@ class Kind(NamedTuple):
     intra: bool
 
 
+class Line(NamedTuple):
+    """What packets of a kind cost.
+
+    Attributes:
+        ms: of a packet.
+        ms_per_kilobyte: and more for its size.
+        packets: that it was learnt from.
+    """
+
+    ms: float
+    ms_per_kilobyte: float
+    packets: int
+
+
 @dataclass(slots=True)
 class _Line:
     """One line in units of its first guess: cost = guess_a * a + guess_b * b * kilobytes.
@@ -185,10 +199,10 @@ class CostModel:
             kind = Kind(codec, width, height, bool(is_intra))
             self._line(kind).learn(float(size) / 1000, float(ms))
 
-    def lines(self) -> dict[Kind, tuple[float, float, int]]:
-        """All lines learnt: ms, ms per kilobyte, and from how many measurements."""
+    def lines(self) -> dict[Kind, Line]:
+        """All lines learnt."""
         return {
-            kind: (line.guess_a * line.a, line.guess_b * line.b, line.count)
+            kind: Line(line.guess_a * line.a, line.guess_b * line.b, line.count)
             for kind, line in self._lines.items()
             if line.count
         }

@@ -123,11 +123,6 @@ class StreamDecoder:
         self._fed: dict[int, tuple[Packet, bool, bool]] = {}
         self._ready: list[Frame] = []
 
-    @property
-    def outstanding(self) -> int:
-        """Packets whose frames have not come out yet."""
-        return len(self._fed)
-
     def decode(
         self, closure: Closure, also: Callable[[Packet], bool] | None = None
     ) -> list[Frame]:

@@ -21,7 +21,6 @@ class Unreachable(Enum):
     LOST = "packets before it are missing"
     EVICTED = "its group outgrew the bound of held packets"
     FAILED = "the decoder failed in its group"
-    LEFT = "the decoder was drained in its group"
 
 
 @dataclass(frozen=True, slots=True)

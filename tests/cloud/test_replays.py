@@ -97,6 +97,24 @@ def test_an_earlier_step_again_is_refused(session, recorder, slug):
     assert recorder.again(-1).content == session[1][-1].content
 
 
+def test_an_earlier_step_that_took_rows_back_takes_none_back_again(
+    session, recorder, device, slug
+):
+    """The session stands where it stood when the step was new; the step's name tells."""
+    path, _ = session
+    for number, name in ((STEPS, STEPS - 1), (STEPS + 1, STEPS)):
+        sent = step(number)
+        sent["headers"] |= {
+            "Triparty-Position": str(2 * STEPS - 1 + number - STEPS),
+            "Triparty-Rollback-Of": f"step-{name}",
+            "Triparty-Reply-Rows": "2",
+        }
+        assert recorder.ask(device, "POST", f"{path}/step", **sent).status_code == 200
+    again = recorder.again(-2)
+    assert (again.status_code, slug(again)) == (409, "position")
+    assert again.json()["position"] == 2 * STEPS + 2
+
+
 @pytest.mark.parametrize("number", range(STEPS + 1))
 def test_another_device_gets_nothing_for_it(session, developer, slug, number):
     """Sibling or stranger, the step that ran, an earlier one or the next: no such session."""

@@ -241,6 +241,32 @@ def test_the_form_of_a_step() -> None:
     np.testing.assert_array_equal(reply.frames[0].array, LOGITS.array)
 
 
+def test_the_form_of_a_step_that_begins_inside_the_last_one() -> None:
+    def call(client: CloudClient) -> Any:
+        return client.step(
+            "a",
+            ROWS,
+            position=7,
+            request_id="r2",
+            reply="logits",
+            reply_rows=2,
+            rollback_of="r1",
+        )
+
+    request, _ = asked(call, stepped())
+    assert request.headers["Triparty-Reply-Rows"] == "2"
+    assert request.headers["Triparty-Rollback-Of"] == "r1"
+
+
+@pytest.mark.parametrize(("limits", "rows"), [({}, 1), ({"reply_rows": 9}, 9)])
+def test_a_cloud_may_not_say_about_how_many_rows_it_answers(
+    limits: dict[str, int], rows: int
+) -> None:
+    body = SESSION | {"limits": {"rows_per_step": 4, "positions": 64} | limits}
+    _, session = asked(lambda client: client.open_session("tiny"), document(201, **body))
+    assert session.reply_rows == rows
+
+
 def test_a_step_is_repeated_under_one_id() -> None:
     script = Script(
         httpx.ReadError("cut"), problem(503, "unavailable", retry_after="1"), stepped()
@@ -318,7 +344,13 @@ def malformed() -> list[tuple[Call, httpx.Response]]:
             (session, document(201, **{**SESSION, name: True})),
             (session, document(201, **{**SESSION, name: -1})),
         ]
-    for limits in ({}, {"rows_per_step": 0, "positions": 1}, {"rows_per_step": 1}):
+    for limits in (
+        {},
+        {"rows_per_step": 0, "positions": 1},
+        {"rows_per_step": 1},
+        {"rows_per_step": 1, "positions": 1, "reply_rows": 0},
+        {"rows_per_step": 1, "positions": 1, "reply_rows": "2"},
+    ):
         answers.append((session, document(201, **{**SESSION, "limits": limits})))
     for listed in (None, {}, "x", [1], [[]]):
         answers += [

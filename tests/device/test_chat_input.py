@@ -69,3 +69,12 @@ def test_privacy_names_what_was_sent_and_what_that_gives_away(tmp_path: Path) ->
     assert "12 keyed token numbers" in told
     assert "keyed table" in told
     assert list(account(Traffic(), info, Shields())) == ["Nothing was sent."]
+
+
+def test_privacy_names_what_guesses_give_away(tmp_path: Path) -> None:
+    info = small_bundle(tmp_path).info
+    traffic = Traffic(sessions=1, requests=3, rows=12, positions=9)
+    assert "guessed" not in "\n".join(account(traffic, info, Shields()))
+    guessed = replace(traffic, guesses=7, wrong_guesses=3)
+    told = "\n".join(account(guessed, info, Shields()))
+    assert "which of 7 guessed tokens were right (3 were not, and are in no text)" in told

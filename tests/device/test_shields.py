@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,8 @@ class WatchingCloud(SmallCloud):
         self.seen: list[tuple[str, int]] = []
         self.sent: dict[str, list[np.ndarray]] = {}
 
-    def step(
-        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
-    ) -> StepReply:
-        answer = super().step(
-            session, rows, position=position, request_id=request_id, reply=reply
-        )
+    def step(self, session: str, rows: Frame, **said: Any) -> StepReply:
+        answer = super().step(session, rows, **said)
         self.seen.append((session, len(rows.array)))
         self.sent.setdefault(session, []).extend(rows.as_float32())
         return answer

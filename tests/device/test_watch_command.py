@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,11 @@ def test_a_file_is_watched_to_its_end(tmp_path: Path, config: str) -> None:
     (camera,) = summary["cameras"]
     assert camera["state"] == "ended"
     assert camera["packets"] == 377
+    assert 0 < camera["held_packets"] < 377
+    assert camera["held_bytes"] > camera["held_packets"]
+    measured = sum(line["packets"] for line in summary["decode_costs"])  # audits are, too
+    assert camera["decoded"] <= measured <= 2 * 377
+    assert all(line["cpu_ms"] + line["cpu_ms_per_kb"] > 0 for line in summary["decode_costs"])
     results = [each for each in told if each["type"] == "result"]
     assert len(results) == camera["looks"] > 0
     assert documents((tmp_path / "results.jsonl").read_text()) == told[:-1]
@@ -178,3 +186,61 @@ def test_help_of_the_device_loads_no_media_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@contextmanager
+def running(
+    folder: Path, config: str, before: Sequence[str] = (), **more: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """A process whose first line was read: it knows where its metrics are."""
+    process = subprocess.Popen(
+        [*before, *command(folder, config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(folder),
+        **more,
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")
+def test_a_hang_up_signal_reads_the_file_again(tmp_path: Path, config: str) -> None:
+    text = config + "loop = true\n[metrics]\nport = 0\n"
+    clip = json.dumps(tomllib.loads(config)["cameras"][0]["url"])
+    more = f'[[cameras]]\nname = "second"\nurl = {clip}\nloop = true\n'
+    file = tmp_path / "watch.toml"
+    with running(tmp_path, text, start_new_session=True) as process:
+        for wanted in ("polcy = 1\n", text + more):
+            file.write_text(wanted)
+            process.send_signal(signal.SIGHUP)
+            assert process.stderr is not None
+            expected = "refused" if wanted.startswith("polcy") else "cameras: 2"
+            while expected not in (told := process.stderr.readline()):
+                assert told, "it ended"
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "road" in out
+    assert "second" in out
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="a terminal of POSIX")
+def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, config: str) -> None:
+    text = config + "loop = true\n[metrics]\nport = 0\n"
+    ours, theirs = os.openpty()
+    adopt = (
+        "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    before = (sys.executable, "-c", adopt, os.ttyname(theirs))
+    with running(tmp_path, text, before, start_new_session=True) as process:
+        os.close(theirs)
+        os.close(ours)
+        assert process.wait(timeout=60) == 0
+    assert documents((tmp_path / "results.jsonl").read_text())

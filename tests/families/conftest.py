@@ -1,4 +1,7 @@
-"""Runs the law of each family for every model, choice, scheme and control that it names."""
+"""Runs the law of each family for every model, choice, scheme and control that it names.
+
+What takes an audit is slow for every choice but the first.
+"""
 
 from __future__ import annotations
 
@@ -17,4 +20,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ("control", law.controls),
     ):
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, list(values))
+            slow = [pytest.mark.slow] if "audit" in metafunc.function.__name__ else []
+            metafunc.parametrize(
+                name,
+                [
+                    pytest.param(value, marks=slow if place else [])
+                    for place, value in enumerate(values)
+                ],
+            )

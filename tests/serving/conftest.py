@@ -52,6 +52,7 @@ class Settings:
 
     max_body_bytes: int = 1 << 20
     max_rows_per_step: int = 256
+    max_reply_rows: int = 64
     max_positions: int = 8192
     max_sessions_per_principal: int = 16
     max_sessions_per_developer: int = 32
@@ -332,7 +333,9 @@ class FakeEngine:
             raise RuntimeError("the cache misses rows")
         held = np.concatenate([held[: work.position], work.rows])
         self.caches[work.session] = held
-        return () if work.reply is None else (held.sum(axis=0, keepdims=True),)
+        if work.reply is None:
+            return ()
+        return (held.cumsum(axis=0)[len(held) - work.reply.rows :],)
 
     def fork(self, source: str, target: str, *, position: int) -> None:
         if self.fork_error is not None:

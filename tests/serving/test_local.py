@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from triparty.cloud.serving import local
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.loading import load_model
 from triparty.cloud.serving.local import LocalEngine
@@ -166,6 +168,39 @@ def test_replies_agree_with_each_other(engine: LocalEngine, reference: Any) -> N
     if bound := getattr(reference.model.config, "final_logit_softcapping", None):
         expected = bound * np.tanh(expected / bound)
     assert relative_error(expected, logits[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize("head_rows", [1, 6])
+def test_replies_about_several_rows_are_those_of_single_ones(
+    engine: LocalEngine, reference: Any, monkeypatch: pytest.MonkeyPatch, head_rows: int
+) -> None:
+    monkeypatch.setattr(local, "HEAD_ROWS", head_rows)
+    rng = np.random.default_rng(12)
+    wanted = {"logits": 5, "hidden": 3, "topk=4": 2, "id": 7, "": 0, "logits ": 1}
+    sequences = [random_rows(rng, 7 + n) for n in range(len(wanted))]
+    works = [
+        Work(name, 0, rows, replace(Reply.parse(name.strip()), rows=count) if count else None)
+        for (name, count), rows in zip(wanted.items(), sequences, strict=True)
+    ]
+    replies = engine.run(works)
+    for (name, count), rows, arrays in zip(wanted.items(), sequences, replies, strict=True):
+        states, logits = (array[len(rows) - count :] for array in reference.run(rows))
+        match name.strip():
+            case "logits":
+                assert arrays[0].shape == logits.shape
+                assert relative_error(logits, arrays[0]) < TOLERANCE
+            case "hidden":
+                assert arrays[0].shape == states.shape
+                assert relative_error(states, arrays[0]) < TOLERANCE
+            case "topk=4":
+                order = np.argsort(-logits)[:, :4]
+                np.testing.assert_array_equal(arrays[1], order)
+                best = np.take_along_axis(logits, order, 1)
+                np.testing.assert_allclose(arrays[0], best, rtol=1e-4, atol=1e-4)
+            case "id":
+                np.testing.assert_array_equal(arrays[0], logits.argmax(-1))
+            case _:
+                assert arrays == ()
 
 
 def test_a_session_without_its_rows_is_an_error(engine: LocalEngine) -> None:

@@ -100,7 +100,12 @@ def test_a_session_over_http_equals_the_stock_model(
                 "epoch": 1,
                 "position": 0,
                 "replies": ["hidden", "logits", "topk", "id"],
-                "limits": {"rows_per_step": 256, "positions": 300, "idle_s": 600.0},
+                "limits": {
+                    "rows_per_step": 256,
+                    "reply_rows": 64,
+                    "positions": 300,
+                    "idle_s": 600.0,
+                },
             }
             session = await device.open()
             rows = some_rows(12)

@@ -22,10 +22,20 @@ V, D, POSITIONS = 40, 8, 64
 class SmallCloud:
     """A causal function of all rows of a session, and a plan of faults by step number."""
 
-    def __init__(self, *, epoch: int = 1, rows_per_step: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int = 1,
+        rows_per_step: int = 4,
+        reply_rows: int = 64,
+        sharpness: float = 1.0,
+    ) -> None:
         rng = np.random.default_rng(5)
         self.mixing = rng.normal(size=(D, V)).astype(np.float32)
         self.epoch, self.rows_per_step = epoch, rows_per_step
+        self.reply_rows, self.sharpness = reply_rows, sharpness
+        self.last: dict[str, str] = {}
+        self.taken_back = 0
         self.sessions: dict[str, list[np.ndarray]] = {}
         self.replies: dict[tuple[str, str], list[Frame]] = {}
         self.steps = 0
@@ -41,10 +51,20 @@ class SmallCloud:
         self.opened += 1
         name = f"session-{self.opened}"
         self.sessions[name] = []
-        return SessionRecord(name, 1, self.epoch, 0, self.rows_per_step, POSITIONS)
+        return SessionRecord(
+            name, 1, self.epoch, 0, self.rows_per_step, POSITIONS, self.reply_rows
+        )
 
     def step(
-        self, session: str, rows: Frame, *, position: int, request_id: str, reply: str
+        self,
+        session: str,
+        rows: Frame,
+        *,
+        position: int,
+        request_id: str,
+        reply: str,
+        reply_rows: int = 1,
+        rollback_of: str | None = None,
     ) -> StepReply:
         self.steps += 1
         if self.break_always:
@@ -55,12 +75,20 @@ class SmallCloud:
             raise NotFoundError("no such session")
         if (session, request_id) not in self.replies:
             held = self.sessions[session]
+            if rollback_of is not None:
+                assert rollback_of == self.last[session], "the device named another step"
+                assert position < len(held), "the device takes nothing back"
+                self.taken_back += len(held) - position
+                del held[position:]
             assert position == len(held), "the device sent rows twice, or skipped some"
             held.extend(rows.as_float32())
-            state = sum(np.tanh(row) * (i + 1) for i, row in enumerate(held))
-            logits = (np.tanh(state) @ self.mixing)[None].astype(np.float32)
+            self.last[session] = request_id
+            assert 1 <= reply_rows <= min(len(rows.array), self.reply_rows)
+            weighed = [np.tanh(row) * (i + 1) for i, row in enumerate(held)]
+            states = np.cumsum(weighed, axis=0)[-reply_rows:]
+            logits = (np.tanh(states) @ self.mixing * self.sharpness).astype(np.float32)
             if self.poison:
-                logits[0, 0] = np.nan
+                logits[-1, 0] = np.nan
             self.replies[session, request_id] = [Frame.of(logits)]
         if self.steps in self.break_after:
             raise UnreachableError("the reply was lost on the way")

@@ -133,7 +133,7 @@ def test_rows_of_one_token_are_told_through_noise(noise: float) -> None:
 
 
 def test_counting_goes_on_through_noise() -> None:
-    ids, language = written(20_000, seed=1), written(40_000, seed=2)
+    ids, language = written(3_000, seed=1), written(40_000, seed=2)
     rows = noisy(ids, 0.5)
     knowledge = Knowledge((rows,), language=(language,), noise=0.5)
     truth = Truth((ids,), np.zeros((SYMBOLS, 1)), np.zeros((1, 1)), np.arange(SYMBOLS), {})

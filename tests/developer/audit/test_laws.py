@@ -20,8 +20,15 @@ def test_it_says_what_it_is(attack: Attack) -> None:
         assert sentence.endswith(".")
 
 
-@pytest.mark.parametrize("scheme", ["permutation", "orthogonal"])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("family", "scheme"),
+    [
+        ("llama", "orthogonal"),
+        ("gpt2", "permutation"),
+        pytest.param("llama", "permutation", marks=pytest.mark.slow),
+        pytest.param("gpt2", "orthogonal", marks=pytest.mark.slow),
+    ],
+)
 def test_all_are_mounted_or_say_why_not(
     family: str, scheme: str, make_model: Any, scene_of: Any
 ) -> None:

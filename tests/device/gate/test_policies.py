@@ -9,6 +9,7 @@ import pytest
 from synthetic_streams import FPS, Cameras, run
 
 from triparty.common.errors import SettingsError
+from triparty.device.gate.base import BasePolicy
 from triparty.device.gate.bounded import Bounded
 from triparty.device.gate.features import PUBLISHED, FeatureChoice
 from triparty.device.gate.policies import POLICIES, make
@@ -246,3 +247,8 @@ def one_round(
     cost = np.linspace(1.0, 1.5, count)
     offers = Offers(number / FPS, np.arange(count), rows, cost, cost, entries, references)
     return arrivals, offers
+
+
+def test_a_policy_without_values_is_none() -> None:
+    with pytest.raises(TypeError, match="_value"):
+        BasePolicy()  # type: ignore[abstract]

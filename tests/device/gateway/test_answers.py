@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from made_traces import PYRAMID, made_trace
 
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.states import is_wanted, states
-from triparty.device.gate.traces import MEASURES, Task, Trace
+from triparty.device.gate.traces import MEASURES, ResultsBuilder, Task, Trace
 from triparty.device.gateway.answers import (
     Debounce,
     Held,
@@ -201,9 +203,8 @@ def results_of(trace: Trace) -> list[tuple[float, Detections]]:
 def test_the_states_of_a_trace_change_where_a_frame_is_necessary(seed: int) -> None:
     trace = made_trace(PYRAMID, seed=seed)
     order = np.argsort(trace.packets.pts)
+    assert "boxes" in {asked.measure for asked in trace.tasks}
     for asked in trace.tasks:
-        if asked.measure == "boxes":
-            continue  # its states are measured from where a state began, not from one before
         held, rewards = Held({}), []
         for time, now in results_of(trace):
             held, (reward,) = judge([asked], held, {asked.name: answer(asked, now)}, time)
@@ -214,3 +215,45 @@ def test_the_states_of_a_trace_change_where_a_frame_is_necessary(seed: int) -> N
         else:
             assert rewards[0] == 1
             assert rewards[1:] == (np.diff(numbers) != 0).tolist()
+
+
+def test_slow_motion_is_new_in_the_end() -> None:
+    held, rewards = Held({}), []
+    for step in range(12):
+        now = answer(WHERE, seen((0, 0.1 + 0.01 * step, 0.1)))
+        held, (reward,) = judge([WHERE], held, {"t": now}, float(step))
+        rewards.append(reward)
+    assert rewards == [1, *[0] * 6, 1, *[0] * 4]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.integers(0, 1),
+                *[st.floats(0, 0.75, width=32)] * 2,
+                *[st.floats(0, 0.25, width=32)] * 2,
+            ),
+            max_size=3,
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_the_states_of_any_boxes_change_where_a_frame_is_necessary(
+    frames: list[list[tuple[int, float, float, float, float]]],
+) -> None:
+    trace = made_trace(groups=1, tasks=())
+    results, held, rewards = ResultsBuilder(), Held({}), []
+    shown = np.sort(trace.packets.pts)[: len(frames)]
+    for pts, boxes in zip(shown.tolist(), frames, strict=True):
+        edges = np.array([[x, y, x + w, y + h] for _, x, y, w, h in boxes], np.float32)
+        labels = np.array([label for label, *_ in boxes], np.int32)
+        now = Detections(edges.reshape(-1, 4), labels, np.ones(len(labels), np.float32))
+        results.add(pts, 0, boxes=now.boxes, labels=labels)
+        held, (reward,) = judge([WHERE], held, {"t": answer(WHERE, now)}, float(pts))
+        rewards.append(reward)
+    asked = Task("t", trace.models[0], "boxes")
+    trace = replace(trace, results=results.build())
+    numbers = states(trace, asked)[np.argsort(trace.packets.pts)][: len(frames)]
+    assert rewards == [1, *(np.diff(numbers) != 0).tolist()]

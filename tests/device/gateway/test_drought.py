@@ -9,8 +9,7 @@ from packet_graphs import entry, packet, trailing
 from video_encodings import Encodings
 from watched import Witness, gateway, settings_of, whole
 
-from triparty.device.gateway import camera
-from triparty.device.gateway import gateway as module
+from triparty.device.gateway import camera, decoding
 from triparty.device.gateway.metrics import FIGURES
 from triparty.device.gateway.settings import CameraSettings
 from triparty.device.gateway.status import GatewayStatus, document
@@ -55,7 +54,7 @@ def test_of_a_long_backlog_the_last_frames_are_shown(
     encodings: Encodings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "CLOSURE_PACKETS", BOUND)
-    monkeypatch.setattr(module, "MOST_FRAMES", 4)
+    monkeypatch.setattr(decoding, "MOST_FRAMES", 4)
     path = encodings.path("h265-intra-refresh")
     status, witness = watched(path, tmp_path, entry_wait_s=0.5)
     assert status.cameras[0].decoded == 60
@@ -92,6 +91,7 @@ def test_an_entry_after_all_lets_the_stream_be_gated_again(
         source=None,  # type: ignore[arg-type]
         worker=0,
         asked=(),
+        tasks=(),
         added=0.0,
         ring_s=1.0,
         debounces={},

@@ -15,8 +15,8 @@ from triparty.device.gateway.models import DetectorStage, FunctionStage, make_st
 from triparty.device.gateway.settings import ModelSettings
 
 
-def frame(image: av.VideoFrame, stream: str = "yard") -> StreamFrame:
-    return StreamFrame(stream, 0, 0, 0, 0.0, 0.0, True, image)
+def frame(image: av.VideoFrame, models: frozenset[str] | None = None) -> StreamFrame:
+    return StreamFrame("yard", 0, 0, 0, 0.0, 0.0, True, image, models=models)
 
 
 def picture(form: str = "yuv420p", width: int = 50, height: int = 30) -> av.VideoFrame:
@@ -51,11 +51,12 @@ def test_rgb_is_converted_once() -> None:
 def test_a_detector_looks_at_the_cameras_that_ask_it(test_data: Path) -> None:
     path = test_data / "models" / "detectors" / "yolox_nano.onnx"
     settings = ModelSettings(name="m", file=path)
-    stage = make_stage(settings, Path(), {"yard"}.__contains__)
+    stage = make_stage(settings, Path())
     assert isinstance(stage, DetectorStage)
     with av.open(str(test_data / "clips" / "bottle-detection.mp4")) as clip:
         images = [image for image, _ in zip(clip.decode(video=0), range(41), strict=False)]
-    asked, other = stage.process([frame(images[40]), frame(images[40], "door")])
+    shown = [frame(images[40], frozenset({name})) for name in ("m", "n")]
+    asked, other = stage.process(shown)
     seen = asked.seen["m"]
     assert isinstance(seen, Detections)
     assert 39 in seen.labels
@@ -65,11 +66,11 @@ def test_a_detector_looks_at_the_cameras_that_ask_it(test_data: Path) -> None:
 
 
 def stage_of(answer: Any) -> FunctionStage:
-    return FunctionStage("m", lambda rgb: answer, lambda stream: True)
+    return FunctionStage("m", lambda rgb: answer)
 
 
 def test_a_function_gets_pixels() -> None:
-    stage = FunctionStage("m", lambda rgb: float(rgb[0, 0, 0]), lambda stream: True)
+    stage = FunctionStage("m", lambda rgb: float(rgb[0, 0, 0]))
     one = frame(picture())
     assert stage.process([one])[0].seen == {"m": float(one.rgb()[0, 0, 0])}
 
@@ -96,5 +97,5 @@ def test_a_function_that_returns_something_else_is_an_error(answer: Any) -> None
 
 def test_a_function_is_found_by_name() -> None:
     settings = ModelSettings(name="m", python="math:prod")
-    stage = make_stage(settings, Path(), lambda stream: True)
+    stage = make_stage(settings, Path())
     assert isinstance(stage, FunctionStage)

@@ -43,14 +43,14 @@ def test_frames_come_out_late_and_are_known_by_their_packet(encodings: Encodings
     decoder = _decoder(stream)
     outputs = list(_one_by_one(decoder, stream.packets))
     assert any(not frames for frames in outputs)
-    assert 0 < decoder.outstanding <= 3
-    frames = [frame for some in outputs for frame in some] + decoder.drain()
+    frames = [frame for some in outputs for frame in some]
+    assert 0 < len(stream.packets) - len(frames) <= 3
+    frames += decoder.drain()
     times = [frame.pts for frame in frames]
     assert times == sorted(times)
     assert {frame.number: fingerprint(frame.image) for frame in frames} == full_decode(stream)
     for frame in frames:
         assert frame.pts == stream.packets[frame.number].pts
-    assert decoder.outstanding == 0
     assert decoder.counters.missing == 0
 
 

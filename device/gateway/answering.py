@@ -1,0 +1,86 @@
+"""What becomes of what models saw: answers, news, events, and rewards for the policy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triparty.device.gateway.answers import Answer, answer, judge
+from triparty.device.gateway.auditing import Auditing
+from triparty.device.gateway.camera import Camera
+from triparty.device.gateway.frames import Purpose
+from triparty.device.gateway.recorder import Recorder
+from triparty.device.gateway.rounds import Judged
+from triparty.device.gateway.stages import Outcome
+
+
+class Answering:
+    """Answers the tasks of all cameras; used by the loop's thread alone.
+
+    Args:
+        recorder: writes answers and events.
+        audits: hear what is held, and their own frames.
+    """
+
+    def __init__(self, recorder: Recorder, audits: Auditing) -> None:
+        """Has heard nothing."""
+        self._recorder, self._audits = recorder, audits
+
+    def hear(self, camera: Camera, outcome: Outcome) -> list[Judged]:
+        """Takes in what stages made of a frame; returns the rewards the policy should hear."""
+        frame = outcome.frame
+        if frame.group is not None:
+            self._hear_truth(camera, outcome, frame.group)
+            return []
+        if outcome.failed:
+            return []
+        if frame.purpose is Purpose.DEPENDENCY:
+            camera.observed += 1
+            if not (outcome.seen or outcome.redundant):
+                return []
+        camera.looks += bool(outcome.seen) or frame.purpose is not Purpose.DEPENDENCY
+        answers, before = _answers(camera, outcome), camera.held
+        camera.held, given = judge(
+            camera.tasks, before, answers, frame.time, redundant=outcome.redundant
+        )
+        if camera.held is not before:
+            self._audits.hear_held(camera, frame.time)
+        if frame.purpose is Purpose.CHOSEN:
+            camera.heard = max(camera.heard, frame.time)
+            self._audits.finish(camera)
+        camera.news += any(reward == 1 for reward in given)
+        if outcome.seen or frame.purpose is not Purpose.DEPENDENCY:
+            self._recorder.result(camera, outcome, answers)
+        self._look_for_events(camera, outcome, answers)
+        if camera.whole is not None:
+            return []
+        rewards = np.full(len(camera.asked), np.nan)
+        rewards[np.flatnonzero(camera.asked)] = given
+        return [Judged(camera.row, frame.time, rewards.tolist(), frame.selected)]
+
+    def _look_for_events(
+        self, camera: Camera, outcome: Outcome, answers: dict[str, Answer]
+    ) -> None:
+        for name, debounce in camera.debounces.items():
+            if name in answers:
+                camera.debounces[name], change = debounce.look(
+                    answers[name], outcome.frame.time
+                )
+                if change is not None:
+                    self._recorder.event(camera, name, change, outcome.frame)
+
+    def _hear_truth(self, camera: Camera, outcome: Outcome, number: int) -> None:
+        """What models saw in a frame of an audited group; traces learn it too."""
+        if number not in camera.audits:
+            return
+        if not outcome.failed:
+            self._recorder.truth(camera, outcome)
+        answers = None if outcome.failed else _answers(camera, outcome)
+        self._audits.hear_truth(camera, number, outcome.frame.time, answers)
+
+
+def _answers(camera: Camera, outcome: Outcome) -> dict[str, Answer]:
+    return {
+        task.name: answer(task, outcome.seen[task.model])
+        for task in camera.tasks
+        if task.model in outcome.seen
+    }
