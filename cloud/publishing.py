@@ -16,7 +16,13 @@ from sqlalchemy.orm import Session
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.blobs import BlobStore
-from triparty.cloud.tables import ArtifactBlobRow, ArtifactRow, PrincipalRow, StatementRow
+from triparty.cloud.tables import (
+    ArtifactBlobRow,
+    ArtifactRow,
+    PrincipalRow,
+    SpentRow,
+    StatementRow,
+)
 from triparty.common.artifacts import Kind, Manifest, verify_manifest
 from triparty.common.errors import (
     BlobMissingError,
@@ -120,6 +126,7 @@ def publish(
     if _newest(session, developer, manifest, artifact):
         return artifact
     _check_not_revoked(statements, manifest)
+    _check_not_spent(session, manifest)
     _check_blobs(developer, manifest, blobs)
     mine = select(func.count()).where(ArtifactRow.developer == developer.id)
     if (session.scalar(mine) or 0) >= limit:
@@ -193,6 +200,14 @@ def _check_not_revoked(statements: StatementRow, manifest: Manifest) -> None:
         raise RevokedError(
             f"{manifest.kind} '{manifest.name}' version {manifest.version} is revoked by "
             "your latest statement"
+        )
+
+
+def _check_not_spent(session: Session, manifest: Manifest) -> None:
+    key = (manifest.developer, manifest.name, manifest.version)
+    if manifest.once and session.get(SpentRow, key) is not None:
+        raise RollbackError(
+            f"version {manifest.version} of '{manifest.name}' was used: publish a higher one"
         )
 
 

@@ -32,7 +32,7 @@ from triparty.common.sealing import SEALED_FILE, seal_folder
 from triparty.common.signing import PublicKey
 from triparty.common.transport import CloudClient
 from triparty.developer.home import Home, PublishedInstance, PublishedModel
-from triparty.developer.instances import Sharing, chosen, compile_instances, next_number
+from triparty.developer.instances import Sharing, chosen, compile_instances
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.uploads import (
     newest_version,
@@ -243,20 +243,24 @@ def _with_one_more(
     now: datetime,
 ) -> tuple[PublishedModel, PublishedInstance]:
     """The record with an instance more, compiled and published."""
-    (compiled,) = compile_instances(Path(model.out), [next_number(model)])
+    version = 1 + newest_version(home, client, model.name, now=now)
+    (compiled,) = compile_instances(
+        Path(model.out), model.name, kept=(), more=1, version=version
+    )
     manifest = upload_model(
         home,
         client,
         compiled.out,
         name=model.name,
-        version=1 + newest_version(home, client, model.name, now=now),
+        version=version,
         epoch=model.epoch,
         once=False,
         settings=settings,
         now=now,
     )
     instance = PublishedInstance(manifest.version, str(compiled.out.resolve()))
-    return replace(model, instances=(*model.instances, instance)), instance
+    instances = (*model.instances, instance)
+    return replace(model, instances=instances, highest=instance.version), instance
 
 
 def _has_bundle(

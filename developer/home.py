@@ -75,6 +75,7 @@ class PublishedModel:
         devices: ids of the devices with a bundle of it.
         sharing: who shares a key, one of `instances.Sharing`.
         instances: its forms, by version; none where all devices share the one in `out`.
+        highest: version that was published, that of a used one-time instance too.
     """
 
     name: str
@@ -84,6 +85,7 @@ class PublishedModel:
     devices: tuple[str, ...] = ()
     sharing: str = "all"
     instances: tuple[PublishedInstance, ...] = ()
+    highest: int = 0
 
     @property
     def forms(self) -> tuple[PublishedInstance, ...]:
@@ -92,8 +94,8 @@ class PublishedModel:
 
     @property
     def newest_version(self) -> int:
-        """The highest version of all forms."""
-        return max(form.version for form in self.forms)
+        """The highest version of all forms, those that were used up too."""
+        return max(self.highest, *(form.version for form in self.forms))
 
     def with_grant(self, instance: PublishedInstance, device: str) -> PublishedModel:
         """The record after an instance was granted to one more device."""

@@ -1,11 +1,13 @@
 """Instances: forms of one model, each under a key of its own, so that few devices share a key.
 
-    OUT/instances/001/   a protected folder as OUT is one: model, device, secrets
-    OUT/instances/002/
+    OUT/instances/NAME/000001/   a protected folder as OUT is one: model, device, secrets
+    OUT/instances/NAME/000002/
 
 An instance is one version of the model's artifact, and a device has the bundle of that
 version: it sees one name, and nothing that tells which instances others have. The cloud sees
-who has which. A compilation that was cut goes on where it stopped.
+who has which. A folder has the number of the version that it was first published as: versions
+are never used again, so neither is a key for anything but what it was made for. A compilation
+that was cut goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -89,30 +91,41 @@ class Instances:
                 f"is {info.task}): use --instances N or per-device"
             )
 
-    def numbers(
-        self, before: PublishedModel | None, out: Path, *, holders: Set[str]
-    ) -> list[int]:
-        """The numbers of the instances to be published from `out`.
+    def kept(
+        self, before: PublishedModel | None, folder: Path, *, holders: Set[str]
+    ) -> list[Path]:
+        """The instances of before that are published again, with the keys that they have.
 
         Args:
-            before: what is published; one-time instances are added behind its.
-            out: the protected folder.
+            before: what is published.
+            folder: in which the instances of the name lie.
             holders: ids of the devices that have a bundle and are not revoked.
         """
-        taken = _numbers_in(before, out)
-        first = max(taken, default=0) + 1
+        if before is None or before.sharing != self.sharing:
+            return []
+        own = [each for each in before.instances if Path(each.out).parent == folder.resolve()]
+        match self.sharing:
+            case Sharing.COHORT:
+                return [Path(each.out) for each in own][: self.count]
+            case Sharing.DEVICE:
+                return [Path(each.out) for each in own if holders & set(each.devices)]
+            case _:  # one-time instances stay as they are
+                return []
+
+    def more(self, kept: Sequence[Path], *, holders: int) -> int:
+        """How many instances are made anew.
+
+        Args:
+            kept: those that are not.
+            holders: devices that have a bundle.
+        """
         match self.sharing:
             case Sharing.ALL:
-                return []
-            case Sharing.COHORT:
-                return list(range(1, self.count + 1))
+                return 0
             case Sharing.DEVICE:
-                kept = [number for number, whose in taken.items() if holders & set(whose)]
-                served = {device for number in kept for device in taken[number]}
-                more = len(holders - served) or (0 if kept else 1)
-                return [*kept, *range(first, first + more)]
-            case Sharing.NOBODY:
-                return list(range(first, first + self.count))
+                return max(holders - len(kept), 0 if kept else 1)
+            case _:
+                return self.count - len(kept)
 
 
 @dataclass(frozen=True)
@@ -130,15 +143,24 @@ class Compiled:
     size_bytes: int
 
 
-def instance_folder(out: Path, number: int) -> Path:
-    """Where an instance lies."""
-    return out / FOLDER / f"{number:03}"
+def instances_folder(out: Path, name: str) -> Path:
+    """Where the instances of a name lie."""
+    return out / FOLDER / name
 
 
-def compile_instances(out: Path, numbers: Iterable[int]) -> list[Compiled]:
+def compile_instances(
+    out: Path, name: str, *, kept: Sequence[Path], more: int, version: int
+) -> list[Compiled]:
     """Compiles instances of what `out` was made from, by the choices that it was made by.
 
     Those that are there stay, one that was cut goes on.
+
+    Args:
+        out: the protected folder.
+        name: under which they are published.
+        kept: instances that are there.
+        more: instances that come behind them.
+        version: of the first one's artifact.
 
     Raises:
         StateError: the original is gone, or another one lies there.
@@ -148,13 +170,16 @@ def compile_instances(out: Path, numbers: Iterable[int]) -> list[Compiled]:
     from triparty.developer.protect.secret import SECRETS_FOLDER, Secret
 
     described = Secret.read(out / SECRETS_FOLDER)
+    folder = instances_folder(out, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = version + len(kept)
     compiled = []
-    for number in numbers:
-        folder, started = instance_folder(out, number), time.perf_counter()
-        if not folder.exists():
-            protect(described.source, folder, choices=described.choices)
+    for each in [*kept, *(folder / f"{n:06}" for n in range(first, first + more))]:
+        started = time.perf_counter()
+        if not each.exists():
+            protect(described.source, each, choices=described.choices)
         seconds = round(time.perf_counter() - started, 3)
-        compiled.append(Compiled(folder, seconds, _size_bytes(folder / "model")))
+        compiled.append(Compiled(each, seconds, _size_bytes(each / "model")))
     return compiled
 
 
@@ -212,22 +237,6 @@ def assigned_as_before(
     """New versions of instances, with the devices that have the keys of the same folders."""
     had = {each.out: each.devices for each in before.instances} if before else {}
     return tuple(replace(each, devices=had.get(each.out, ())) for each in instances)
-
-
-def next_number(model: PublishedModel) -> int:
-    """The number behind those of a model's instances in its folder."""
-    return max(_numbers_in(model, Path(model.out)), default=0) + 1
-
-
-def _numbers_in(model: PublishedModel | None, out: Path) -> dict[int, tuple[str, ...]]:
-    """The devices of a model's instances that lie in a folder, by the instances' numbers."""
-    parent = (out / FOLDER).resolve()
-    instances = model.instances if model else ()
-    return {
-        int(Path(each.out).name): each.devices
-        for each in instances
-        if Path(each.out).parent == parent
-    }
 
 
 def _size_bytes(folder: Path) -> int:

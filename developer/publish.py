@@ -35,6 +35,7 @@ from triparty.developer.instances import (
     Sharing,
     assigned_as_before,
     compile_instances,
+    instances_folder,
     remove_used,
 )
 from triparty.developer.settings import DeveloperSettings
@@ -108,10 +109,16 @@ def publish_model(
         holders = _holders(client, before)
         if before is not None and before.sharing == Sharing.NOBODY:
             before = remove_used(before, shown_versions(home, client, name, now=now))
-        numbers = wanted.numbers(before, out, holders={device.id for device in holders})
-        compiled = compile_instances(out, numbers) if numbers else []
-        folders = [each.out for each in compiled] or [out]
         version = 1 + newest_version(home, client, name, now=now)
+        ids = {device.id for device in holders}
+        kept = wanted.kept(before, instances_folder(out, name), holders=ids)
+        more = wanted.more(kept, holders=len(holders))
+        compiled = (
+            compile_instances(out, name, kept=kept, more=more, version=version)
+            if kept or more
+            else []
+        )
+        folders = [each.out for each in compiled] or [out]
         size_bytes = 0
         for number, folder in enumerate(folders):
             manifest = upload_model(
@@ -195,6 +202,7 @@ def _record(
         epoch=epoch,
         devices=before.devices if before else (),
         sharing=sharing.value,
+        highest=made[-1].version,
     )
     if sharing is Sharing.ALL:
         return model

@@ -197,6 +197,7 @@ def test_status_renews_the_statement(run: Run, enrolled: Developer, protected: P
         "devices": [phone],
         "sharing": "all",
         "instances": [],
+        "highest": 1,
     }
     (device,) = found["devices"]
     assert (device["id"], device["invited_as"], device["name"], device["revoked"]) == (

@@ -33,7 +33,7 @@ def model(
 ) -> PublishedModel:
     """A record with one instance for each tuple of devices."""
     instances = tuple(
-        PublishedInstance(number, str(out / "instances" / f"{number:03}"), whose)
+        PublishedInstance(number, str(out / "instances" / "m" / f"{number:06}"), whose)
         for number, whose in enumerate(devices, start=1)
     )
     return PublishedModel("m", str(out), 1, 1, (), sharing.value, instances)
@@ -62,16 +62,29 @@ def test_one_time_instances_are_granted_once() -> None:
         chosen(pool, "a", unused={1, 3} - {3})
 
 
-def test_numbers_go_on_behind_those_that_are_used() -> None:
-    out = Path("/out")
-    pool = model(Sharing.NOBODY, ("a",), (), ())
-    assert Instances.of("one-time", pool=2).numbers(pool, out, holders=set()) == [4, 5]
-    assert Instances.of("one-time", pool=2).numbers(pool, Path("/x"), holders=set()) == [1, 2]
-    own = model(Sharing.DEVICE, ("gone",), ("a",))
-    plan = Instances.of("per-device")
-    assert plan.numbers(own, out, holders={"a", "b"}) == [2, 3]
-    assert plan.numbers(None, out, holders=set()) == [1]
-    assert Instances.of("3").numbers(own, out, holders={"a"}) == [1, 2, 3]
+def test_a_key_serves_again_only_what_it_was_made_for() -> None:
+    folder = Path("/out/instances/m")
+    own, two = model(Sharing.DEVICE, ("gone",), ("a",)), model(Sharing.COHORT, ("a",), ())
+    pool = model(Sharing.NOBODY, ("a",), ())
+
+    def plan(text: str, before: PublishedModel | None, *holders: str) -> tuple[list[str], int]:
+        wanted = Instances.of(text, pool=2)
+        kept = wanted.kept(before, folder, holders=set(holders))
+        return [path.name for path in kept], wanted.more(kept, holders=len(holders))
+
+    assert plan("per-device", own, "a", "b") == (["000002"], 1)
+    assert plan("per-device", None) == ([], 1)
+    assert plan("2", two) == (["000001", "000002"], 0)
+    assert plan("3", two) == (["000001", "000002"], 1)
+    assert plan("one-time", pool) == ([], 2)
+    assert plan("1", two) == ([], 0)
+    # Another sharing, another name or another folder: other keys.
+    assert plan("per-device", two, "a") == ([], 1)
+    assert plan("2", own, "a") == ([], 2)
+    folder = Path("/out/instances/n")
+    assert plan("2", two) == ([], 2)
+    folder = Path("/elsewhere/instances/m")
+    assert plan("2", two) == ([], 2)
 
 
 def test_rotation_makes_as_many_instances_under_new_keys(
@@ -95,7 +108,7 @@ def test_rotation_makes_as_many_instances_under_new_keys(
     assert developer.latest().versions["model/tiny"] == 3
     keys = {
         (Path(form.out) / "secrets" / "master.key").read_bytes() for form in done.model.forms
-    } | {path.read_bytes() for path in protected.glob("instances/*/secrets/master.key")}
+    } | {path.read_bytes() for path in protected.glob("instances/tiny/*/secrets/master.key")}
     assert len(keys) == 4
 
 
@@ -105,8 +118,8 @@ def test_only_the_models_of_instances_leave_the_machine(
     developer.publish(protected, "secret", instances=Instances.of("2"))
     blobs = developer.cloud.app.state.settings.blob_folder
     stored = b"".join(path.read_bytes() for path in blobs.rglob("*") if path.is_file())
-    for number in ("001", "002"):
-        folder = protected / "instances" / number
+    for number in ("000001", "000002"):
+        folder = protected / "instances" / "secret" / number
         assert (folder / "model" / "model.safetensors").read_bytes() in stored
         assert (folder / "secrets" / "master.key").read_bytes() not in stored
         assert (folder / "device" / "head.safetensors").read_bytes() not in stored

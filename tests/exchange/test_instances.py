@@ -134,9 +134,13 @@ def test_a_cohort_keeps_its_devices_and_revoking_names_who_shares(stage: Stage) 
     assert second == {name: version + 2 for name, version in first.items()}
     revoked = developer.account.revoke("a")
     assert "cohorts" in revoked.shared
-    assert developer.account.revoke("one").shared == ()  # nobody else had that key
-    latest = developer.latest().revoked
-    assert [item.partition("@")[0] for item in latest] == ["bundle/own", "model/own"]
+    developer.device("sole")
+    developer.publish(stage.out, "alone", instances=Instances.of("per-device"))
+    version = developer.grant("sole", "alone").version
+    assert developer.account.revoke("sole").shared == ()  # nobody else had that key
+    assert {f"{kind}/alone@{version}" for kind in ("model", "bundle")} <= set(
+        developer.latest().revoked
+    )
 
 
 def test_a_one_time_instance_serves_one_session_and_is_gone(
@@ -179,11 +183,22 @@ def test_a_one_time_instance_serves_one_session_and_is_gone(
     developer.publish(stage.out, "once", instances=Instances.of("one-time", pool=1))
     record = developer.home.existing_model("once")
     assert len(record.instances) == 2  # those that were used are gone, with their keys
-    assert sorted(path.name for path in (stage.out / "instances").iterdir())[-1] == "004"
+    left = [form.version for form in record.instances]
+    assert left == sorted({1, 2, 3, 4} - {first, second})
+    folders = stage.out / "instances" / "once"
+    assert sorted(path.name for path in folders.iterdir()) == [f"{n:06}" for n in left]
     developer.grant("spy", "once")
     assert len(device.pull("once").taken) == 2
     for _ in range(2):
         assert stage.expected(device, "once") == stock
+    for version in left:
+        until_gone(stage, "once", version)
+    # All are used and deleted, on both sides: versions go on behind them all the same.
+    again = developer.publish(stage.out, "once", instances=Instances.of("one-time", pool=1))
+    assert [form.version for form in again.model.instances] == [5]
+    developer.grant("spy", "once")
+    device.pull("once")
+    assert stage.expected(device, "once") == stock
 
 
 def until_gone(stage: Stage, name: str, version: int) -> None:
@@ -202,7 +217,7 @@ def test_a_cut_compilation_goes_on_at_the_instance_where_it_stopped(
 
     def cut_at_the_third(source: str, folder: Path, **options: object) -> None:
         seen.append(folder.name)
-        if folder.name == "003" and seen.count("003") == 1:
+        if folder.name == "000003" and seen.count("000003") == 1:
             raise KeyboardInterrupt
         real(source, folder, **options)
 
@@ -211,15 +226,15 @@ def test_a_cut_compilation_goes_on_at_the_instance_where_it_stopped(
         stage.developer.publish(out, "cut", instances=Instances.of("5"))
     assert stage.developer.versions(name="cut") == []
     kept = {
-        number: (out / "instances" / number / "secrets" / "master.key").read_bytes()
-        for number in ("001", "002")
+        number: (out / "instances/cut" / number / "secrets" / "master.key").read_bytes()
+        for number in ("000001", "000002")
     }
     done = stage.developer.publish(out, "cut", instances=Instances.of("5"))
-    assert seen == ["001", "002", "003", "003", "004", "005"]
+    assert seen == [f"{number:06}" for number in (1, 2, 3, 3, 4, 5)]
     assert [form.version for form in done.model.forms] == [1, 2, 3, 4, 5]
     for number, master in kept.items():
-        path = out / "instances" / number / "secrets" / "master.key"
+        path = out / "instances/cut" / number / "secrets" / "master.key"
         assert path.read_bytes() == master
-    masters = {path.read_bytes() for path in out.glob("instances/*/secrets/master.key")}
+    masters = {path.read_bytes() for path in out.glob("instances/cut/*/secrets/master.key")}
     assert len(masters) == 5
     assert (out / "secrets" / "master.key").read_bytes() not in masters
