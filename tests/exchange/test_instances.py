@@ -167,6 +167,11 @@ def test_a_one_time_instance_serves_one_session_and_is_gone(
         until_gone(stage, "once", first)
         with pytest.raises(SpentError):
             client.open_session("once", version=first)
+    other, _ = developer.device("other")
+    with other._home.access().client() as client:
+        for version in (first, 99):  # whether another's was used, nobody is told
+            with pytest.raises(NotFoundError, match="no model 'once' for you here"):
+                client.open_session("once", version=version)
     # The device's own record was passed by: it finds out, takes the next and answers.
     assert stage.expected(device, "once") == stock
     assert device._home.used("once") == {first, second}
