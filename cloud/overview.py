@@ -22,9 +22,8 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         "models": f"{many('models', 'published')}, {many('models_loaded', 'loaded')}",
         "sessions": f"{many('sessions', 'open')}, caches {_size(status.get('cache_bytes'))}, "
         f"{many('steps_waiting', 'steps waiting')}",
-        "memory": f"{_size(status.get('memory_bytes'))} of models and sessions, limit "
-        f"{_size(status.get('memory_limit_bytes') or None)}, "
-        f"{many('models_evicted', 'models unloaded for room')}",
+        "memory": f"{_size(status.get('memory_bytes'))} of models and sessions, "
+        f"{_limit(status.get('memory_limit_bytes', '?'))}, {many('models_evicted', 'evicted')}",
         "ended": _ended(status.get("sessions_ended")),
         "answered": f"{many('steps', 'steps')}, {many('rows', 'rows')}, "
         f"{many('tokens', 'tokens of completions')}",
@@ -43,6 +42,10 @@ def _ended(value: object) -> str:
         return "?"
     reasons = sorted(((n, str(why)) for why, n in value.items() if n), reverse=True)
     return ", ".join(f"{n:,} {why}" for n, why in reasons) or "no session yet"
+
+
+def _limit(value: object) -> str:
+    return "no limit" if value == 0 else f"limit {_size(value)}"
 
 
 def _number(value: object) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from triparty.cloud.serving.engine import Reply
+from triparty.cloud.serving.hosting import Models
 from triparty.cloud.serving.serving import Serving, StepRequest
 from triparty.common.errors import LimitError, TooLargeError
 
@@ -126,15 +127,49 @@ def test_sessions_grow_into_the_memory_of_idle_models_and_no_further(
     run(story())
 
 
+def test_a_model_that_made_room_before_its_first_session_is_loaded_again(
+    settings: Any, model: Any, fake_engine: Any, run: Run
+) -> None:
+    """Another may ask for room between the end of a load and whoever waits for it."""
+    loads = []
+
+    def load(folder: Path) -> Any:
+        loads.append(folder)
+        return fake_engine
+
+    async def story() -> None:
+        models = Models(settings(), load=load)
+        real = models._task
+
+        async def evicted_once(key: Any, *rest: Any) -> Any:
+            task = await real(key, *rest)
+            if not loads:
+                task.add_done_callback(
+                    lambda _: (models._tasks.pop(key), models._weights.pop(key))
+                )
+            return task
+
+        models._task = evicted_once
+        hosted = await models.host(model("one"), in_use=lambda _: False)
+        assert models.loaded() == [hosted]
+        assert len(loads) == 2
+        await models.stop()
+
+    run(story())
+
+
 def test_models_that_load_at_once_share_the_memory(start: Any, model: Any, run: Run) -> None:
     async def story() -> None:
-        async with start(max_memory_bytes=2 * WEIGHTS) as serving:
-            names = [model(name) for name in ("one", "two", "three")]
+        async with start(max_memory_bytes=2 * 1500 + 2 * 640) as serving:
+            names = [model(name, size=1500) for name in ("one", "two", "three")]
             results = await asyncio.gather(
                 *(serving.open_session("a", each) for each in names), return_exceptions=True
             )
             refused = [error for error in results if isinstance(error, LimitError)]
             assert len(refused) == 1
             assert len(loaded(serving)) == 2
+            for opened in results:
+                if not isinstance(opened, LimitError):
+                    await step(serving, opened.session, 0, 1)  # on a model that is there
 
     run(story())
