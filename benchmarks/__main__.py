@@ -10,8 +10,12 @@ def main() -> int:
     """Runs one suite."""
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure triparty.")
     parser.add_argument("suite", help=f"quick, or one of {', '.join(SUITES)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short form that shows that its cases work"
+    )
+    wanted = parser.parse_args()
     try:
-        written = run_suite(parser.parse_args().suite)
+        written = run_suite(wanted.suite, quick=wanted.quick)
     except BenchError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1

@@ -59,7 +59,13 @@ TEMPORAL = Kind("temporal", None, ("temporal",))
 CONTEXTUAL = Kind("contextual", "published", PUBLISHED[:2])
 PAPER = Kind("published design", "published", PUBLISHED)
 OURS = Kind("ours", "extended", EXTENDED, gating="random")
-KINDS = (TEMPORAL, CONTEXTUAL, PAPER, OURS)
+WAITED = Kind("packets since the last look, under a gate", None, ("age",), gating="random")
+PAPER_GATED = replace(PAPER, name="published design, under a gate", gating="random")
+KINDS = (TEMPORAL, CONTEXTUAL, PAPER, WAITED, PAPER_GATED, OURS)
+"""The first three on full records, as published; the others under a simulated gate. There a
+picture is necessary if it differs from the last one that was looked at, which tells more: the
+two are to be compared among themselves.
+"""
 
 
 def recorded(clips: Sequence[str], plan: Plan) -> list[Recording]:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from benchmarks.gating_quality import dropped
 from benchmarks.gating_scenes import quiet
 from benchmarks.gating_traces import CLIPS, COUNTING, trace
 from triparty.device.gate import policies
@@ -40,8 +41,8 @@ class Plan:
 
     Attributes:
         encoding: of the clips.
-        scene: `busy` (streams of the clip alone) or `building` (four of five streams show a
-            generated quiet scene).
+        scene: `busy` (streams of the clip alone), `building` (four of five streams show a
+            generated quiet scene) or `dropped` (generated quality drops).
         streams: how many.
         seconds: how long.
         tasks: that are scored and trained on.
@@ -71,6 +72,8 @@ class Point:
 
 def traces_of(clip: str, plan: Plan) -> tuple[Trace, ...]:
     """What the streams of a clip show: the clip, and for a building its quiet scene."""
+    if plan.scene == "dropped":
+        return (dropped(clip, plan.encoding),)
     busy = replace(trace(clip, plan.encoding), tasks=plan.tasks)
     if plan.scene == "busy":
         return (busy,)
@@ -81,7 +84,7 @@ def traces_of(clip: str, plan: Plan) -> tuple[Trace, ...]:
 def fleet(clip: str, plan: Plan, *, seed: int = 0) -> tuple[Tables, Streams]:
     """Streams of one clip at random offsets."""
     known = tables(traces_of(clip, plan))
-    shares = None if plan.scene == "busy" else (1 - QUIET_SHARE, QUIET_SHARE)
+    shares = (1 - QUIET_SHARE, QUIET_SHARE) if plan.scene == "building" else None
     return known, spread(known, plan.streams, seed, shares=shares)
 
 

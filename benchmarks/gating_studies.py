@@ -14,6 +14,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from benchmarks import gating_adaptation, gating_end_to_end, gating_offline
+from benchmarks.gating_quality import QUALITY
 from benchmarks.gating_runs import (
     ACCURACY,
     SCENES,
@@ -270,6 +271,20 @@ def ablation(quick: bool) -> dict[str, Any]:
     return figures
 
 
+def quality(quick: bool) -> dict[str, Any]:
+    """Generated quality drops (the super-resolution task): told apart, and by accuracy."""
+    plan = _plan(Plan(scene="dropped", tasks=(QUALITY,)), quick)
+    curves = _curves(("keyframes", "paper", "feedback_only", "ours", "oracle"), plan)
+    _plot_curves(curves, "quality", "generated quality drops")
+    return {
+        "told apart": {
+            kind.name: _told(gating_offline.per_task(kind, plan))
+            for kind in gating_offline.KINDS
+        },
+        "budget": _figures(curves),
+    }
+
+
 def adaptation(quick: bool) -> dict[str, Any]:
     """Bit rate changed, camera replaced, streams joining and leaving: accuracy over time."""
     return gating_adaptation.figures(_plan(Plan(streams=24, seconds=110.0), quick))
@@ -343,6 +358,7 @@ STUDIES: Mapping[str, Study] = {
     "window": window,
     "codecs": codecs,
     "ablation": ablation,
+    "quality": quality,
     "adaptation": adaptation,
     "end_to_end": end_to_end,
 }

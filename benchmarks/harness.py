@@ -135,12 +135,20 @@ def document(suite: str, results: list[Result]) -> dict[str, Any]:
     }
 
 
-def run_suite(name: str) -> Path:
-    """Runs a suite (or `quick`: the short form of all) and writes its JSON and plot."""
+def run_suite(name: str, *, quick: bool = False) -> Path:
+    """Runs a suite and writes its JSON and plot.
+
+    Args:
+        name: of it, or `quick`: the short form of all.
+        quick: the short form of this one, which shows that its cases work.
+
+    Raises:
+        BenchError: there is none, it has no cases, or one of them cannot be measured here.
+    """
     if name == "quick":
         effort, suites = Effort(quick=True), SUITES
     elif name in SUITES:
-        effort, suites = Effort(quick=False), (name,)
+        effort, suites = Effort(quick=quick), (name,)
     else:
         raise BenchError(f"unknown suite '{name}': expected quick or {', '.join(SUITES)}")
     items = [(suite, item) for suite in suites for item in cases_of(suite)]
@@ -153,7 +161,7 @@ def run_suite(name: str) -> Path:
         print(_line(result), flush=True)
         results.append(result)
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    target = OUTPUT / f"{name}.json"
+    target = OUTPUT / (f"{name}-quick.json" if quick else f"{name}.json")
     target.write_text(json.dumps(document(name, results), indent=2) + "\n", encoding="utf-8")
     _plot(name, results, target.with_suffix(".png"))
     return target
@@ -209,7 +217,8 @@ def _plot(name: str, results: list[Result], target: Path) -> None:
         if result.target is not None:
             axis.axvline(result.target, color="#c0392b", linestyle="--", linewidth=1)
         axis.set_yticks([])
-        axis.set_xlim(left=0)
+        seen = [low, high, result.value, result.target or 0.0]
+        axis.set_xlim(min(0.0, *seen), 1.05 * max(seen) or 1.0)
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.set_title(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import device_process
+from benchmarks import device_process, round_trips
 from benchmarks.checkpoints import random_llama, real_model, trained_encoder
 from benchmarks.harness import Case, Effort, case, cpu_time
 from benchmarks.quantised import quantisation_cases
@@ -75,6 +75,7 @@ EXACTNESS: tuple[Case, ...] = tuple(
 
 
 DEVICE: tuple[Case, ...] = device_process.CASES
+ROUND_TRIPS: tuple[Case, ...] = round_trips.CASES
 
 
 def _decode_cpu(engine: LocalEngine, rows: np.ndarray, session: str) -> float:

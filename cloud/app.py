@@ -28,11 +28,11 @@ from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
 from triparty.cloud.rates import RequestRates
 from triparty.cloud.serving import Serving, completions, forward, routes
-from triparty.cloud.serving.hosting import ServableModel
+from triparty.cloud.serving.hosting import Backend, LocalBackend, ServableModel
+from triparty.cloud.serving.ray_backend import RayBackend, check_ray
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
 from triparty.cloud.upkeep import Upkeep
-from triparty.common.errors import SettingsError
 
 
 def create_app(
@@ -85,7 +85,7 @@ def create_app(
         per_principal=settings.requests_per_s_per_principal,
         per_developer=settings.requests_per_s_per_developer,
     )
-    app.state.serving = serving or Serving(settings)
+    app.state.serving = serving or Serving(settings, backend=_backend(settings))
     app.state.metrics = Metrics()
     app.state.drain = Drain()
     app.state.serving.ask_before_opening(_admission(app.state.database, app.state.catalog))
@@ -122,11 +122,17 @@ def create_app(
 
 
 def check_engine(settings: CloudSettings) -> None:
-    """Raises `SettingsError` for an engine that this version does not have."""
-    if settings.engine != "local":
-        raise SettingsError(
-            f"engine '{settings.engine}' is not available in this version: use --engine local"
-        )
+    """Raises `SettingsError` for an engine or a device that is not here."""
+    if settings.engine == "ray":
+        check_ray(settings)
+    elif settings.device.startswith("cuda") or settings.max_memory:
+        from triparty.cloud.serving.placement import Placement
+
+        Placement.of(settings)
+
+
+def _backend(settings: CloudSettings) -> Backend:
+    return RayBackend(settings) if settings.engine == "ray" else LocalBackend(settings)
 
 
 def _admission(store: Database, catalog: Catalog) -> Callable[[str, ServableModel], None]:

@@ -88,6 +88,22 @@ def init(
     )
 
 
+@app.command("renew-certificate")
+def renew_certificate(data: DataOption, as_json: JsonOption = False) -> None:
+    """Make another self-signed certificate; start the cloud again to show it.
+
+    Tell its pin to everybody who uses the cloud, outside of it: they run 'trust --pin'.
+    """
+    from triparty.cloud.initialise import renew_certificate as renew
+    from triparty.cloud.state import utc_now
+
+    pin = renew(data, now=utc_now())
+    console = Console(as_json=as_json)
+    console.say(f"certificate pin: {pin}")
+    console.say("next: start the cloud again, and tell the pin to its users by another way")
+    console.report({"pin": pin})
+
+
 @app.command()
 def serve(
     data: DataOption,

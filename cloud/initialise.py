@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from urllib.parse import urlsplit
 
 from triparty.cloud.accounts import add_operator, issue_token
 from triparty.cloud.database import Database
-from triparty.cloud.settings import CONFIG_FILE, CloudSettings, check_url
+from triparty.cloud.settings import CONFIG_FILE, CloudSettings, check_url, load_settings
 from triparty.cloud.tls import read_pin, write_certificate
 from triparty.common.errors import SettingsError, StateError
-from triparty.common.files import make_private_folder, write_private
+from triparty.common.files import make_private_folder, replace_folder, write_private
 
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 
@@ -87,6 +88,33 @@ def initialise(
         pin = read_pin(write_certificate(data, _names(settings), now=now))
     write_private(data / CONFIG_FILE, config.encode())
     return NewCloud(token, settings.url or _default_url(settings, self_signed), pin, data)
+
+
+def renew_certificate(data: Path, *, now: datetime) -> str:
+    """Makes another key and certificate in the place of the cloud's own; returns the pin.
+
+    The cloud shows it when it is started again; every home has to trust it then.
+
+    Args:
+        data: the folder of a cloud.
+        now: the time.
+
+    Raises:
+        StateError: it has no self-signed certificate of its own.
+    """
+    if not (data / "tls" / "cert.pem").is_file():
+        raise StateError(
+            f"{data} has no certificate of its own: it was made without --self-signed"
+        )
+    settings = load_settings(data)
+    making = data / ".tls.new"
+    shutil.rmtree(making, ignore_errors=True)  # of a renewal that was cut
+    pin = read_pin(write_certificate(making, _names(settings), now=now))
+    replace_folder(making / "tls", data / "tls")
+    making.rmdir()
+    if pin is None:
+        raise StateError("a self-signed certificate has a pin")
+    return pin
 
 
 def _names(settings: CloudSettings) -> list[str]:

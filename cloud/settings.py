@@ -5,12 +5,13 @@ The defaults are safe and small: loopback only, bounded bodies, bounded sessions
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, SecretStr, field_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 
 from triparty.common.config import RoleSettings, settings_config
 from triparty.common.errors import SettingsError, StateError
@@ -37,6 +38,29 @@ class CloudSettings(RoleSettings):
         None, description="Folder or object store (s3://...) of blobs; default: `data`/blobs."
     )
     engine: Literal["local", "ray"] = Field("local", description="Where models run.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where weights go: cpu, cuda, cuda:1, or auto (all accelerators, memory).",
+    )
+    max_memory: dict[str, str] = Field(
+        {},
+        description='Most weights on a device, for auto: {0 = "20GiB", cpu = "64GiB"}.',
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="Type of the weights; default: as published, which alone is exact."
+    )
+    replicas: int = Field(1, ge=1, description="Of each model, with the engine ray.")
+    max_replicas: int | None = Field(
+        None, ge=1, description="Of a model under load; default: as many as `replicas`."
+    )
+    sessions_per_replica: int = Field(
+        32, ge=1, description="Open sessions a replica above which another is added."
+    )
+    replica_gpus: float = Field(0.0, ge=0, description="GPUs that each replica takes.")
+    ray_address: str | None = Field(
+        None, description="A running Ray cluster; default: one of the cloud's own, on loopback."
+    )
     cert: Path | None = Field(None, description="TLS certificate chain, PEM.")
     key: Path | None = Field(None, description="The certificate's private key, PEM.")
     operator_token: SecretStr | None = Field(
@@ -138,6 +162,24 @@ class CloudSettings(RoleSettings):
             if ip_network(each).prefixlen == 0:
                 raise ValueError(f"{each} is everybody: name the proxy's own address")
         return given
+
+    @field_validator("max_memory")
+    @classmethod
+    def _are_sizes(cls, given: dict[str, str]) -> dict[str, str]:
+        for device, size in given.items():
+            if device != "cpu" and not device.isdecimal():
+                raise ValueError(f"{device!r} is no device: expected cpu, or a number of one")
+            if not re.fullmatch(r"\d+(\.\d+)?(GiB|MiB|KiB|GB|MB|KB)", size):
+                raise ValueError(f"{size!r} is no size: expected the like of 20GiB")
+        return given
+
+    @model_validator(mode="after")
+    def _is_placed(self) -> Self:
+        if self.max_memory and self.device != "auto":
+            raise SettingsError(
+                f"max_memory is for device auto, got device {self.device}: leave one out"
+            )
+        return self
 
     @property
     def database_url(self) -> str:

@@ -7,6 +7,7 @@ certificate that is trusted. Both are written only after the cloud accepted the 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from triparty.common.clocks import naming_clocks
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
+from triparty.common.delegation import verify_delegation
 from triparty.common.documents import parse_time
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.files import make_private_folder, write_private
@@ -23,6 +26,7 @@ from triparty.common.invites import Invite
 from triparty.common.tls import fetch_pinned_certificate, is_loopback
 from triparty.common.transport import CloudClient
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 ACCESS_FILE = "cloud.json"
 CERTIFICATE_FILE = "cloud.pem"
 RENEWAL = timedelta(days=30)
@@ -138,11 +142,46 @@ def renew_if_due(home: Path, access: Access, *, now: datetime) -> Access:
     """
     if parse_time(access.expires) - now > RENEWAL:
         return access
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         token, expires = client.rotate_token()
     renewed = access.with_token(token, expires)
     renewed.save(home)
     return renewed
+
+
+def trust_certificate(
+    home: Path, access: Access, pin: str, *, seen_version: int = 0, now: datetime
+) -> Access:
+    """The access with the certificate that the cloud shows now; keeps it in the home.
+
+    Args:
+        home: the party's folder.
+        access: as loaded from it.
+        pin: SHA-256 of the new certificate in hex, from the operator, not from the cloud;
+            colons between its bytes are taken.
+        seen_version: of the developer's delegation that this party has taken.
+        now: for the delegation's expiry.
+
+    Raises:
+        SettingsError: a pin that is none.
+        CertificateError: the cloud shows another certificate.
+        UnreachableError: nobody answers.
+        AuthError, SignerError, SignatureError: whoever shows it is not this home's cloud.
+    """
+    digest = pin.replace(":", "").lower()
+    if not _SHA256.fullmatch(digest):
+        raise SettingsError(f"a pin is the 64 hex digits of a SHA-256, got {pin!r:.100}")
+    certificate = fetch_pinned_certificate(access.url, digest)
+    trusting = replace(access, certificate_pem=certificate)
+    with trusting.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
+        verify_delegation(
+            client.statements().delegation,
+            root_fingerprint=access.developer,
+            seen_version=seen_version,
+            now=now,
+        )
+    trusting.save(home)
+    return trusting
 
 
 def check_invite(invite: Invite, *, role: str, cloud: str) -> None:

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
 
+from triparty.common.clocks import time_of
 from triparty.common.deadline import Deadline
 from triparty.common.errors import (
     CertificateError,
@@ -40,6 +42,7 @@ _BUSY = frozenset({429, 503})
 # The connection was there and broke (a keep-alive connection closed by the other side, a
 # cut): repeating helps. One that was never there is reported at once.
 _DAMAGE = ("BAD_RECORD_MAC", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE")
+_OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 
@@ -151,6 +154,8 @@ class Connection:
                 raise UnauthenticatedError("the token has characters that no token has")
             headers["Authorization"] = f"Bearer {token}"
         needs_tls = transport is None and self.url.startswith("https:")
+        self.cloud_time: datetime | None = None
+        """What the last answer said of the cloud's time."""
         self._http = httpx.Client(
             base_url=self.url,
             headers=headers,
@@ -280,7 +285,9 @@ class Connection:
         left_s = self._deadline.left_s()
         timeout = httpx.Timeout(min(self._timeout_s, left_s), connect=min(CONNECT_S, left_s))
         request.extensions["timeout"] = timeout.as_dict()
-        return self._http.send(request, stream=True)
+        response = self._http.send(request, stream=True)
+        self.cloud_time = time_of(response.headers.get("Date")) or self.cloud_time
+        return response
 
     def _read(self, response: httpx.Response, limit_bytes: int) -> bytes:
         _refuse_encoding(response)
@@ -351,9 +358,16 @@ def translate(error: Exception, url: str) -> TransportError:
     """
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
+            if getattr(cause, "verify_code", None) in _OUT_OF_TIME:
+                return CertificateError(
+                    f"the certificate of {url} is not trusted ({cause.verify_message}): this "
+                    f"machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; if that is "
+                    "wrong, set it, otherwise the cloud needs a new certificate"
+                )
             return CertificateError(
                 f"the certificate of {url} is not trusted ({cause.verify_message}): either "
-                "the cloud has a new one and you need a new invite, or it is not the cloud"
+                "the cloud has a new one, whose fingerprint its operator tells you (give it "
+                "to 'trust --pin'), or it is not the cloud"
             )
         if isinstance(cause, ssl.SSLError) and _is_damage(cause):
             return UnreachableError(

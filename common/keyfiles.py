@@ -1,4 +1,4 @@
-"""Private keys on disk: mode 0600, optionally under a passphrase, never overwritten.
+"""Private keys as PEM, optionally under a passphrase; on disk: mode 0600, never overwritten.
 
 The format is PKCS #8 PEM (RFC 5958). A passphrase is stretched with scrypt (RFC 7914) before
 it encrypts the PEM, because the file format's own derivation, as `cryptography` writes it, is
@@ -50,29 +50,43 @@ def save_private_key(
     """
     if path.exists():
         raise StateError(f"{path} exists; a key is never overwritten: move it away first")
+    write_private(path, private_key_pem(key, passphrase=passphrase))
+
+
+def private_key_pem(
+    key: Ed25519PrivateKey | X25519PrivateKey, *, passphrase: str | None
+) -> bytes:
+    """A private key as `load_private_key_pem` reads it; ASCII.
+
+    Raises:
+        StateError: the passphrase is empty.
+    """
     if passphrase is None:
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return write_private(path, pem)
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     if not passphrase:
         raise StateError("an empty passphrase protects nothing: give one, or none at all")
     salt = os.urandom(SALT_BYTES)
     encryption = BestAvailableEncryption(_stretched(passphrase, salt))
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    return write_private(path, _SALT_LINE + salt.hex().encode() + b"\n" + pem)
+    return _SALT_LINE + salt.hex().encode() + b"\n" + pem
 
 
-def load_private_key(path: Path, *, passphrase: str | None) -> object:
-    """The private key in a file that only its owner can read.
+def load_private_key_pem(data: bytes, *, passphrase: str | None, name: str) -> object:
+    """The private key that `private_key_pem` wrote.
+
+    Args:
+        data: what it wrote.
+        passphrase: under which it did, if under one.
+        name: of the key, for messages.
 
     Raises:
-        StateError: absent, readable by others, damaged, or a wrong passphrase.
+        StateError: damaged, or a wrong passphrase.
     """
-    data = _read_private(path)
     is_encrypted = data.startswith(_SALT_LINE)
     if is_encrypted and passphrase is None:
-        raise StateError(f"the key {path} needs its passphrase")
+        raise StateError(f"the key {name} needs its passphrase")
     if not is_encrypted and passphrase is not None:
-        raise StateError(f"the key {path} is not encrypted: give no passphrase")
+        raise StateError(f"the key {name} is not encrypted: give no passphrase")
     try:
         if not is_encrypted or passphrase is None:
             return load_pem_private_key(data, None)
@@ -80,7 +94,7 @@ def load_private_key(path: Path, *, passphrase: str | None) -> object:
         salt = bytes.fromhex(line.removeprefix(_SALT_LINE).decode())
         return load_pem_private_key(pem, _stretched(passphrase, salt))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise StateError(f"the key {path} is damaged or its passphrase is wrong") from error
+        raise StateError(f"the key {name} is damaged or its passphrase is wrong") from error
 
 
 def _stretched(passphrase: str, salt: bytes) -> bytes:
@@ -88,7 +102,12 @@ def _stretched(passphrase: str, salt: bytes) -> bytes:
     return kdf.derive(passphrase.encode()).hex().encode()
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """The bytes of a small file that only its owner can read.
+
+    Raises:
+        StateError: absent, or readable by others.
+    """
     try:
         with path.open("rb") as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)

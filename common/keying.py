@@ -45,7 +45,7 @@ from triparty.common.deviceinfo import EMBEDDINGS, TOKENS, DeviceInfo, ImageInfo
 from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import CheckpointError, RequestError
 from triparty.common.tensorfile import TensorFile, as_float32, as_float64
-from triparty.common.wire import DType, Frame, float32_to_bfloat16
+from triparty.common.wire import DType, Frame
 
 KeyedRows = NewType("KeyedRows", Frame)
 KeyedIds = NewType("KeyedIds", np.ndarray[Any, np.dtype[np.int64]])
@@ -446,6 +446,4 @@ def _frame(bits: NDArray[Any], dtype: str, transport: str) -> Frame:
     if dtype == transport:
         return Frame(code, np.ascontiguousarray(bits).view(code.storage))
     values = as_float32(bits, _FORMAT_NAMES[dtype])
-    if code is DType.BF16:
-        return Frame(code, float32_to_bfloat16(values))
-    return Frame(code, values.astype(code.storage))
+    return Frame.rounded(values, code)

@@ -43,7 +43,12 @@ from triparty.common.files import (
     sync_folder,
 )
 from triparty.common.folders import describe_files
-from triparty.common.keyfiles import load_private_key, save_private_key
+from triparty.common.keyfiles import (
+    load_private_key_pem,
+    private_key_pem,
+    read_private,
+    save_private_key,
+)
 from triparty.common.signing import length_prefixed, to_base64url
 from triparty.common.stream import ChunkReader, ChunkWriter
 
@@ -81,21 +86,34 @@ class SealingKey:
         """The public half as base64url without padding."""
         return to_base64url(self.public)
 
+    def to_pem(self, *, passphrase: str | None = None) -> bytes:
+        """The key as `from_pem` reads it; see `private_key_pem`."""
+        return private_key_pem(self._key, passphrase=passphrase)
+
+    @classmethod
+    def from_pem(cls, data: bytes, *, passphrase: str | None = None, name: str = "") -> Self:
+        """The key that `to_pem` wrote; see `load_private_key_pem`.
+
+        Raises:
+            StateError: damaged, not such a key, or a wrong passphrase.
+        """
+        key = load_private_key_pem(data, passphrase=passphrase, name=name)
+        if not isinstance(key, X25519PrivateKey):
+            raise StateError(f"{name} is no X25519 sealing key")
+        return cls(key)
+
     def save(self, path: Path, *, passphrase: str | None = None) -> None:
-        """Writes the key to a new file; see `keyfiles.save_private_key`."""
+        """Writes the key to a new file; see `save_private_key`."""
         save_private_key(self._key, path, passphrase=passphrase)
 
     @classmethod
     def load(cls, path: Path, *, passphrase: str | None = None) -> Self:
-        """Reads a key that `save` wrote; see `keyfiles.load_private_key`.
+        """Reads a key that `save` wrote; see `read_private`.
 
         Raises:
             StateError: absent, readable by others, not such a key, or a wrong passphrase.
         """
-        key = load_private_key(path, passphrase=passphrase)
-        if not isinstance(key, X25519PrivateKey):
-            raise StateError(f"{path} is no X25519 sealing key")
-        return cls(key)
+        return cls.from_pem(read_private(path), passphrase=passphrase, name=str(path))
 
     def decrypt(self, sealed_key: bytes, info: bytes) -> bytes:
         """The content key that was sealed to this key with this `info`.

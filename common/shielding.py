@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from triparty.common.errors import SettingsError
 from triparty.common.keying import KeyedRows
-from triparty.common.wire import DType, Frame, float32_to_bfloat16
+from triparty.common.wire import DType, Frame
 
 SECRET_BYTES = 32
 MAX_NOISE = 10.0  # ten times the signal: nothing is left of an answer long before
@@ -80,9 +80,7 @@ class Shield:
         values = rows.as_float32()
         noisy = values + self._noise(values, start)
         dtype = DType.BF16 if self.to_bfloat16 else rows.dtype
-        if dtype is DType.BF16:
-            return KeyedRows(Frame(dtype, float32_to_bfloat16(noisy)))
-        return KeyedRows(Frame(dtype, noisy.astype(dtype.storage)))
+        return KeyedRows(Frame.rounded(noisy, dtype))
 
     def _noise(self, values: NDArray[np.float32], start: int) -> NDArray[np.float32]:
         sizes = np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=1, keepdims=True))
@@ -104,7 +102,7 @@ class Shield:
 def _rounded(rows: KeyedRows) -> KeyedRows:
     if rows.dtype is DType.BF16:
         return rows
-    return KeyedRows(Frame(DType.BF16, float32_to_bfloat16(rows.as_float32())))
+    return KeyedRows(Frame.rounded(rows.as_float32(), DType.BF16))
 
 
 def request_sizes(start: int, count: int, *, block: int, limit: int) -> list[int]:

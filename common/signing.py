@@ -27,7 +27,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from triparty.common.errors import ManifestError, SignatureError, StateError
-from triparty.common.keyfiles import load_private_key, save_private_key
+from triparty.common.keyfiles import (
+    load_private_key_pem,
+    private_key_pem,
+    read_private,
+    save_private_key,
+)
 
 DOMAIN = b"triparty/v1"
 KEY_BYTES = 32
@@ -161,18 +166,31 @@ class PrivateKey:
         """The 64-byte signature of these bytes for this purpose."""
         return self._key.sign(signing_input(purpose, payload))
 
+    def to_pem(self, *, passphrase: str | None = None) -> bytes:
+        """The key as `from_pem` reads it; see `private_key_pem`."""
+        return private_key_pem(self._key, passphrase=passphrase)
+
+    @classmethod
+    def from_pem(cls, data: bytes, *, passphrase: str | None = None, name: str = "") -> Self:
+        """The key that `to_pem` wrote; see `load_private_key_pem`.
+
+        Raises:
+            StateError: damaged, not such a key, or a wrong passphrase.
+        """
+        key = load_private_key_pem(data, passphrase=passphrase, name=name)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise StateError(f"{name} is no Ed25519 signing key")
+        return cls(key)
+
     def save(self, path: Path, *, passphrase: str | None = None) -> None:
         """Writes the key to a new file; see `save_private_key`."""
         save_private_key(self._key, path, passphrase=passphrase)
 
     @classmethod
     def load(cls, path: Path, *, passphrase: str | None = None) -> Self:
-        """Reads a key that `save` wrote; see `load_private_key`.
+        """Reads a key that `save` wrote; see `read_private`.
 
         Raises:
             StateError: absent, readable by others, not such a key, or a wrong passphrase.
         """
-        key = load_private_key(path, passphrase=passphrase)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise StateError(f"{path} is no Ed25519 signing key")
-        return cls(key)
+        return cls.from_pem(read_private(path), passphrase=passphrase, name=str(path))

@@ -61,7 +61,7 @@ def fetch_pinned_certificate(url: str, pin: str, *, timeout_s: float = 10.0) -> 
     """
     parts = _split(url)
     if parts.scheme != "https":
-        raise CertificateError(f"the invite pins a certificate, but {url} is not https")
+        raise CertificateError(f"a certificate is pinned, but {url} is not https")
     # Unverified on purpose: nothing is sent, and what comes back is compared with the pin.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -80,8 +80,8 @@ def fetch_pinned_certificate(url: str, pin: str, *, timeout_s: float = 10.0) -> 
     got = hashlib.sha256(certificate).hexdigest()
     if not hmac.compare_digest(got, pin.lower()):
         raise CertificateError(
-            f"the certificate of {url} is not the invite's: expected SHA-256 {pin}, got "
-            f"{got}; do not enrol over this connection, ask for a new invite"
+            f"the certificate of {url} is not the one that was told: expected SHA-256 {pin}, "
+            f"got {got}; do not use this connection, ask whoever told you"
         )
     return ssl.DER_cert_to_PEM_cert(certificate)
 

@@ -93,6 +93,13 @@ class Frame:
             f"no frame dtype for {array.dtype}: expected float32, float16, int32 or int64"
         )
 
+    @classmethod
+    def rounded(cls, values: NDArray[np.float32], dtype: DType) -> Frame:
+        """The frame of floating-point numbers, rounded to a floating-point dtype."""
+        if dtype is DType.BF16:
+            return cls(dtype, float32_to_bfloat16(values))
+        return cls(dtype, values.astype(dtype.storage))
+
     def as_float32(self) -> NDArray[np.float32]:
         """The elements of a floating-point frame as float32."""
         if self.dtype is DType.BF16:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triparty.common.access import Access, renew_if_due
+from triparty.common.access import Access, renew_if_due, trust_certificate
 from triparty.common.artifacts import Kind
 from triparty.common.files import locked
 from triparty.common.invites import Invite
@@ -114,6 +114,19 @@ class Developer:
             now=_now(),
             again=again,
         )
+
+    def trust(self, pin: str) -> None:
+        """Trusts the new certificate of this developer's cloud from now on.
+
+        Args:
+            pin: its SHA-256 in hex, as the operator tells it outside of the cloud.
+
+        Raises:
+            StateError: not enrolled.
+            CertificateError: the cloud shows another certificate.
+            TripartyError: whoever shows it is not this developer's cloud; nothing changed.
+        """
+        trust_certificate(self.home.folder, self.home.access(), pin, now=_now())
 
     @staticmethod
     def protect(source: Path | str, out: Path | str) -> None:

@@ -82,6 +82,27 @@ def enroll(
 
 
 @app.command()
+def trust(
+    pin: Annotated[
+        str,
+        typer.Option(help="SHA-256 of the cloud's new certificate, told by its operator."),
+    ],
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trust the new certificate of your cloud, after its operator told you the fingerprint.
+
+    Ask the operator (mail, telephone), not the cloud: the fingerprint is all that tells the
+    cloud from somebody in its place.
+    """
+    _developer(home, config).trust(pin)
+    console = Console(as_json=as_json)
+    console.say("the new certificate is trusted from now on")
+    console.report({"pin": pin.lower()})
+
+
+@app.command()
 def publish(
     out: OutArgument,
     name: Annotated[

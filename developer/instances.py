@@ -85,10 +85,10 @@ class Instances:
         Raises:
             SettingsError: an encoder or a classifier.
         """
-        if self.sharing is Sharing.NOBODY and info.task != "causal-lm":
+        if self.sharing is Sharing.NOBODY and (info.task != "causal-lm" or info.image):
             raise SettingsError(
-                f"a one-time instance is for one session, and '{name}' keeps none (its task "
-                f"is {info.task}): use --instances N or per-device"
+                f"a one-time instance is for one session, and '{name}' is asked without one "
+                f"(its task is {info.task}, or it sees): use --instances N or per-device"
             )
 
     def kept(

@@ -23,7 +23,12 @@ from triparty.common.access import renew_if_due
 from triparty.common.artifacts import Kind, describe_folder
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.documents import check_name
-from triparty.common.errors import RollbackError, SealError, StateError
+from triparty.common.errors import (
+    RollbackError,
+    SealError,
+    StateError,
+    UnsupportedModelError,
+)
 from triparty.common.keying import DEVICE_FILE
 from triparty.common.replies import DeviceRecord
 from triparty.common.transport import CloudClient
@@ -41,6 +46,8 @@ from triparty.developer.instances import (
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
 from triparty.developer.uploads import newest_version, shown_versions, upload_model
+
+UNSERVED_TASKS = ("seq2seq-lm",)
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ def publish_model(
 
     Raises:
         StateError: not a protected folder, or the original is gone.
+        UnsupportedModelError: a model that no cloud serves.
         ManifestError: not a name.
         SettingsError: one-time instances of a model that keeps no session.
         FileTypeError, PathError: a file that must not be published.
@@ -95,6 +103,7 @@ def publish_model(
     """
     check_name(name)
     info = device_info(out)
+    check_served(info, out)
     describe_folder(out / "model", kind=Kind.MODEL)  # before anything is compiled or sent
     before = home.model(name)
     if before is not None and info.epoch < before.epoch:
@@ -178,6 +187,20 @@ def device_info(out: Path) -> DeviceInfo:
             f"{out} is no protected model: make one with 'triparty developer protect SRC {out}'"
         )
     return DeviceInfo.from_json(path.read_bytes())
+
+
+def check_served(info: DeviceInfo, out: Path) -> None:
+    """Refuses, before anything is uploaded, what no cloud of this version can run.
+
+    Raises:
+        UnsupportedModelError: with what is missing.
+    """
+    if info.task in UNSERVED_TASKS:
+        raise UnsupportedModelError(
+            f"{out} is of family {info.family!r}: it is compiled and can be verified, but no "
+            f"cloud serves the task {info.task!r}, whose sessions would need an encoder's rows "
+            "and cross-attention: publish a decoder or an encoder"
+        )
 
 
 def _holders(client: CloudClient, before: PublishedModel | None) -> list[DeviceRecord]:

@@ -5,7 +5,8 @@
 * `inference`: conversation, generation; whole texts and images through encoders.
 * `home`, `settings`, `cli`: files, configuration, commands.
 
-It needs NumPy, `tokenizers`, httpx and cryptography; no torch and no transformers.
+It needs NumPy, `tokenizers`, httpx and cryptography; torch and transformers only for a draft
+model.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from triparty.device.asynchronous import AsyncDevice
     from triparty.device.client import Device
     from triparty.device.inference.completions import StockEngine
+    from triparty.device.inference.draft_model import DraftModel
+    from triparty.device.inference.drafts import Draft
     from triparty.device.inference.generation import Generation
     from triparty.device.inference.options import GenerationOptions
     from triparty.device.inference.reading import Classification
@@ -23,6 +26,8 @@ __all__ = [
     "AsyncDevice",
     "Classification",
     "Device",
+    "Draft",
+    "DraftModel",
     "Generation",
     "GenerationOptions",
     "SamplingOptions",
@@ -33,6 +38,8 @@ _MODULES = {
     "AsyncDevice": "triparty.device.asynchronous",
     "Classification": "triparty.device.inference.reading",
     "Device": "triparty.device.client",
+    "Draft": "triparty.device.inference.drafts",
+    "DraftModel": "triparty.device.inference.draft_model",
     "Generation": "triparty.device.inference.generation",
     "GenerationOptions": "triparty.device.inference.options",
     "SamplingOptions": "triparty.common.sampling",

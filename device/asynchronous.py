@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from triparty.device.home import HeldModel
     from triparty.device.inference.answer import Piece
     from triparty.device.inference.completions import StockEngine
+    from triparty.device.inference.images import ImageLike
     from triparty.device.inference.inputs import Input
     from triparty.device.inference.opened import Prompt
     from triparty.device.inference.options import OptionChanges
@@ -58,10 +59,15 @@ class AsyncDevice:
         inputs: Sequence[Input],
         *,
         on_shortened: OnShortened = warn_shortened,
+        deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
         """As `Device.embed`."""
         return await asyncio.to_thread(
-            self.device.embed, model, inputs, on_shortened=on_shortened
+            self.device.embed,
+            model,
+            inputs,
+            on_shortened=on_shortened,
+            deadline_s=deadline_s,
         )
 
     async def classify(
@@ -70,10 +76,15 @@ class AsyncDevice:
         inputs: Sequence[Input],
         *,
         on_shortened: OnShortened = warn_shortened,
+        deadline_s: float | None = None,
     ) -> list[Classification]:
         """As `Device.classify`."""
         return await asyncio.to_thread(
-            self.device.classify, model, inputs, on_shortened=on_shortened
+            self.device.classify,
+            model,
+            inputs,
+            on_shortened=on_shortened,
+            deadline_s=deadline_s,
         )
 
     async def stream(
@@ -81,12 +92,15 @@ class AsyncDevice:
         model: str,
         prompt: Prompt,
         *,
+        image: ImageLike | None = None,
         options: SamplingOptions | None = None,
         engine: StockEngine | None = None,
         **changes: Unpack[OptionChanges],
     ) -> AsyncGenerator[Piece | Generation]:
         """As `Device.stream`; no step is taken before it is asked for."""
-        parts = self.device.stream(model, prompt, options=options, engine=engine, **changes)
+        parts = self.device.stream(
+            model, prompt, image=image, options=options, engine=engine, **changes
+        )
         loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "answer")
         try:
             while True:
@@ -108,12 +122,21 @@ class AsyncDevice:
         **changes: Unpack[OptionChanges],
     ) -> Generation:
         """As `Device.generate`."""
-        parts = self.stream(model, prompt, options=options, engine=engine, **changes)
-        async with aclosing(parts):
-            async for part in parts:
-                if isinstance(part, Generation):
-                    return part
-        raise CloudError("the answer ended without an end")
+        return await _whole(
+            self.stream(model, prompt, options=options, engine=engine, **changes)
+        )
+
+    async def describe(
+        self,
+        model: str,
+        image: ImageLike,
+        prompt: Prompt,
+        *,
+        options: SamplingOptions | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Generation:
+        """As `Device.describe`."""
+        return await _whole(self.stream(model, prompt, image=image, options=options, **changes))
 
     async def generate_batch(
         self,
@@ -142,3 +165,12 @@ class AsyncDevice:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         return [task.result() for task in tasks]
+
+
+async def _whole(parts: AsyncGenerator[Piece | Generation]) -> Generation:
+    """The whole answer, which comes after its pieces."""
+    async with aclosing(parts):
+        async for part in parts:
+            if isinstance(part, Generation):
+                return part
+    raise CloudError("the answer ended without an end")

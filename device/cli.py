@@ -1,6 +1,6 @@
-"""`triparty device`: enroll, models, pull, generate, embed, classify.
+"""`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`chat`, `serve`, `watch` and `gate` have files of their own.
+`chat`, `describe`, `serve`, `watch` and `gate` have files of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 from triparty.common.console import Console, JsonOption
 from triparty.device import cli_gate
 from triparty.device.cli_chat import chat, chosen_draft
+from triparty.device.cli_describe import describe
 from triparty.device.cli_serve import serve
 from triparty.device.cli_watch import watch
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(cli_gate.app, name="gate")
 app.command()(watch)
 app.command()(chat)
+app.command()(describe)
 app.command()(serve)
 
 HomeOption = Annotated[
@@ -39,6 +41,10 @@ HomeOption = Annotated[
     typer.Option(
         "--home", help="This device's folder (default: ~/.local/share/triparty/device)."
     ),
+]
+AccountOption = Annotated[
+    str | None,
+    typer.Option("--account", help="A further account of this device, by its name."),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
 
@@ -61,6 +67,7 @@ def enroll(
             "the same account, with a new invite.",
         ),
     ] = False,
+    account: AccountOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -68,15 +75,77 @@ def enroll(
     """Turn a developer's invite into this device's account."""
     from triparty.common.access import read_code
 
-    access = _device(home, config).enroll(
-        read_code(invite), cloud=cloud, name=name, again=again
+    device = _device(home, config)
+    access = device.enroll(
+        read_code(invite), cloud=cloud, name=name, again=again, account=account
     )
     console = Console(as_json=as_json)
     console.say(f"enrolled with {access.url} as {access.principal}")
+    kind = _say_where_keys_are(device, account, console)
     console.say("next, on the developer's machine: triparty developer grant, then here: pull")
     console.report(
-        {"device": access.principal, "developer": access.developer, "url": access.url}
+        {
+            "device": access.principal,
+            "developer": access.developer,
+            "url": access.url,
+            "keys": kind,
+        }
     )
+
+
+@app.command()
+def trust(
+    pin: Annotated[
+        str,
+        typer.Option(help="SHA-256 of the cloud's new certificate, told by its operator."),
+    ],
+    account: AccountOption = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trust the new certificate of your cloud, after its operator told you the fingerprint.
+
+    Ask the operator (mail, telephone), not the cloud: the fingerprint is all that tells the
+    cloud from somebody in its place.
+    """
+    _device(home, config).trust(pin, account=account)
+    console = Console(as_json=as_json)
+    console.say("the new certificate is trusted from now on")
+    console.report({"pin": pin.lower()})
+
+
+@app.command()
+def keys(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Move them: keyring or file (default: stay).")
+    ] = None,
+    account: AccountOption = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where this device's private keys are, or move them.
+
+    The system's keyring (triparty[keyring]) keeps them under your login; files have mode 0600.
+    """
+    from triparty.common.errors import SettingsError
+    from triparty.device.keystore import Keys
+
+    if to is not None:
+        if to not in (Keys.KEYRING, Keys.FILE):
+            raise SettingsError(f"--to is keyring or file, got {to!r}")
+        _device(home, config).move_keys(Keys(to), account=account)
+    console = Console(as_json=as_json)
+    # Where they are now counts, whatever the setting says about where they should be.
+    place = _say_where_keys_are(_device(home, config, keys=to or "auto"), account, console)
+    console.report({"keys": place})
+
+
+def _say_where_keys_are(device: Device, account: str | None, console: Console) -> str:
+    kind, why_not = device.key_place(account=account)
+    console.say(f"private keys: {kind}" + (f" ({why_not})" if why_not else ""))
+    return kind.value
 
 
 @app.command()
@@ -96,7 +165,7 @@ def models(
 @app.command()
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="One model or gate (default: all).")
+        str | None, typer.Argument(help="One model or gate, or ACCOUNT/NAME (default: all).")
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
@@ -253,6 +322,11 @@ ShieldRounding = Annotated[
 ]
 
 
+DeadlineOption = Annotated[
+    float | None, typer.Option(help="Seconds in which all answers have to be there.")
+]
+
+
 @app.command()
 def embed(
     model: Annotated[str, typer.Argument(help="Name of an encoder that this device holds.")],
@@ -268,6 +342,7 @@ def embed(
         Path | None,
         typer.Option(help="Write the vectors to this NumPy file, float32 (N, D)."),
     ] = None,
+    deadline: DeadlineOption = None,
     noise: ShieldNoise = None,
     bfloat16_rows: ShieldRounding = None,
     home: HomeOption = None,
@@ -282,7 +357,7 @@ def embed(
     console = Console(as_json=as_json)
     given = _lines(texts)
     device = _device(home, config, noise=noise, bfloat16_rows=bfloat16_rows)
-    vectors = device.embed(model, given, on_shortened=_to_stderr)
+    vectors = device.embed(model, given, on_shortened=_to_stderr, deadline_s=deadline)
     document: dict[str, object] = {"texts": len(vectors), "width": vectors.shape[1]}
     if output is None:
         for vector in vectors:
@@ -308,6 +383,7 @@ def classify(
             "line from standard input.",
         ),
     ],
+    deadline: DeadlineOption = None,
     noise: ShieldNoise = None,
     bfloat16_rows: ShieldRounding = None,
     home: HomeOption = None,
@@ -318,7 +394,7 @@ def classify(
     console = Console(as_json=as_json)
     given = _lines(inputs)
     device = _device(home, config, noise=noise, bfloat16_rows=bfloat16_rows)
-    found = device.classify(model, given, on_shortened=_to_stderr)
+    found = device.classify(model, given, on_shortened=_to_stderr, deadline_s=deadline)
     for text, one in zip(given, found, strict=True):
         console.write(f"{one.label}  {one.score:.4f}  {text}\n")
     answers = [{"input": text, **asdict(one)} for text, one in zip(given, found, strict=True)]
@@ -338,11 +414,9 @@ def _to_stderr(line: str) -> None:
 
 
 def _device(home: Path | None, config: Path | None, **shields: object) -> Device:
-    from triparty.device.client import Device
     from triparty.device.settings import DeviceSettings
 
-    settings = DeviceSettings.load(config, home=home, **shields)
-    return Device(settings.home, passphrase=settings.passphrase, shields=settings.shields())
+    return DeviceSettings.load(config, home=home, **shields).device()
 
 
 def _engine(url: str | None, model: str | None, config: Path | None) -> StockEngine | None:
@@ -358,4 +432,7 @@ def _engine(url: str | None, model: str | None, config: Path | None) -> StockEng
 
 
 def _line(model: HeldModel) -> str:
-    return f"{model.name}  version {model.version}, epoch {model.epoch}"
+    from triparty.device.home import MAIN
+
+    whose = "" if model.account == MAIN else f"  (account {model.account})"
+    return f"{model.name}  version {model.version}, epoch {model.epoch}{whose}"

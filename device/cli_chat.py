@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,13 +61,12 @@ def chat(
     In a pipe every line is a turn, and only the answers are written.
     """
     from triparty.device.chat.dialogue import Dialogue
-    from triparty.device.client import Device
     from triparty.device.inference.options import GenerationOptions
     from triparty.device.settings import DeviceSettings
 
     settings = DeviceSettings.load(config, home=home)
     shields = settings.shields()
-    device = Device(settings.home, passphrase=settings.passphrase, shields=shields)
+    device = settings.device()
     options = GenerationOptions(
         temperature=temperature,
         top_k=top_k,
@@ -80,7 +79,9 @@ def chat(
         draft=chosen_draft(device, model, draft),
     )
     dialogue = Dialogue(device, model, options, system=system)
-    Chat(dialogue, shields, Console(as_json=as_json), is_terminal=sys.stdin.isatty()).run()
+    talk = Chat(dialogue, shields, Console(as_json=as_json), is_terminal=sys.stdin.isatty())
+    with closing(dialogue):
+        talk.run()
 
 
 def chosen_draft(device: Device, model: str, folder: Path | None) -> DraftModel | None:

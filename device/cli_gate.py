@@ -169,6 +169,10 @@ def replay(
         float | None,
         typer.Option(help="Look at every stream that often, in seconds, if the budget allows."),
     ] = None,
+    audit: Annotated[
+        float,
+        typer.Option(help="Share of groups to audit: what that tells, beside what is true."),
+    ] = 0.0,
     task: Annotated[
         list[str] | None, typer.Option(help="Score these tasks alone; may be repeated.")
     ] = None,
@@ -179,12 +183,13 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Replay policies over traces, many streams at random offsets, and score what they held."""
+    from triparty.device.cli_gate_replay import as_json_run, tell
     from triparty.device.gate.trace_files import read_trace
 
     if streams < 1:
         raise SettingsError(f"--streams {streams}: expected at least 1")
     known = _tables([read_trace(path) for path in traces], task)
-    course = _Course(known, streams, seconds, round_ms / 1000, seed, gate, max_staleness)
+    course = _Course(known, streams, seconds, round_ms / 1000, seed, gate, max_staleness, audit)
     budgets = course.budgets(budget, budget_share)
     names = course.names(policy or ["ours"])
     console = Console(as_json=as_json)
@@ -193,11 +198,11 @@ def replay(
         for name in names:
             for one in budgets:
                 scores.append((name, one, course.score(name, one, advance)))
-    runs = [_as_json(name, one, score) for name, one, score in scores]
+    runs = [as_json_run(name, one, score) for name, one, score in scores]
     if plot is not None:
         _plot(scores, plot)
     if not as_json:
-        _table(known, streams, seconds, scores)
+        tell(known, streams, seconds, scores)
     console.report({**runs[0], "runs": runs})
 
 
@@ -263,11 +268,13 @@ class _Course:
         seed: int,
         gate: Path | None,
         max_staleness: float | None,
+        audit: float,
     ) -> None:
         from triparty.device.gate.fleet import full_rate, spread
 
         self._known, self._seconds, self._round_s = known, seconds, round_s
         self._seed, self._gate, self._max_staleness = seed, gate, max_staleness
+        self._audit = audit
         self._streams = spread(known, streams, seed)
         self._full_ms = full_rate(known, self._streams) * round_s
 
@@ -304,6 +311,8 @@ class _Course:
             budget_ms=budget_ms,
             round_s=self._round_s,
             leftover=POLICIES[name].leftover,
+            audit_share=self._audit,
+            audit_seed=self._seed,
         )
         return Replay(self._known, self._streams, policy, settings).run(advance)
 
@@ -368,62 +377,6 @@ def _savings(known: Trace) -> list[dict[str, float | str]]:
     from triparty.device.gate.report_saving import savings
 
     return [asdict(one) for one in savings(known)]
-
-
-def _as_json(name: str, budget_ms: float, score: Score) -> dict[str, Any]:
-    return {
-        "policy": name,
-        "streams": score.streams,
-        "budget_ms_per_round": budget_ms,
-        "accuracy": score.mean_accuracy(0.0),
-        "accuracy_within_1_s": score.mean_accuracy(1.0),
-        "accuracy_by_task": [
-            {"task": one.task, "tolerance_s": one.tolerance_s, "accuracy": one.value}
-            for one in score.accuracy
-        ],
-        "decode_ms": score.decode_ms,
-        "full_decode_ms": score.full_decode_ms,
-        "max_staleness_s": score.max_staleness_s,
-        "rounds": score.rounds,
-        "rounds_over_budget": score.rounds_over_budget,
-        "worst_second": score.worst_second,
-        "packets": score.packets,
-        "decoded": score.decoded,
-        "targets": score.targets,
-    }
-
-
-def _table(
-    known: Tables, streams: int, seconds: float, scores: list[tuple[str, float, Score]]
-) -> None:
-    from rich.console import Console as RichConsole
-    from rich.table import Table
-
-    out = RichConsole()
-    table = Table(
-        title=f"{streams} streams made of {len(known.period)} traces, {seconds:g} s each",
-        caption="right: share of frames at which the held answer was the frame's own; within "
-        "1 s: or had been within the last second. Cost: decode CPU beside decoding everything. "
-        "Busiest second: of a second's budget; what was saved before may be spent.",
-        caption_justify="left",
-    )
-    table.add_column("policy")
-    titles = ("budget\nms/round", "cost", "right", "within\n1 s", "stalest", "busiest\nsecond")
-    for title in titles:
-        table.add_column(title, justify="right")
-    for name, budget_ms, score in scores:
-        table.add_row(
-            name,
-            f"{budget_ms:.2f}",
-            f"{score.decode_share:.1%}",
-            f"{score.mean_accuracy(0.0):.1%}",
-            f"{score.mean_accuracy(1.0):.1%}",
-            f"{score.max_staleness_s:.1f} s",
-            f"{score.worst_second:.0%}",
-        )
-    out.print(table)
-    full = scores[0][2].full_decode_ms / scores[0][2].rounds
-    out.print(f"decoding everything takes {full:.2f} ms a round and is always right")
 
 
 def _plot(scores: list[tuple[str, float, Score]], target: Path) -> None:

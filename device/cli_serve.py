@@ -30,13 +30,12 @@ def serve(
     Point the client at the printed URL. Its text is keyed on this machine; the cloud gets no
     word of it. An API key is asked for if TRIPARTY_DEVICE_API_KEY is set.
     """
-    from triparty.device.client import Device
     from triparty.device.endpoint.server import Listening
     from triparty.device.endpoint.server import serve as run
     from triparty.device.settings import DeviceSettings
 
     settings = DeviceSettings.load(config, home=home)
-    device = Device(settings.home, passphrase=settings.passphrase, shields=settings.shields())
+    device = settings.device()
     device.models()  # a home that is not enrolled is refused now
     listening = Listening(
         host, port, tuple(allow_host or ()), tuple(allow_origin or ()), settings.api_key

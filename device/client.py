@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.access import Access
+from triparty.common.access import Access, trust_certificate
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
@@ -30,11 +30,13 @@ from triparty.common.errors import (
     RetiredError,
     RollbackError,
     SettingsError,
+    TripartyError,
 )
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
+from triparty.device.accounts import Accounts
 from triparty.device.enroll import enroll
 from triparty.device.home import HeldModel, Home, SpentDecoys
 from triparty.device.inference.answer import Pieces
@@ -51,9 +53,12 @@ from triparty.device.inference.generation import (
     read_tokenizer,
     whole,
 )
+from triparty.device.inference.images import Pixels, pixels_of
 from triparty.device.inference.inputs import Inputs, OnShortened, warn_shortened
+from triparty.device.inference.kept import Kept
 from triparty.device.inference.opened import OpenedModel, Prompt
 from triparty.device.inference.options import GenerationOptions, OptionChanges
+from triparty.device.inference.pictures import Picture
 from triparty.device.inference.reading import (
     Classification,
     classification,
@@ -61,11 +66,13 @@ from triparty.device.inference.reading import (
 )
 from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.inference.speculation import Speculation
-from triparty.device.inference.traffic import CountedSteps, Traffic
+from triparty.device.inference.traffic import CountedForwards, CountedSteps, Traffic
 from triparty.device.keyring import InUse, Key, Keyring
-from triparty.device.pull import Pulled, pull
+from triparty.device.keystore import Keys
+from triparty.device.pull import Pulled, pull_all
 
 if TYPE_CHECKING:
+    from triparty.device.inference.images import ImageLike
     from triparty.device.inference.inputs import Input
 
 EMBEDDING_TASKS = ("sentence-embedding", "image-text-embedding")
@@ -78,6 +85,7 @@ class Device:
     Args:
         home: the device's folder.
         passphrase: of its private keys, if they have one.
+        keys: where they should be: in the system's keyring, in files, or wherever they are.
         shields: what its requests are shielded with, beside the keys; None: nothing.
         attestation: what the cloud has to prove before rows are sent to it; None: nothing.
     """
@@ -87,11 +95,13 @@ class Device:
         home: Path | str,
         *,
         passphrase: str | None = None,
+        keys: Keys = Keys.AUTO,
         shields: Shields | None = None,
         attestation: Attestation | None = None,
     ) -> None:
         """Touches nothing yet."""
-        self._home = Home(Path(home), passphrase=passphrase)
+        self._home = Home(Path(home), passphrase=passphrase, keys=keys)
+        self._accounts = Accounts(self._home)
         self._shields = shields or Shields()
         self._attestation = attestation
         self._models: dict[str, OpenedModel] = {}
@@ -105,6 +115,7 @@ class Device:
         cloud: str | None = None,
         name: str | None = None,
         again: bool = False,
+        account: str | None = None,
     ) -> Access:
         """Turns a developer's invite into this device's account.
 
@@ -113,6 +124,8 @@ class Device:
             cloud: the cloud that the user expects; None takes the invite's word.
             name: label that developer and cloud see; None takes the host's name.
             again: this home is enrolled, and its token expired or is lost.
+            account: name of a further account of this device, for another cloud or developer;
+                None: the home's own.
 
         Raises:
             SettingsError: the invite is for a developer, or another cloud than `cloud`.
@@ -123,7 +136,7 @@ class Device:
         """
         invite = Invite.from_code(code)
         return enroll(
-            self._home,
+            self._accounts.named(account),
             invite,
             cloud=cloud or invite.url,
             name=name or platform.node()[:64] or "device",
@@ -134,13 +147,17 @@ class Device:
     def pull(self, name: str | None = None) -> Pulled:
         """Brings the model or gate of a name up to date, or all granted and published ones.
 
+        Args:
+            name: as the developer published it, or ACCOUNT/NAME; None for all of all accounts.
+
         Raises:
-            ArtifactError: what the cloud offers must not be used; nothing changed.
+            ArtifactError: what a cloud offers must not be used; nothing changed of it.
             NotFoundError: nothing was granted.
+            StateError: not enrolled, or no such account.
         """
-        self._home.access()
-        with locked(self._home.folder):
-            return pull(self._home, name=name, now=datetime.now(UTC))
+        account, slash, plain = (name or "").rpartition("/")
+        homes = [self._accounts.named(account)] if slash else self._accounts.enrolled()
+        return pull_all(homes, name=plain or None, now=datetime.now(UTC))
 
     def models(self) -> list[HeldModel]:
         """The models that this device can use.
@@ -148,15 +165,52 @@ class Device:
         Raises:
             StateError: not enrolled, or a record is damaged.
         """
-        self._home.access()
-        return self._home.held()
+        return self._accounts.models()
 
-    def rotate_token(self) -> str:
+    def trust(self, pin: str, *, account: str | None = None) -> None:
+        """Trusts the new certificate of this device's cloud from now on.
+
+        Args:
+            pin: its SHA-256 in hex, as the operator tells it outside of the cloud.
+            account: of this device on that cloud; None: the home's own.
+
+        Raises:
+            StateError: not enrolled.
+            CertificateError: the cloud shows another certificate.
+            TripartyError: whoever shows it is not this device's cloud; nothing changed.
+        """
+        home = self._accounts.named(account)
+        access = home.access()
+        with locked(home.folder):
+            seen = home.seen().delegation_version(access.developer)
+            now = datetime.now(UTC)
+            trust_certificate(home.folder, access, pin, seen_version=seen, now=now)
+
+    def key_place(self, *, account: str | None = None) -> tuple[Keys, str]:
+        """Where this device's keys are, and why they are not in the keyring, if so.
+
+        Raises:
+            StateError: not enrolled, or they are elsewhere than they should be.
+            SettingsError: they are in the keyring, and there is none.
+        """
+        return self._accounts.named(account).key_place()
+
+    def move_keys(self, to: Keys, *, account: str | None = None) -> None:
+        """Moves this device's private keys to the system's keyring or to files of its home.
+
+        Raises:
+            StateError: not enrolled, or the keyring refuses.
+            SettingsError: there is no keyring.
+        """
+        self._accounts.named(account).move_keys(to)
+
+    def rotate_token(self, *, account: str | None = None) -> str:
         """Replaces this device's token; returns when the new one ends."""
-        access = self._home.access()
+        home = self._accounts.named(account)
+        access = home.access()
         with access.client() as client:
             token, expires = client.rotate_token()
-        access.with_token(token, expires).save(self._home.folder)
+        access.with_token(token, expires).save(home.folder)
         return expires
 
     def stream(
@@ -164,21 +218,30 @@ class Device:
         model: str,
         prompt: Prompt,
         *,
+        image: ImageLike | None = None,
         options: SamplingOptions | None = None,
         engine: StockEngine | None = None,
         traffic: Traffic | None = None,
+        kept: Kept | None = None,
         **changes: Unpack[OptionChanges],
     ) -> Parts:
         """Yields the answer piece by piece, then whole; closing it ends the work for it.
 
         Args:
-            model: name of a model that this device holds.
+            model: name of a model that this device holds; ACCOUNT/NAME where several accounts
+                have one of that name.
             prompt: plain text, token ids, or the messages of a conversation, which the
                 model's chat template makes a text of; it never leaves the device.
+            image: what the prompt is about, for a model that takes images in its texts: a
+                file, an image of Pillow or pixels; see `OpenedModel.question_about_image` for
+                where it stands.
             options: how tokens are chosen and where the answer ends; None is greedy.
             engine: serves a model of the interface `tokens` in place of the triparty cloud.
             traffic: is told what goes over the wire while it does; None counts it for the
                 whole answer alone.
+            kept: what the turn before of the same conversation left, and this one leaves: rows
+                that the cloud has are not sent again. Without effect where no session of rows
+                can go on: with decoys, images, and models of the interface `tokens`.
             **changes: members of the options by name, as `max_tokens=64`.
 
         Raises:
@@ -193,14 +256,20 @@ class Device:
         """
         wanted = GenerationOptions.of(options, changes)
         opened = self.open(model)
-        question = opened.question(prompt, wanted)
+        pixels = None
+        if image is None:
+            question = opened.question(prompt, wanted)
+        else:
+            question = opened.question_about_image(prompt, wanted)
+            self._shields.refuse_around_an_image(model)
+            pixels = pixels_of(image, opened.bundle)
         traffic = Traffic() if traffic is None else traffic
         if opened.bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(model)
             _refuse_guesses(model, wanted)
             said = self._from_words(opened, question, wanted, engine, traffic)
         elif engine is None:
-            said = self._from_rows(opened, question, wanted, traffic)
+            said = self._from_rows(opened, question, wanted, traffic, pixels, kept)
         else:
             raise SettingsError(
                 f"'{model}' is of the interface '{opened.bundle.info.interface}', which stock "
@@ -219,6 +288,33 @@ class Device:
     ) -> Generation:
         """The whole answer; see `stream`."""
         return whole(self.stream(model, prompt, options=options, engine=engine, **changes))
+
+    def end(self, model: str, kept: Kept) -> None:
+        """Ends the session that a conversation kept, if the cloud can be reached.
+
+        Args:
+            model: that the conversation was with.
+            kept: what its last turn left.
+        """
+        session, kept.session, kept.sent = kept.session, None, []
+        if session is None:
+            return
+        with suppress(TripartyError):
+            home, _ = self._accounts.holding(model)
+            with home.access().client() as client:
+                client.close_session(session.id)
+
+    def describe(
+        self,
+        model: str,
+        image: ImageLike,
+        prompt: Prompt,
+        *,
+        options: SamplingOptions | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Generation:
+        """The whole answer to a prompt about an image; see `stream`."""
+        return whole(self.stream(model, prompt, image=image, options=options, **changes))
 
     def generate_batch(
         self,
@@ -258,18 +354,22 @@ class Device:
             RequestError: a model of another kind: a classifier, an encoder.
             CheckpointError: its bundle is damaged.
         """
-        held = self._home.model(model)
+        home, held = self._accounts.holding(model)
         with self._opening:
             opened = self._models.get(model)
             if opened is None or opened.held != held:
                 folder = (
-                    self._home.once_folder(model, held.version)
+                    home.once_folder(held.name, held.version)
                     if held.once
-                    else self._home.bundle_folder(model)
+                    else home.bundle_folder(held.name)
                 )
                 opened = OpenedModel.open(held, folder)
                 self._models[model] = opened
             return opened
+
+    def _access(self, held: HeldModel) -> Access:
+        """How the cloud of a held model is reached."""
+        return self._accounts.named(held.account).access()
 
     def _from_rows(
         self,
@@ -277,12 +377,27 @@ class Device:
         question: Question,
         wanted: GenerationOptions,
         traffic: Traffic,
+        pixels: Pixels | None,
+        kept: Kept | None,
     ) -> Pieces:
         deadline = Deadline(wanted.deadline_s)
-        with ExitStack() as rings, self._home.access().client(deadline) as client:
+        if pixels is not None or self._shields.decoys or opened.held.once:
+            kept = None
+        with ExitStack() as rings, self._access(opened.held).client(deadline) as client:
+            picture = None
+            if pixels is not None and question.image_at is not None:
+                forward = Forward(
+                    CountedForwards(client, traffic),
+                    opened.bundle,
+                    opened.held.name,
+                    version=opened.held.version,
+                    attestation=self._attestation,
+                    deadline=deadline,
+                )
+                picture = Picture(forward.image_rows(pixels), question.image_at)
 
             def conversation() -> Conversation:
-                keyring = rings.enter_context(self._keyring(opened))
+                keyring = rings.enter_context(self._keyring(opened.held, opened.bundle))
                 key = keyring.key()
                 return Conversation(
                     CountedSteps(client, traffic),
@@ -291,11 +406,14 @@ class Device:
                     version=key.version,
                     once=key.once,
                     begin=key.begin,
-                    renew=keyring.next_key,
+                    # The rows of an image are of one key.
+                    renew=keyring.next_key if picture is None else None,
                     shield=self._shields.shield(),
                     block=self._shields.block,
                     attestation=self._attestation,
                     deadline=deadline,
+                    picture=picture,
+                    kept=kept,
                 )
 
             return (
@@ -311,8 +429,8 @@ class Device:
                 )
             )
 
-    def _keyring(self, opened: OpenedModel) -> Keyring:
-        return Keyring(self._home, self._in_use, opened.held, opened.bundle)
+    def _keyring(self, held: HeldModel, bundle: Bundle) -> Keyring:
+        return Keyring(self._accounts.named(held.account), self._in_use, held, bundle)
 
     def _from_words(
         self,
@@ -326,8 +444,8 @@ class Device:
             self._attestation.require()
         deadline = Deadline(wanted.deadline_s)
         with (
-            self._keyring(opened) as keyring,
-            self._connection(engine, deadline) as connection,
+            self._keyring(opened.held, opened.bundle) as keyring,
+            self._connection(opened.held, engine, deadline) as connection,
         ):
             if engine is not None and opened.held.once:
                 raise SettingsError(
@@ -363,6 +481,7 @@ class Device:
         inputs: Sequence[Input],
         *,
         on_shortened: OnShortened = warn_shortened,
+        deadline_s: float | None = None,
     ) -> NDArray[np.float32]:
         """Vectors (N, D) of texts, pooled and normalised as the model's owner says.
 
@@ -371,17 +490,20 @@ class Device:
             inputs: N plain texts, or images where the model has a space for both (files as
                 `Path`); they never leave the device.
             on_shortened: told which texts were too long; their ends are left out.
+            deadline_s: seconds until all vectors have to be there; None waits as long as
+                something comes.
 
         Raises:
             StateError: no bundle of this model.
             RequestError: a model of another kind, or an input that it does not take.
             SettingsError: shields that do not apply, or Pillow is missing.
             RollbackError: the cloud hosts another version: pull.
+            DeadlineError: not all answers were there in time.
             TransportError: the cloud was not reached.
         """
         held, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
         encoding = bundle.encoding()
-        answers = self._answers(held, bundle, inputs, on_shortened)
+        answers = self._answers(held, bundle, inputs, on_shortened, deadline_s)
         vectors = [sentence_vector(answer, encoding) for answer in answers]
         return np.stack(vectors) if vectors else np.zeros((0, bundle.info.outputs), np.float32)
 
@@ -408,6 +530,7 @@ class Device:
         inputs: Sequence[Input],
         *,
         on_shortened: OnShortened = warn_shortened,
+        deadline_s: float | None = None,
     ) -> list[Classification]:
         """Labels with scores of texts or images, as a model takes them.
 
@@ -416,17 +539,18 @@ class Device:
             inputs: plain texts, or pairs of texts, for a classifier of texts; files, images of
                 Pillow or pixels for one of images. They never leave the device.
             on_shortened: told which texts were too long; their ends are left out.
+            deadline_s: as in `embed`.
 
         Raises: as `embed`.
         """
         held, bundle = self._opened(model, "classify", CLASSIFIER_TASKS)
         labels, scores = bundle.labels(), bundle.encoding().scores
-        answers = self._answers(held, bundle, inputs, on_shortened)
+        answers = self._answers(held, bundle, inputs, on_shortened, deadline_s)
         return [classification(answer, labels, scores) for answer in answers]
 
     def _opened(self, model: str, verb: str, tasks: Sequence[str]) -> tuple[HeldModel, Bundle]:
-        held = self._home.model(model)
-        bundle = Bundle.open(self._home.bundle_folder(model))
+        home, held = self._accounts.holding(model)
+        bundle = Bundle.open(home.bundle_folder(held.name))
         if bundle.info.task not in tasks:
             raise RequestError(
                 f"'{verb}' is for models of the task {' or '.join(tasks)}; '{model}' is of "
@@ -440,14 +564,16 @@ class Device:
         bundle: Bundle,
         given: Sequence[Input],
         on_shortened: OnShortened,
+        deadline_s: float | None,
     ) -> list[Answer]:
         inputs = Inputs.prepare(given, bundle, on_shortened=on_shortened)
         self._shields.refuse_around_whole_texts(held.name, images=inputs.has_images)
         if inputs.has_texts and bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(held.name)
+        deadline = Deadline(deadline_s)
         with (
-            Keyring(self._home, self._in_use, held, bundle) as keyring,
-            self._home.access().client() as client,
+            self._keyring(held, bundle) as keyring,
+            self._access(held).client(deadline) as client,
         ):
 
             def asked(key: Key) -> list[Answer]:
@@ -458,6 +584,7 @@ class Device:
                     version=key.version,
                     shield=self._shields.shield(),
                     attestation=self._attestation,
+                    deadline=deadline,
                 )
                 return inputs.answers(forward)
 
@@ -466,10 +593,12 @@ class Device:
             except (RetiredError, RollbackError):
                 return asked(keyring.next_key())
 
-    def _connection(self, engine: StockEngine | None, deadline: Deadline) -> Connection:
+    def _connection(
+        self, held: HeldModel, engine: StockEngine | None, deadline: Deadline
+    ) -> Connection:
         if engine is not None:
             return engine.connection(deadline)
-        return self._home.access().client(deadline).connection
+        return self._access(held).client(deadline).connection
 
 
 def _speculation(

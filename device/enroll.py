@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 
 from triparty.common.access import Access, check_invite, check_same_cloud, first_contact
+from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.delegation import verify_delegation
 from triparty.common.enrolment import Enrolment, prove_enrolment
 from triparty.common.errors import CloudError, InviteError, SignerError
@@ -23,6 +23,7 @@ from triparty.common.invites import Invite, confirmation
 from triparty.common.latest import Seen
 from triparty.common.signing import to_base64url
 from triparty.device.home import Home
+from triparty.device.keystore import RECORD
 
 
 def enroll(
@@ -57,7 +58,7 @@ def enroll(
         raise InviteError("this invite names no developer: ask for another")
     if again:
         _check_same_account(home.access(), invite, root)
-    with _all_or_nothing(home.folder):
+    with _all_or_nothing(home):
         access, seen = _enroll(home, invite, root, name=name, now=now, again=again)
         home.save_seen(seen)
         access.save(home.folder)
@@ -73,13 +74,16 @@ def _check_same_account(access: Access, invite: Invite, root: str) -> None:
 
 
 @contextmanager
-def _all_or_nothing(folder: Path) -> Iterator[None]:
-    """Takes away what was put into a folder, and a new folder itself, if the block fails."""
+def _all_or_nothing(home: Home) -> Iterator[None]:
+    """Takes away what was put into a home, and a new home itself, if the block fails."""
+    folder = home.folder
     was_there = folder.is_dir()
     before = set(folder.iterdir()) if was_there else set()
     try:
         yield
     except BaseException:
+        if folder.is_dir() and folder / RECORD in set(folder.iterdir()) - before:
+            home.forget_keys()
         if not was_there:
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -131,8 +135,9 @@ def _enroll(
         certificate_pem=certificate,
         allow_http=invite.url.startswith("http:"),
     )
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         signed = client.statements().delegation
-    delegation = verify_delegation(signed, root_fingerprint=root, now=now)
+        judged = judged_at(now, client.connection.cloud_time)
+        delegation = verify_delegation(signed, root_fingerprint=root, now=judged)
     seen = home.seen()
     return access, seen.raised_delegation(delegation)

@@ -1,6 +1,7 @@
 """A device's folder: its keys, its access to the cloud, what it has seen, its bundles.
 
-HOME/identity.key, sealing.key   private keys, mode 0600
+HOME/identity.key, sealing.key   private keys, mode 0600, unless they are in the keyring
+HOME/keys.json                   says that they are (`keystore.py`)
 HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
@@ -9,6 +10,7 @@ HOME/once/NAME/VERSION/          bundle of a one-time instance, until it was use
 HOME/used/NAME.json              versions of one-time instances that were used
 HOME/gates/NAME/                 gate with its signed manifest, mode 0700
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
+HOME/accounts/NAME/              the same for another cloud or developer (`accounts.py`)
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triparty.common.access import Access
+from triparty.common.access import ACCESS_FILE, Access
 from triparty.common.artifacts import MANIFEST_FILE, Manifest
 from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.documents import check_name
@@ -30,6 +32,18 @@ from triparty.common.keying import DEVICE_FILE
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
 from triparty.common.signing import PrivateKey
+from triparty.device.keystore import (
+    NAMES,
+    Keys,
+    keyring_or_why_not,
+    move_keys,
+    place_for_new_keys,
+    place_of_keys,
+)
+
+MAIN = "main"
+"""The account that a home is by itself."""
+MAY_MOVE = "there is a keyring: 'triparty device keys --to keyring' moves them"
 
 _NONE: frozenset[int] = frozenset()
 
@@ -42,12 +56,14 @@ class HeldModel:
         name: as its developer published it.
         version: of the bundle.
         epoch: generation of the key.
+        account: of this device, by which it has the model.
         once: whether it is one of several, each for one session.
     """
 
     name: str
     version: int
     epoch: int
+    account: str = MAIN
     once: bool = False
 
 
@@ -70,29 +86,74 @@ class Home:
     Args:
         folder: the home; made on first use.
         passphrase: of the private keys, if they have one.
+        keys: where the private keys should be.
+        account_name: which of the device's accounts it is.
     """
 
-    def __init__(self, folder: Path, *, passphrase: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        passphrase: str | None = None,
+        keys: Keys = Keys.AUTO,
+        account_name: str = MAIN,
+    ) -> None:
         """Touches nothing yet."""
-        self.folder = folder
-        self._passphrase = passphrase
+        self.folder, self.account_name = folder, account_name
+        self._passphrase, self._keys = passphrase, keys
 
     def make_keys(self) -> tuple[PrivateKey, SealingKey]:
         """Makes and keeps this device's identity and sealing keys.
 
         Raises:
-            StateError: the device is enrolled already.
+            StateError: the device is enrolled already, or its keyring refuses.
+            SettingsError: the keys should be in the keyring, and there is none.
         """
-        if (self.folder / "cloud.json").exists():
+        if self.is_enrolled:
             raise StateError(
-                f"{self.folder} is enrolled already: name another --home, or give --again if "
-                "its token expired or is lost"
+                f"{self.folder} is enrolled already: name another --account, or give --again "
+                "if its token expired or is lost"
             )
         make_private_folder(self.folder)
         identity, sealing = PrivateKey.generate(), SealingKey.generate()
-        identity.save(self.folder / "identity.key", passphrase=self._passphrase)
-        sealing.save(self.folder / "sealing.key", passphrase=self._passphrase)
+        pems = (key.to_pem(passphrase=self._passphrase) for key in (identity, sealing))
+        store, _ = place_for_new_keys(self.folder, self._keys)
+        store.write(dict(zip(NAMES, pems, strict=True)))
         return identity, sealing
+
+    def forget_keys(self) -> None:
+        """Takes the private keys away: of an enrolment that failed."""
+        place_of_keys(self.folder, Keys.AUTO).remove()
+
+    def key_place(self) -> tuple[Keys, str]:
+        """Where this device's keys are, and why they are not in the keyring, if so.
+
+        Raises:
+            StateError: it is not enrolled, or they are elsewhere than they should be.
+            SettingsError: they are in the keyring, and there is none.
+        """
+        self.access()
+        kind = place_of_keys(self.folder, self._keys).kind
+        if kind is Keys.KEYRING or self._keys is Keys.FILE:
+            return kind, ""
+        backend, why_not = keyring_or_why_not()
+        return kind, MAY_MOVE if backend is not None else why_not
+
+    def move_keys(self, to: Keys) -> None:
+        """Moves this device's keys to the keyring or to files; see `keystore.move_keys`."""
+        self.access()
+        with locked(self.folder):
+            move_keys(self.folder, to)
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether this home has an account on a cloud."""
+        return (self.folder / ACCESS_FILE).exists()
+
+    def account(self, name: str) -> Home:
+        """The home of another account of this device."""
+        folder = self.folder / "accounts" / name
+        return Home(folder, passphrase=self._passphrase, keys=self._keys, account_name=name)
 
     def access(self) -> Access:
         """How this device reaches its cloud.
@@ -104,11 +165,13 @@ class Home:
 
     def identity_key(self) -> PrivateKey:
         """The key that is this device to cloud and developer."""
-        return PrivateKey.load(self.folder / "identity.key", passphrase=self._passphrase)
+        pem, name = place_of_keys(self.folder, self._keys).read("identity.key")
+        return PrivateKey.from_pem(pem, passphrase=self._passphrase, name=name)
 
     def sealing_key(self) -> SealingKey:
         """The key to which bundles are sealed."""
-        return SealingKey.load(self.folder / "sealing.key", passphrase=self._passphrase)
+        pem, name = place_of_keys(self.folder, self._keys).read("sealing.key")
+        return SealingKey.from_pem(pem, passphrase=self._passphrase, name=name)
 
     def seen(self) -> Seen:
         """The highest versions that this device has taken."""
@@ -131,7 +194,8 @@ class Home:
         Raises:
             StateError: a record is damaged.
         """
-        shared = [_read_held(file) for file in sorted((self.folder / "held").glob("*.json"))]
+        files = sorted((self.folder / "held").glob("*.json"))
+        shared = [replace(_read_held(file), account=self.account_name) for file in files]
         names = sorted(path.name for path in (self.folder / "once").glob("[!.]*"))
         once = [held for name in names for held in self.held_once(name)[:1]]
         return sorted([*shared, *once], key=lambda held: held.name)
@@ -143,9 +207,8 @@ class Home:
             shared.unlink(missing_ok=True)
             shutil.rmtree(self.bundle_folder(model.name), ignore_errors=True)
             return
-        document = asdict(model)
-        del document["once"]
-        write_private(shared, json.dumps(document).encode())
+        members = {"name": model.name, "version": model.version, "epoch": model.epoch}
+        write_private(shared, json.dumps(members).encode())
         shutil.rmtree(self.folder / "once" / model.name, ignore_errors=True)
 
     def once_folder(self, name: str, version: int) -> Path:
@@ -162,8 +225,8 @@ class Home:
         folders = (self.folder / "once" / check_name(name)).glob("[0-9]*")
         versions = sorted(int(folder.name) for folder in folders)
         return [
-            HeldModel(name, version, _epoch_of(self.once_folder(name, version)), once=True)
-            for version in versions
+            HeldModel(name, version, _epoch_of(folder), self.account_name, once=True)
+            for version, folder in ((n, self.once_folder(name, n)) for n in versions)
             if version not in used
         ]
 
@@ -182,6 +245,10 @@ class Home:
             raise StateError(
                 f"{file} is damaged: restore it from a backup, or enrol anew"
             ) from error
+
+    def has_used(self, name: str) -> bool:
+        """Whether this device used one-time instances of a model, if that is a name at all."""
+        return (self.folder / "used" / f"{name}.json").is_file()
 
     @staticmethod
     def pool_empty(name: str) -> PoolEmptyError:
@@ -210,23 +277,6 @@ class Home:
             _read_gate(file)
             for file in sorted(self.folder.glob(f"gates/[!.]*/{MANIFEST_FILE}"))
         ]
-
-    def model(self, name: str) -> HeldModel:
-        """A model by name.
-
-        Raises:
-            StateError: this device has no bundle of it.
-        """
-        held = {model.name: model for model in self.held()}
-        if name not in held and self.used(name):
-            raise self.pool_empty(name)
-        if name not in held:
-            have = ", ".join(held) or "none"
-            raise StateError(
-                f"this device has no bundle of '{name}' (it has: {have}): ask the developer "
-                f"for a grant, then run 'triparty device pull'"
-            )
-        return held[name]
 
 
 def _epoch_of(folder: Path) -> int:

@@ -45,7 +45,7 @@ class InUse:
 
     def __init__(self) -> None:
         """None."""
-        self._taken: set[tuple[str, int]] = set()
+        self._taken: set[HeldModel] = set()
         self._lock = threading.Lock()
 
     def take(self, home: Home, name: str) -> HeldModel:
@@ -56,15 +56,15 @@ class InUse:
         """
         with self._lock:
             for held in home.held_once(name):
-                if (name, held.version) not in self._taken:
-                    self._taken.add((name, held.version))
+                if held not in self._taken:
+                    self._taken.add(held)
                     return held
         raise home.pool_empty(name)
 
     def give_back(self, held: HeldModel) -> None:
         """Ends the use of an instance."""
         with self._lock:
-            self._taken.discard((held.name, held.version))
+            self._taken.discard(held)
 
 
 class Keyring:
@@ -123,7 +123,7 @@ class Keyring:
         if not self._held.once or not self._home.held_once(self._held.name):
             with locked(self._home.folder):
                 pull(self._home, name=self._held.name, now=datetime.now(UTC))
-        before, self._held = self._held, self._home.model(self._held.name)
+        before, self._held = self._held, self._held_now()
         if self._held.once:
             return self._next_once()
         if self._held == before:
@@ -133,6 +133,12 @@ class Keyring:
             )
         self._bundle = Bundle.open(self._home.bundle_folder(self._held.name))
         return Key(self._bundle, self._held.version)
+
+    def _held_now(self) -> HeldModel:
+        for held in self._home.held():
+            if held.name == self._held.name:
+                return held
+        raise self._home.pool_empty(self._held.name)
 
     def _next_once(self) -> Key:
         held = self._in_use.take(self._home, self._held.name)

@@ -15,13 +15,14 @@ must have the manifest's hashes and be a gate (`pull_gate.py`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from triparty.common.access import Access, renew_if_due
 from triparty.common.artifacts import Manifest, verify_manifest
+from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.console import progress
 from triparty.common.delegation import Delegation, verify_delegation
 from triparty.common.entries import Kind
@@ -33,7 +34,7 @@ from triparty.common.errors import (
     SealError,
     TripartyError,
 )
-from triparty.common.files import replace_folder
+from triparty.common.files import locked, replace_folder
 from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
@@ -82,7 +83,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     Args:
         home: of an enrolled device.
         name: one model or gate; None for all.
-        now: for expiry times.
+        now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
         NotFoundError: nothing was granted or published, or not under this name.
@@ -91,14 +92,15 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     """
     access = renew_if_due(home.folder, home.access(), now=now)
     failures: list[TripartyError] = []
-    with access.client() as client:
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         delegation, latest, seen = _current(client, access, home.seen(), now)
         home.save_seen(seen)
-        pulling = _Pulling(client, home, access, delegation, latest, name, now)
+        judged = judged_at(now, client.connection.cloud_time)
+        pulling = _Pulling(client, home, access, delegation, latest, name, judged)
         bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
-    if failures:
-        raise failures[0]
+        if failures:
+            raise failures[0]
     if name is not None and not bundles and not gates and home.used(name):
         raise home.pool_empty(name)
     if not bundles and not gates:
@@ -107,13 +109,45 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
             f"no bundle of {wanted} for this device: ask the developer to run "
             f"'triparty developer grant {access.principal}'"
         )
-    models = [(_held(manifest), is_new) for manifest, is_new in bundles]
+    models = [(_held(home, manifest), is_new) for manifest, is_new in bundles]
     held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
     return Pulled(
         taken=tuple(model for model, is_new in models if is_new),
         kept=tuple(model for model, is_new in models if not is_new),
         taken_gates=tuple(gate for gate, is_new in held if is_new),
         kept_gates=tuple(gate for gate, is_new in held if not is_new),
+    )
+
+
+def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulled:
+    """Brings the bundles and gates of several accounts up to date, each whatever the others do.
+
+    Args:
+        homes: enrolled accounts of one device.
+        name: of one model or gate, which one of them has at least; None for all.
+        now: for expiry times.
+
+    Raises:
+        NotFoundError: nothing was granted or published to any.
+        TripartyError: of the first account that failed otherwise; the others are up to date.
+    """
+    done: list[Pulled] = []
+    failures: list[TripartyError] = []
+    for home in homes:
+        home.access()
+        try:
+            with locked(home.folder):
+                done.append(pull(home, name=name, now=now))
+        except TripartyError as error:
+            failures.append(error)
+    serious = [error for error in failures if not isinstance(error, NotFoundError)]
+    if serious or not done:
+        raise [*serious, *failures][0]
+    return Pulled(
+        taken=tuple(model for each in done for model in each.taken),
+        kept=tuple(model for each in done for model in each.kept),
+        taken_gates=tuple(gate for each in done for gate in each.taken_gates),
+        kept_gates=tuple(gate for each in done for gate in each.kept_gates),
     )
 
 
@@ -160,7 +194,7 @@ def _is_passed_over(claimed: Manifest, current: Mapping[str, bool], home: Home) 
 def _bring_bundle(pulling: _Pulling, _: SignedDocument, manifest: Manifest) -> bool:
     """Takes a bundle unless this device holds it, and it opens; whether it was taken."""
     home = pulling.home
-    model = _held(manifest)
+    model = _held(home, manifest)
     held = home.held_once(model.name) if model.once else home.held()
     if model in held and _opens(home, model):
         return False
@@ -172,8 +206,10 @@ def _bring_bundle(pulling: _Pulling, _: SignedDocument, manifest: Manifest) -> b
     return True
 
 
-def _held(manifest: Manifest) -> HeldModel:
-    return HeldModel(manifest.name, manifest.version, manifest.epoch, manifest.once)
+def _held(home: Home, manifest: Manifest) -> HeldModel:
+    return HeldModel(
+        manifest.name, manifest.version, manifest.epoch, home.account_name, manifest.once
+    )
 
 
 def _folder(home: Home, model: HeldModel) -> Path:
@@ -199,6 +235,7 @@ def _current(
     """The developer's verified delegation and latest statement, and what is seen by them."""
     developer = access.developer
     state = client.statements()
+    now = judged_at(now, client.connection.cloud_time)
     delegation = verify_delegation(
         state.delegation,
         root_fingerprint=developer,
@@ -231,7 +268,7 @@ def _take(client: CloudClient, home: Home, access: Access, manifest: Manifest) -
     """Downloads, opens and checks one bundle; the one before stays until then."""
     if [file.path for file in manifest.files] != [SEALED_FILE]:
         raise ManifestError(f"a bundle holds one file, {SEALED_FILE}")
-    target = _folder(home, _held(manifest))
+    target = _folder(home, _held(home, manifest))
     sealed, opened = (target.with_name(f".{target.name}.{w}") for w in ("sealed", "opened"))
     file = manifest.files[0]
     with progress(f"pulling {manifest.name}", file.size) as advance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -11,6 +11,10 @@ from triparty.common.config import HomePath, RoleSettings, settings_config
 from triparty.common.decoys import DecoyKind
 from triparty.common.shielding import MAX_NOISE
 from triparty.device.inference.shields import Shields
+from triparty.device.keystore import Keys
+
+if TYPE_CHECKING:
+    from triparty.device.client import Device
 
 
 class DeviceSettings(RoleSettings):
@@ -19,6 +23,8 @@ class DeviceSettings(RoleSettings):
     Attributes:
         home: keys, access and bundles of this device.
         passphrase: of the private keys; better in the environment than in a file.
+        keys: where private keys should be: `keyring`, `file`, or `auto`: wherever they are, new
+            ones in the system's keyring if there is one.
         engine_key: API key of the stock engine that `generate --engine-url` names.
         api_key: what clients of `serve` have to bring; None asks for none.
         noise: Gaussian noise on each element of a row, as a share of the row's root mean
@@ -35,6 +41,7 @@ class DeviceSettings(RoleSettings):
 
     home: HomePath = Field(default_factory=lambda: Path.home() / ".local/share/triparty/device")
     passphrase: str | None = Field(default=None, repr=False)
+    keys: Keys = Keys.AUTO
     engine_key: str | None = Field(default=None, repr=False)
     api_key: str | None = Field(default=None, repr=False, min_length=1)
     noise: float = Field(default=0.0, ge=0, le=MAX_NOISE)
@@ -43,6 +50,14 @@ class DeviceSettings(RoleSettings):
     decoys: int = Field(default=0, ge=0, le=64)
     decoy_texts: Path | None = None
     decoy_kind: DecoyKind = DecoyKind.TEXT
+
+    def device(self) -> Device:
+        """The device of these settings."""
+        from triparty.device.client import Device
+
+        return Device(
+            self.home, passphrase=self.passphrase, keys=self.keys, shields=self.shields()
+        )
 
     def shields(self) -> Shields:
         """What requests are shielded with."""

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ LIMIT_S = 120
 
 def start(script: str, *words: str | Path, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", EXAMPLES / "private_text" / script, *map(str, words)],
+        [sys.executable, "-u", EXAMPLES / script, *map(str, words)],
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -42,25 +43,40 @@ def type_line(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-@pytest.mark.timeout(600)
-def test_private_text(tmp_path: Path, stories_model: Path) -> None:
-    cloud = start("cloud.py", "cloud", str(free_port()), folder=tmp_path)
+def told(name: str, model: Path, *words: str, folder: Path) -> tuple[str, str]:
+    """What developer and device of an example print, in a cloud of their own."""
+    cloud = start("private_text/cloud.py", "cloud", str(free_port()), folder=folder)
     with cloud:
         try:
-            developer = start("developer.py", "developer", stories_model, folder=tmp_path)
+            developer = start(f"{name}/developer.py", "developer", model, folder=folder)
             type_line(developer, read_code(cloud))
             code = read_code(developer)
-            device = start("device.py", "device", "Once upon a time", folder=tmp_path)
+            device = start(f"{name}/device.py", "device", *words, folder=folder)
             type_line(device, code)
-            while not (tmp_path / "device" / "cloud.json").exists():
+            while not (folder / "device" / "cloud.json").exists():
                 assert device.poll() is None
+                time.sleep(0.05)
             said, _ = developer.communicate("\n", timeout=LIMIT_S)
             assert "granted" in said
             answer, _ = device.communicate(timeout=LIMIT_S)
         finally:
             cloud.send_signal(signal.SIGINT)
+    return said, answer
+
+
+@pytest.mark.timeout(600)
+def test_private_text(tmp_path: Path, stories_model: Path) -> None:
+    _, answer = told("private_text", stories_model, "Once upon a time", folder=tmp_path)
     assert "Once upon a time, there was a little girl named Lily." in answer
     assert "[40 tokens" in answer
+
+
+@pytest.mark.timeout(600)
+def test_private_images(tmp_path: Path) -> None:
+    _, answer = told("private_images", tmp_path / "model", "pictures", folder=tmp_path)
+    found = re.findall(r"\d-(\w+)\.png: (\w+) \(\d+%\)", answer)
+    assert len(found) == 6
+    assert [named for _, named in found] == [drawn for drawn, _ in found]
 
 
 def test_every_example_is_listed() -> None:

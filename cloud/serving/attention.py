@@ -71,28 +71,29 @@ class Span:
         position: rows of the session before these.
         rows: how many, T.
         cache: the session's cache, cut to where the rows begin.
-        device: of the model.
     """
 
     position: int
     rows: int
     cache: SessionCache
-    device: torch.device
-    _reaches: dict[int | None, Reach] = field(default_factory=dict, init=False, repr=False)
+    _reaches: dict[tuple[int | None, torch.device], Reach] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @classmethod
-    def of(cls, *, position: int, rows: int, cache: SessionCache, device: torch.device) -> Span:
+    def of(cls, *, position: int, rows: int, cache: SessionCache) -> Span:
         """The span of `rows` rows that begin at `position`."""
         cache.crop_to(position)
-        return cls(position, rows, cache, device)
+        return cls(position, rows, cache)
 
-    def reach(self, window: int | None) -> Reach:
-        """What the rows see in a layer with that window; made once for all such layers."""
-        if window not in self._reaches:
-            self._reaches[window] = Reach.of(
-                position=self.position, rows=self.rows, window=window, device=self.device
+    def reach(self, window: int | None, device: torch.device) -> Reach:
+        """What the rows see in layers there with that window; made once for them all."""
+        key = window, device
+        if key not in self._reaches:
+            self._reaches[key] = Reach.of(
+                position=self.position, rows=self.rows, window=window, device=device
             )
-        return self._reaches[window]
+        return self._reaches[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +153,7 @@ def packed_attention(
     )
     outputs = []
     for span, queries, new_keys, new_values in parts:
-        reach = span.reach(sliding_window)
+        reach = span.reach(sliding_window, query.device)
         keys, values = span.cache.layers[index].update(new_keys, new_values)
         if reach.first:
             keys, values = keys[:, :, reach.first :], values[:, :, reach.first :]

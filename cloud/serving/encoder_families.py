@@ -167,7 +167,7 @@ def encoder_config(
         raise UnsupportedModelError("is_decoder is not served: an encoder sees whole texts")
     allowed = dict(raw)
     for name in family.sections:
-        allowed[name] = _section(raw, name, family.config.sub_configs[name], tensors=tensors)
+        allowed[name] = section_of(raw, name, family.config.sub_configs[name], tensors=tensors)
     config = config_of(
         allowed, Family(family.config, head.model, older_keys=()), tensors=tensors
     )
@@ -196,7 +196,7 @@ def encoder_info(
         outputs=getattr(config, head.size),
         per_row=head.per_row,
         text=_text(config, takes_ids=takes_ids) if family.text else None,
-        image=_image(config) if family.image else None,
+        image=image_input(config) if family.image else None,
     )
 
 
@@ -214,6 +214,38 @@ def window_of(config: PreTrainedConfig) -> int:
         )
     widest: int = max(windows)
     return widest
+
+
+def section_of(
+    raw: Mapping[str, Any], name: str, kind: type[PreTrainedConfig], *, tensors: int
+) -> dict[str, Any]:
+    """A configuration inside a configuration: the keys that its stock class declares.
+
+    Raises:
+        CheckpointError: there is none, or it has more layers than there are tensors.
+    """
+    given = raw.get(name)
+    if not isinstance(given, dict):
+        raise CheckpointError(f"config.json has no {name}")
+    check_layer_count(given, tensors=tensors)
+    known = {*kind.__annotations__, *kind.attribute_map}
+    return {key: value for key, value in given.items() if key in known}
+
+
+def image_input(config: PreTrainedConfig) -> ImageInput:
+    """The images that a configuration, or its `vision_config`, says a model takes.
+
+    Raises:
+        CheckpointError: none that its patches divide.
+    """
+    holder = getattr(config, "vision_config", config)
+    size, patch, channels = holder.image_size, holder.patch_size, holder.num_channels
+    sides = (size, patch, channels)
+    if not all(type(n) is int and n > 0 for n in sides) or size % patch:
+        raise CheckpointError(
+            f"an image has a size that its patches divide, and channels, got {sides}"
+        )
+    return ImageInput((channels, size, size), 1 + (size // patch) ** 2)
 
 
 def _text(config: PreTrainedConfig, *, takes_ids: bool) -> TextInput:
@@ -234,28 +266,6 @@ def _text(config: PreTrainedConfig, *, takes_ids: bool) -> TextInput:
         types=types,
         attends_globally=is_long,
     )
-
-
-def _image(config: PreTrainedConfig) -> ImageInput:
-    holder = getattr(config, "vision_config", config)
-    size, patch, channels = holder.image_size, holder.patch_size, holder.num_channels
-    sides = (size, patch, channels)
-    if not all(type(n) is int and n > 0 for n in sides) or size % patch:
-        raise CheckpointError(
-            f"an image has a size that its patches divide, and channels, got {sides}"
-        )
-    return ImageInput((channels, size, size), 1 + (size // patch) ** 2)
-
-
-def _section(
-    raw: Mapping[str, Any], name: str, kind: type[PreTrainedConfig], *, tensors: int
-) -> dict[str, Any]:
-    given = raw.get(name)
-    if not isinstance(given, dict):
-        raise CheckpointError(f"config.json has no {name}")
-    check_layer_count(given, tensors=tensors)
-    known = {*kind.__annotations__, *kind.attribute_map}
-    return {key: value for key, value in given.items() if key in known}
 
 
 def _label_count(raw: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""The encoder in this process: one stock model, on one GPU or the CPU, that keeps nothing.
+"""The encoder in this process: one stock model, wherever it lies, that keeps nothing.
 
 Texts of a batch are padded to the longest of their group and masked, so that a row never sees
 another text's; groups are of texts of about one length, so that at most half of what runs is
@@ -29,6 +29,7 @@ from triparty.cloud.serving.engine import (
 )
 from triparty.cloud.serving.families import FOREIGN, one_line
 from triparty.cloud.serving.loading import load_encoder
+from triparty.cloud.serving.placement import Placement, input_device
 from triparty.common.errors import CheckpointError, LimitError
 
 OUT_OF_MEMORY_RETRY_S = 5
@@ -42,17 +43,17 @@ class LocalEncoder:
         self._model = model
         self._head = head
         self._info = info
+        self._device = input_device(model)
         self._window = window_of(model.config)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The encoder of a published folder, on the GPU if there is one.
+    def load(cls, folder: Path, placement: Placement | None = None) -> Self:
+        """The encoder of a published folder, where `placement` says (None: `auto`).
 
         Raises:
             CheckpointError: it cannot be served, or does not run.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = cls(*load_encoder(folder, device=device))
+        encoder = cls(*load_encoder(folder, placement=placement or Placement()))
         try:
             encoder.run(_samples(encoder.info))
         except FOREIGN as error:
@@ -102,14 +103,14 @@ class LocalEncoder:
 
     def _pixels(self, images: Sequence[Image]) -> torch.Tensor:
         pixels = torch.from_numpy(np.stack([image.pixels for image in images]))
-        return pixels.to(self._model.device, self._model.dtype)
+        return pixels.to(self._device, self._model.dtype)
 
     def _padded(self, texts: Sequence[Text]) -> dict[str, torch.Tensor]:
         """The arguments of the stock class for some texts."""
         longest = max(text.rows for text in texts)
         longest += -longest % self._window
         shape = (len(texts), longest)
-        device = self._model.device
+        device = self._device
         mask = _right_padded([np.ones(text.rows, np.int64) for text in texts], longest, 0)
         inputs = {"attention_mask": torch.from_numpy(mask).to(device)}
         tokens = [text.tokens for text in texts]

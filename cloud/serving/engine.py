@@ -1,14 +1,15 @@
 """The seam between serving and whatever runs a model: rows or ids in, replies out.
 
-Serving (sessions, scheduling, HTTP) knows an `Engine` only by this protocol. `local.py`
-implements it with one model in this process; an engine on other machines implements the same
-four members and pins a session to the replica that holds its cache. An `Encoder` runs whole
-texts and images and keeps nothing between them; `encoding.py` implements it in this process.
+Serving (sessions, scheduling, HTTP) knows a model only as a `Decoder` and by its worker
+(`worker.Tasks`). `local.py` implements an `Engine`, a decoder that a worker of this process
+drives; `replicas.py` is decoder and worker at once for models in other processes, and pins a
+session to the replica that holds its cache. An `Encoder` runs whole texts and images and keeps
+nothing between them; `encoding.py` implements it in this process.
 
-Both are called by one thread at a time. An engine needs no bookkeeping of its own to survive
-failures: every piece of work says at which position its rows begin, and whatever a session's
-cache holds from there on (rows of a failed batch, of a cancelled step, or taken back) is
-replaced.
+Engines and encoders are called by one thread at a time. An engine needs no bookkeeping of its
+own to survive failures: every piece of work says at which position its rows begin, and what a
+session's cache holds from there on (rows of a failed batch, of a cancelled step, or taken back)
+is replaced.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Work:
     reply: Reply | None
 
 
-class Engine(Protocol):
+class Decoder(Protocol):
     """One loaded decoder, and the caches of its sessions."""
 
     @property
@@ -149,6 +150,16 @@ class Engine(Protocol):
     def cache_bytes(self) -> int:
         """Bytes that the sessions' caches have allocated; any thread may ask."""
 
+    def fork(self, source: str, target: str, *, position: int) -> None:
+        """Gives session `target` a copy of the first `position` rows of `source`'s cache."""
+
+    def close(self, session: str) -> None:
+        """Frees a session's cache; nothing if it has none."""
+
+
+class Engine(Decoder, Protocol):
+    """A decoder in this process."""
+
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         """Runs a batch of different sessions.
 
@@ -156,12 +167,6 @@ class Engine(Protocol):
             For each work its reply about as many rows as were asked about, float32 and
             int32; empty where none was asked for.
         """
-
-    def fork(self, source: str, target: str, *, position: int) -> None:
-        """Gives session `target` a copy of the first `position` rows of `source`'s cache."""
-
-    def close(self, session: str) -> None:
-        """Frees a session's cache; nothing if it has none."""
 
 
 @dataclass(frozen=True)
@@ -271,3 +276,20 @@ class Encoder(Protocol):
         Returns:
             For each its one answer, float32: (O,), or (T, O) where every row has one.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class SeeingEngine:
+    """One loaded decoder that answers texts with images in them.
+
+    Attributes:
+        engine: the decoder; it takes the rows of images like any others.
+        sight: makes those rows; another thread than the engine's may call it.
+    """
+
+    engine: Engine
+    sight: Encoder
+
+
+Loaded = Engine | Encoder | SeeingEngine
+"""A model, as serving gets it."""

@@ -115,6 +115,9 @@ FAMILIES: Mapping[str, Family] = {
 ENCODER_TYPES = ("bert", "clip", "longformer", "vit")
 """The encoders of `encoder_families.py`, which are loaded in another way."""
 
+VISUAL_TYPES = ("llava",)
+"""The decoders of `visual_families.py`, which take images in their texts."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Static tables only: `dynamic` and `longrope` choose frequencies from the longest sequence
@@ -150,8 +153,9 @@ def family_of(raw: Mapping[str, Any]) -> Family:
     name = raw.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         raise UnsupportedModelError(
-            f"model_type {name!r} is not served; served are {', '.join(FAMILIES)}, and the "
-            f"encoders {', '.join(ENCODER_TYPES)}"
+            f"model_type {name!r} is not served; served are "
+            f"{', '.join([*FAMILIES, *VISUAL_TYPES])}, and the encoders "
+            f"{', '.join(ENCODER_TYPES)}"
         )
     return FAMILIES[name]
 

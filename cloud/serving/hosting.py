@@ -8,14 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from triparty.cloud.serving.engine import Encoder, EncoderInfo, Engine, Passage, Work
+from triparty.cloud.serving.engine import (
+    Decoder,
+    Encoder,
+    EncoderInfo,
+    Engine,
+    Loaded,
+    ModelInfo,
+    Passage,
+    SeeingEngine,
+    Work,
+)
 from triparty.cloud.serving.scheduler import Limits
-from triparty.cloud.serving.settings import ServingSettings
-from triparty.cloud.serving.worker import Worker, WorkerCounts
+from triparty.cloud.serving.settings import ModelSettings, ServingSettings
+from triparty.cloud.serving.worker import Tasks, Worker, WorkerCounts
 from triparty.common.errors import LimitError, TooLargeError
 
 _log = logging.getLogger(__name__)
@@ -73,38 +84,75 @@ class ModelKey:
         return cls(model.developer, model.name, model.version, model.epoch)
 
 
+class _Threads:
+    """What models do with their threads, however many they have."""
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """All its threads."""
+        raise NotImplementedError
+
+    @property
+    def counts(self) -> WorkerCounts:
+        """What its threads have done."""
+        return sum((worker.counts for worker in self.workers), WorkerCounts())
+
+    @property
+    def waiting(self) -> int:
+        """Tasks and calls that wait or run, about; any thread may ask."""
+        return sum(worker.waiting for worker in self.workers)
+
+    def stop(self) -> None:
+        """Ends its threads; what waits fails."""
+        for worker in self.workers:
+            worker.stop()
+
+
 @dataclass(frozen=True, eq=False)
-class Hosted:
+class Hosted(_Threads):
     """A loaded decoder.
 
     Attributes:
         key: which.
-        engine: runs it; only the worker's thread may call its methods.
-        worker: its thread.
+        engine: the model; only the worker may call its methods.
+        worker: runs its tasks.
         positions: most rows of a session.
+        sight: what makes rows of images, for a model that takes some in its texts.
     """
 
     key: ModelKey
-    engine: Engine
-    worker: Worker[Work]
+    engine: Decoder
+    worker: Tasks[Work]
     positions: int
+    sight: HostedEncoder | None = None
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """All its threads."""
+        return (self.worker,) if self.sight is None else (self.worker, self.sight.worker)
 
 
 @dataclass(frozen=True, eq=False)
-class HostedEncoder:
+class HostedEncoder(_Threads):
     """A loaded encoder.
 
     Attributes:
         key: which.
-        encoder: runs it; only the worker's thread may call its methods.
-        worker: its thread.
+        info: what it takes and answers.
+        worker: runs its tasks.
     """
 
     key: ModelKey
-    encoder: Encoder
-    worker: Worker[Passage]
+    info: EncoderInfo
+    worker: Tasks[Passage]
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """Its thread."""
+        return (self.worker,)
 
 
+AnyWorker: TypeAlias = Tasks[Work] | Tasks[Passage]
 AnyHosted: TypeAlias = Hosted | HostedEncoder
 
 
@@ -113,13 +161,109 @@ def _weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def load_local(folder: Path) -> Engine | Encoder:
-    """The engine of this process; imports torch and transformers when first called."""
-    from triparty.cloud.serving.encoding import LocalEncoder
-    from triparty.cloud.serving.loading import holds_encoder
-    from triparty.cloud.serving.local import LocalEngine
+def load_local(folder: Path, settings: ModelSettings) -> Loaded:
+    """The engine of this process; imports torch and transformers when first called.
 
-    return LocalEncoder.load(folder) if holds_encoder(folder) else LocalEngine.load(folder)
+    Raises:
+        SettingsError: a device that this machine does not have.
+        CheckpointError: the folder cannot be served.
+    """
+    from triparty.cloud.serving.encoding import LocalEncoder
+    from triparty.cloud.serving.loading import holds_encoder, holds_visual
+    from triparty.cloud.serving.local import LocalEngine
+    from triparty.cloud.serving.placement import Placement
+    from triparty.cloud.serving.sight import load_seeing
+
+    placement = Placement.of(settings)
+    if holds_visual(folder):
+        return load_seeing(folder, placement)
+    kind = LocalEncoder if holds_encoder(folder) else LocalEngine
+    return kind.load(folder, placement)
+
+
+def limits_of(settings: ModelSettings, info: ModelInfo | EncoderInfo) -> Limits:
+    """How large the batches of a model may be.
+
+    Those of an encoder are bounded by what they answer, too: a row may become a vocabulary.
+    """
+    rows = max(2, settings.max_batch_rows)
+    if isinstance(info, ModelInfo):
+        return Limits(batch_rows=rows, chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows))
+    if info.per_row:
+        answered = settings.max_body_bytes // (FLOAT32_BYTES * info.outputs)
+        rows = max(2, min(rows, answered))
+    return Limits(batch_rows=rows, whole=True)
+
+
+def set_threads(threads: int | None) -> None:
+    """How many threads of the processor the models of this process use."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+class Backend(Protocol):
+    """Where models run."""
+
+    def start(self) -> None:
+        """Makes ready; called in a thread, before any load.
+
+        Raises:
+            SettingsError: it cannot run here.
+        """
+
+    def load(self, folder: Path) -> Loaded:
+        """Loads a published folder; called in a thread.
+
+        Raises:
+            CheckpointError: the folder cannot be served.
+        """
+
+    def worker(self, loaded: Engine | Encoder, *, name: str) -> Tasks[Any]:
+        """What runs the tasks of a loaded model, or of one part of it."""
+
+    def stop(self) -> None:
+        """Ends what `start` began, if it did; called in a thread, after all models stopped."""
+
+
+class LocalBackend:
+    """Models in this process, each with a thread of its own."""
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        *,
+        load: Callable[[Path], Loaded] | None = None,
+    ) -> None:
+        """No model yet.
+
+        Args:
+            settings: limits, and where weights go.
+            load: makes an engine or an encoder of a model's folder; None: `load_local`.
+        """
+        self._settings = settings
+        self._load = load or partial(load_local, settings=settings)
+
+    def start(self) -> None:
+        """Nothing to make ready."""
+
+    def load(self, folder: Path) -> Loaded:
+        """See `Backend.load`."""
+        return self._load(folder)
+
+    def worker(self, loaded: Engine | Encoder, *, name: str) -> Tasks[Any]:
+        """A thread."""
+        runner: Any = loaded
+        return Worker(
+            runner,
+            limits_of(self._settings, loaded.info),
+            name=name,
+            on_start=lambda: set_threads(self._settings.threads),
+        )
+
+    def stop(self) -> None:
+        """Nothing to end."""
 
 
 class Models:
@@ -129,22 +273,18 @@ class Models:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine | Encoder],
+        backend: Backend,
         reserved_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         """No model yet.
 
         Args:
             settings: limits.
-            load: makes an engine or an encoder of a model's folder; called in a thread.
+            backend: where they run.
             reserved_bytes: memory that sessions count for.
         """
         self._settings = settings
-        self._load = load
-        self._limits = Limits(
-            batch_rows=max(2, settings.max_batch_rows),
-            chunk_rows=min(CHUNK_ROWS, settings.max_batch_rows),
-        )
+        self._backend = backend
         self._tasks: dict[ModelKey, asyncio.Task[AnyHosted]] = {}
         self._reserved_bytes = reserved_bytes
         self._weights: dict[ModelKey, int] = {}
@@ -253,7 +393,7 @@ class Models:
     def counts(self) -> WorkerCounts:
         """What all models have done, those that were unloaded included."""
         hosts = [*self._ready(), *self._unloading]
-        return sum((hosted.worker.counts for hosted in hosts), self._unloaded)
+        return sum((hosted.counts for hosted in hosts), self._unloaded)
 
     async def _make_room(self, developer: str, in_use: Callable[[AnyHosted], bool]) -> None:
         most = self._settings.max_models_per_developer
@@ -277,9 +417,9 @@ class Models:
         del self._tasks[hosted.key]
         del self._weights[hosted.key]
         self._unloading.add(hosted)
-        await asyncio.to_thread(hosted.worker.stop)
+        await asyncio.to_thread(hosted.stop)
         self._unloading.remove(hosted)
-        self._unloaded += hosted.worker.counts
+        self._unloaded += hosted.counts
         _log.info(
             "model unloaded",
             extra={"model": hosted.key.name, "version": hosted.key.version},
@@ -305,16 +445,20 @@ class Models:
         self._weights.clear()
         for hosted in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(hosted, AnyHosted):
-                await asyncio.to_thread(hosted.worker.stop)
+                await asyncio.to_thread(hosted.stop)
 
     async def _host(self, key: ModelKey, folder: Path) -> AnyHosted:
-        loaded = await asyncio.to_thread(self._load, folder)
+        loaded = await asyncio.to_thread(self._backend.load, folder)
         hosted: AnyHosted
-        if isinstance(loaded.info, EncoderInfo):
+        if isinstance(loaded, SeeingEngine):
+            sight = self._hosted_encoder(key, loaded.sight)
+            hosted = replace(self._hosted_decoder(key, loaded.engine), sight=sight)
+        elif isinstance(loaded.info, EncoderInfo):
             hosted = self._hosted_encoder(key, loaded)
         else:
             hosted = self._hosted_decoder(key, loaded)
-        hosted.worker.start()
+        for worker in hosted.workers:
+            worker.start()
         _log.info(
             "model loaded",
             extra={"model": key.name, "version": key.version, "epoch": key.epoch},
@@ -322,27 +466,14 @@ class Models:
         return hosted
 
     def _hosted_decoder(self, key: ModelKey, engine: Engine) -> Hosted:
-        worker = Worker(
-            engine, self._limits, name=f"model-{key.name}", on_start=self._set_threads
+        worker = self._backend.worker(engine, name=f"model-{key.name}")
+        return Hosted(
+            key, engine, worker, min(self._settings.max_positions, engine.info.positions)
         )
-        positions = min(self._settings.max_positions, engine.info.positions)
-        return Hosted(key, engine, worker, positions)
 
     def _hosted_encoder(self, key: ModelKey, encoder: Encoder) -> HostedEncoder:
-        """Its batches are bounded by what they answer, too: a row may become a vocabulary."""
-        info, rows = encoder.info, self._limits.batch_rows
-        if info.per_row:
-            answered = self._settings.max_body_bytes // (FLOAT32_BYTES * info.outputs)
-            rows = max(2, min(rows, answered))
-        limits = Limits(batch_rows=rows, whole=True)
-        worker = Worker(encoder, limits, name=f"model-{key.name}", on_start=self._set_threads)
-        return HostedEncoder(key, encoder, worker)
-
-    def _set_threads(self) -> None:
-        if self._settings.threads:
-            import torch
-
-            torch.set_num_threads(self._settings.threads)
+        worker = self._backend.worker(encoder, name=f"model-{key.name}")
+        return HostedEncoder(key, encoder.info, worker)
 
     def _forget_failed(self, key: ModelKey, task: asyncio.Task[AnyHosted]) -> None:
         failed = task.cancelled() or task.exception() is not None

@@ -1,17 +1,21 @@
 """Opens a published folder with stock transformers classes, trusting nothing in it.
 
 The folder comes from a developer whom the operator does not trust. So: only families on a
-list (`families.py`, `encoder_families.py`), by their stock class; only safetensors; the
-configuration is rebuilt from the keys that the stock class declares, so that no class name,
-code reference, file name or option outside of them is ever acted on; every tensor's name and
-shape is compared with the model's before any weight is allocated (`tensors.py`); the hub is
-off.
+list (`families.py`, `encoder_families.py`, `visual_families.py`), by their stock class; only
+safetensors; the configuration is rebuilt from the keys that the stock class declares, so that
+no class name, code reference, file name or option outside of them is ever acted on; every
+tensor's name and shape is compared with the model's before any weight is allocated
+(`tensors.py`); the hub is off.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,16 +38,21 @@ from triparty.cloud.serving.encoder_families import (
 )
 from triparty.cloud.serving.engine import EncoderInfo
 from triparty.cloud.serving.families import (
+    FAMILIES,
     FOREIGN,
     config_of,
     experts_implementation,
     family_of,
     one_line,
 )
+from triparty.cloud.serving.placement import DISK, Placement, devices_of, input_device
 from triparty.cloud.serving.tensors import Shape, check_tensors
 from triparty.cloud.serving.text import TextRules, is_opaque_tokenizer
+from triparty.cloud.serving.visual_families import sight_info, visual_config, visual_of
 from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
+
+_log = logging.getLogger(__name__)
 
 LOADING = threading.RLock()
 """Held while transformers makes a model. It replaces methods of its own (`tie_weights`) and
@@ -77,12 +86,22 @@ def holds_encoder(folder: Path) -> bool:
     return encoder_of(raw) is not None
 
 
-def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
+def holds_visual(folder: Path) -> bool:
+    """Whether a folder's configuration names a decoder that sees, and that is served.
+
+    Raises:
+        CheckpointError: a configuration that cannot be read.
+    """
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    return visual_of(raw) is not None
+
+
+def load_model(folder: Path, *, placement: Placement) -> PreTrainedModel:
     """The decoder in a folder, in evaluation mode, with packed attention.
 
     Args:
         folder: verified files laid out as a Hugging Face checkpoint.
-        device: where the weights go.
+        placement: where the weights go.
 
     Raises:
         UnsupportedModelError: a family or option that is not served.
@@ -94,18 +113,19 @@ def load_model(folder: Path, *, device: torch.device) -> PreTrainedModel:
     family = family_of(raw)
     found = _shapes(folder)
     config = config_of(raw, family, tensors=len(found))
+    placement.retype(config)
     check_tensors(found, _meta_model(config, family.model), family.experts)
     implementations = {
         "attn_implementation": attention.NAME,
         "experts_implementation": experts_implementation(config, family.experts),
     }
-    model = _stock(folder, family.model, config, device=device, options=implementations)
+    model = _stock(folder, family.model, config, placement=placement, options=implementations)
     _try_out(model)
     return model
 
 
 def load_encoder(
-    folder: Path, *, device: torch.device
+    folder: Path, *, placement: Placement
 ) -> tuple[PreTrainedModel, Head, EncoderInfo]:
     """The encoder in a folder, in evaluation mode, with what it takes and answers.
 
@@ -118,11 +138,44 @@ def load_encoder(
         raise UnsupportedModelError(f"model_type {raw.get('model_type')!r} is no encoder")
     head, found = family.head_of(raw), _shapes(folder)
     config = encoder_config(raw, family, head, tensors=len(found))
+    placement.retype(config)
     takes_ids = family.text and takes_words(folder, vocabulary=_vocabulary(config))
     info = encoder_info(config, family, head, takes_ids=takes_ids)
     meta = _meta_model(config, head.model)
     check_tensors(_renamed(found, meta), meta, None)
-    return _stock(folder, head.model, config, device=device), head, info
+    return _stock(folder, head.model, config, placement=placement), head, info
+
+
+def load_visual(
+    folder: Path, *, placement: Placement
+) -> tuple[PreTrainedModel, PreTrainedModel, EncoderInfo]:
+    """The decoder that sees in a folder, in evaluation mode.
+
+    Args and errors as for `load_model`.
+
+    Returns:
+        Its decoder by itself, as `load_model` would load it; the whole; and what serving must
+        know of the part that makes rows of images. Both models share their weights.
+    """
+    _check_files(folder)
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    family = visual_of(raw)
+    if family is None:
+        raise UnsupportedModelError(f"model_type {raw.get('model_type')!r} takes no images")
+    found = _shapes(folder)
+    config = visual_config(raw, family, tensors=len(found))
+    placement.retype(config)
+    info = sight_info(config)
+    meta = _meta_model(config, family.model)
+    check_tensors(_renamed(found, meta), meta, None)
+    options = {"attn_implementation": {"text_config": attention.NAME}}
+    whole: Any = _stock(folder, family.model, config, placement=placement, options=options)
+    decoder: Any = _meta_model(whole.config.text_config, FAMILIES[family.text].model)
+    decoder.model, decoder.lm_head = whole.model.language_model, whole.lm_head
+    decoder.eval()
+    decoder.hf_device_map = getattr(whole, "hf_device_map", {"": whole.device})
+    _try_out(decoder)
+    return decoder, whole, info
 
 
 def _vocabulary(config: PreTrainedConfig) -> int:
@@ -135,11 +188,13 @@ def _stock(
     kind: type[PreTrainedModel],
     config: PreTrainedConfig,
     *,
-    device: torch.device,
+    placement: Placement,
     options: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """A folder's weights in a stock class, in evaluation mode, on a device."""
+    """A folder's weights in a stock class, in evaluation mode, where they belong."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # For weights that stay in files, but do not lie there as the stock class has them: experts.
+    changed = tempfile.mkdtemp(prefix="triparty-weights-")
     try:
         with LOADING:
             model: PreTrainedModel = kind.from_pretrained(
@@ -149,11 +204,18 @@ def _stock(
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                offload_folder=changed,
+                **placement.options(),
                 **(options or {}),
             )
     except (*FOREIGN, OSError, SafetensorError) as error:
+        shutil.rmtree(changed)
         raise CheckpointError(f"the checkpoint cannot be loaded: {one_line(error)}") from error
-    torch.nn.Module.to(model, device)  # transformers hides its signature
+    if DISK in devices_of(model):
+        _log.warning("a model has no room in memory: part of it is read at every pass")
+        weakref.finalize(model, shutil.rmtree, changed, ignore_errors=True)
+    else:
+        shutil.rmtree(changed)
     model.requires_grad_(False)
     return model  # in evaluation mode: `from_pretrained` leaves it so
 
@@ -238,9 +300,9 @@ def _meta_model(config: PreTrainedConfig, kind: type[PreTrainedModel]) -> PreTra
 
 def _try_out(model: PreTrainedModel) -> None:
     """Runs one row, so that a model that cannot run fails here and not in every batch."""
-    config, device = model.config, model.device
+    config, device = model.config, input_device(model)
     cache = SessionCache.empty(layers=config.num_hidden_layers, most_rows=1)
-    span = Span.of(position=0, rows=1, cache=cache, device=device)
+    span = Span.of(position=0, rows=1, cache=cache)
     row = torch.zeros(1, 1, config.hidden_size, device=device, dtype=model.dtype)
     try:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The engine in this process: one stock model, on one GPU or the CPU, and its caches."""
+"""The engine in this process: one stock model, wherever its layers lie, and its caches."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from triparty.cloud.serving.attention import PackedBatch, Span
 from triparty.cloud.serving.cache import SessionCache
 from triparty.cloud.serving.engine import Arrays, Inputs, ModelInfo, Reply, ReplyKind, Work
 from triparty.cloud.serving.loading import load_model, load_text_rules
+from triparty.cloud.serving.placement import Placement, at_hand, input_device
 from triparty.cloud.serving.text import TextRules
 from triparty.common.errors import CheckpointError, LimitError, UnsupportedModelError
 
@@ -45,6 +46,7 @@ class LocalEngine:
             raise UnsupportedModelError(f"{type(model).__name__} has no linear head")
         self._model = model
         self._body = model.base_model
+        self._device = input_device(model)
         self._head = head
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._embedding = model.get_input_embeddings()
@@ -76,10 +78,9 @@ class LocalEngine:
         return row_bytes
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The engine of a published folder, on the GPU if there is one."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = load_model(folder, device=device)
+    def load(cls, folder: Path, placement: Placement | None = None) -> Self:
+        """The engine of a published folder, where `placement` says (None: `auto`)."""
+        model = load_model(folder, placement=placement or Placement())
         return cls(model, text=load_text_rules(folder, vocabulary=model.config.vocab_size))
 
     @property
@@ -122,13 +123,9 @@ class LocalEngine:
 
     def _forward(self, batch: Sequence[Work]) -> torch.Tensor:
         """The hidden states (N, D) of all rows of a batch, after the final norm."""
-        device = self._head.weight.device
         spans = [
             Span.of(
-                position=work.position,
-                rows=len(work.rows),
-                cache=self._cache(work.session),
-                device=device,
+                position=work.position, rows=len(work.rows), cache=self._cache(work.session)
             )
             for work in batch
         ]
@@ -137,7 +134,7 @@ class LocalEngine:
         )
         output = self._body(
             inputs_embeds=self._embedded(work.rows for work in batch)[None],
-            position_ids=torch.from_numpy(positions).to(device)[None],
+            position_ids=torch.from_numpy(positions).to(self._device)[None],
             use_cache=False,
             packed=PackedBatch(spans),
         )
@@ -146,12 +143,12 @@ class LocalEngine:
 
     def _embedded(self, inputs: Iterable[Inputs]) -> torch.Tensor:
         """The rows (N, D) of a batch, in the weights' dtype; ids are looked up."""
-        weight = self._head.weight
+        dtype = self._head.weight.dtype
         parts = []
         for is_ids, group in groupby(inputs, key=lambda given: given.ndim == 1):
-            joined = torch.from_numpy(np.concatenate(list(group))).to(weight.device)
-            parts.append(self._embedding(joined) if is_ids else joined.to(weight.dtype))
-        return torch.cat(parts)
+            joined = torch.from_numpy(np.concatenate(list(group))).to(self._device)
+            parts.append(self._embedding(joined) if is_ids else joined.to(dtype))
+        return torch.cat([part.to(self._device) for part in parts])
 
     def _replies(self, batch: Sequence[Work], hidden: torch.Tensor) -> list[Arrays]:
         """The reply of each work from its hidden states; the head runs on what needs it."""
@@ -183,7 +180,8 @@ class LocalEngine:
 
 def _allowed(head: torch.nn.Linear) -> tuple[ReplyKind, ...]:
     """What devices may ask of a model: a head of zeros stands for one that they have."""
-    return tuple(ReplyKind) if bool(head.weight.any()) else (ReplyKind.HIDDEN,)
+    with at_hand(head):
+        return tuple(ReplyKind) if bool(head.weight.any()) else (ReplyKind.HIDDEN,)
 
 
 def _groups(rows: Mapping[int, int]) -> list[list[int]]:

@@ -127,7 +127,7 @@ def read_batch(frames: Named, info: EncoderInfo, *, most_rows: int, most_answer:
         TooLargeError: more rows, or more of an answer, than a request may have.
     """
     if InputName.PIXELS in frames and info.image is not None:
-        return _images(frames[InputName.PIXELS], info.image, most_rows=most_rows)
+        return _images(frames, info, info.image, most_rows=most_rows, most_answer=most_answer)
     if info.text is None:
         raise RequestError("this model takes no texts")
     name = InputName.IDS if info.text.width is None else InputName.ROWS
@@ -138,12 +138,7 @@ def read_batch(frames: Named, info: EncoderInfo, *, most_rows: int, most_answer:
             f"a forward request has at most {most_rows} rows, padding included; "
             f"got {count} x {rows}: send fewer texts at once"
         )
-    answer = FLOAT32_BYTES * info.outputs * count * (rows if info.per_row else 1)
-    if answer > most_answer:
-        raise TooLargeError(
-            f"the answer would have {answer} bytes, limit {most_answer}: send fewer texts at "
-            "once"
-        )
+    _check_answer("texts", count * rows if info.per_row else count, info, most_answer)
     lengths = _lengths(frames[InputName.MASK], shape, info.text.positions)
     tokens: Inputs
     if name is InputName.IDS:
@@ -170,7 +165,7 @@ def read_batch(frames: Named, info: EncoderInfo, *, most_rows: int, most_answer:
 def answer_frame(batch: Batch, arrays: Sequence[Arrays], info: EncoderInfo) -> Frame:
     """The reply: (B, O), or (B, T, O) with zeros where a text has no rows."""
     answers = [array for (array,) in arrays]
-    if not info.per_row:
+    if not info.per_row or not batch.rows:  # images have as many rows each
         return Frame.of(np.stack(answers))
     padded = np.zeros((len(answers), batch.rows, info.outputs), np.float32)
     for at, answer in enumerate(answers):
@@ -185,7 +180,19 @@ def _text_form(text: TextInput) -> tuple[tuple[InputName, ...], tuple[InputName,
     return (first, InputName.MASK), tuple(name for name, taken in optional.items() if taken)
 
 
-def _images(frame: Frame, image: ImageInput, *, most_rows: int) -> Batch:
+def _check_answer(what: str, answers: int, info: EncoderInfo, most_answer: int) -> None:
+    size = FLOAT32_BYTES * info.outputs * answers
+    if size > most_answer:
+        raise TooLargeError(
+            f"the answer would have {size} bytes, limit {most_answer}: send fewer {what} at "
+            f"once"
+        )
+
+
+def _images(
+    frames: Named, info: EncoderInfo, image: ImageInput, *, most_rows: int, most_answer: int
+) -> Batch:
+    frame = frames[InputName.PIXELS]
     shape = frame.array.shape
     if len(shape) != 4 or shape[1:] != image.shape or not shape[0]:
         expected = ", ".join(map(str, image.shape))
@@ -195,6 +202,8 @@ def _images(frame: Frame, image: ImageInput, *, most_rows: int) -> Batch:
             f"a forward request has at most {most_rows} rows, and an image of this model makes "
             f"{image.rows}; got {shape[0]}: send fewer images at once"
         )
+    answers = shape[0] * (image.rows if info.per_row else 1)
+    _check_answer("images", answers, info, most_answer)
     pixels = _finite(frame, InputName.PIXELS)
     return Batch(tuple(Image(each, image.rows) for each in pixels), 0)
 

@@ -22,11 +22,10 @@ import numpy as np
 
 from triparty.cloud.serving.engine import (
     Arrays,
-    Encoder,
     EncoderInfo,
-    Engine,
     Ids,
     Inputs,
+    Loaded,
     ModelInfo,
     Passage,
     Reply,
@@ -38,12 +37,13 @@ from triparty.cloud.serving.futures import all_of
 from triparty.cloud.serving.hosting import (
     FLOAT32_BYTES,
     AnyHosted,
+    Backend,
     Hosted,
     HostedEncoder,
+    LocalBackend,
     ModelKey,
     Models,
     ServableModel,
-    load_local,
 )
 from triparty.cloud.serving.sessions import (
     Ending,
@@ -156,7 +156,7 @@ class ForwardTurn:
     @property
     def info(self) -> EncoderInfo:
         """What the encoder takes and answers."""
-        return self.hosted.encoder.info
+        return self.hosted.info
 
 
 class Serving:
@@ -166,18 +166,24 @@ class Serving:
         self,
         settings: ServingSettings,
         *,
-        load: Callable[[Path], Engine | Encoder] = load_local,
+        load: Callable[[Path], Loaded] | None = None,
+        backend: Backend | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serving that is not started yet.
 
         Args:
             settings: limits.
-            load: makes an engine or an encoder of a model's folder; called in a thread.
+            load: makes an engine or an encoder of a model's folder; called in a thread. None:
+                from its weights.
+            backend: where models run; None: in this process, by `load`.
             clock: seconds that never go back, for idle times.
         """
         self._settings = settings
-        self._models = Models(settings, load=load, reserved_bytes=self._reserved_bytes)
+        self._backend = backend or LocalBackend(settings, load=load)
+        self._models = Models(
+            settings, backend=self._backend, reserved_bytes=self._reserved_bytes
+        )
         self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
@@ -209,8 +215,9 @@ class Serving:
         """Accepts sessions from now on.
 
         Raises:
-            SettingsError: the trace file cannot be opened.
+            SettingsError: the trace file cannot be opened, or models cannot run here.
         """
+        await asyncio.to_thread(self._backend.start)
         if self._settings.trace is not None:
             self._trace = Trace(self._settings.trace)
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
@@ -227,6 +234,7 @@ class Serving:
         await self._models.stop()
         self._sessions.close_all()
         await asyncio.gather(*self._ending, return_exceptions=True)
+        await asyncio.to_thread(self._backend.stop)
         if self._trace is not None:
             self._trace.close()
             self._trace = None
@@ -246,7 +254,9 @@ class Serving:
     async def forwarding(
         self, principal_id: str, model: ServableModel
     ) -> AsyncIterator[ForwardTurn]:
-        """Room for one forward request on an encoder, from before its body is read.
+        """Room for one forward request, from before its body is read.
+
+        On an encoder, or on a decoder that makes rows of images.
 
         It counts as a step of the model's developer and as a session of the principal.
 
@@ -488,7 +498,7 @@ class Serving:
 
     def counts(self) -> dict[ModelKey, WorkerCounts]:
         """What each loaded model has done."""
-        return {hosted.key: hosted.worker.counts for hosted in self._models.loaded()}
+        return {hosted.key: hosted.counts for hosted in self._models.loaded()}
 
     def totals(self) -> ServingTotals:
         """Sums over all models. Any thread may call."""
@@ -496,7 +506,7 @@ class Serving:
         return ServingTotals(
             models=len(loaded),
             sessions=len(self._sessions),
-            waiting=sum(hosted.worker.waiting for hosted in loaded),
+            waiting=sum(hosted.waiting for hosted in loaded),
             cache_bytes=sum(
                 hosted.engine.cache_bytes for hosted in loaded if isinstance(hosted, Hosted)
             ),
@@ -643,7 +653,7 @@ class Serving:
         self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
-        if isinstance(hosted, HostedEncoder) != encoder:
+        if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
             raise _wrong_kind(model.name, is_encoder=not encoder)
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         session.once = model.once
@@ -707,6 +717,9 @@ class Serving:
         hosted.worker.submit(step)
         try:
             arrays = await asyncio.wrap_future(step.future)
+        except NotFoundError:  # who ran it lost what it had of the session
+            self._sessions.close(session)
+            raise
         finally:
             session.running = None
             self._sessions.touch(session)
@@ -784,9 +797,16 @@ def decoder_of(session: Session[AnyHosted]) -> Hosted:
 
 
 def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
-    if isinstance(session.hosted, HostedEncoder):
-        return session.hosted
-    raise _wrong_kind(session.hosted.key.name, is_encoder=False)
+    hosted = session.hosted
+    sight = hosted if isinstance(hosted, HostedEncoder) else hosted.sight
+    if sight is None:
+        raise _wrong_kind(hosted.key.name, is_encoder=False)
+    return sight
+
+
+def _can_encode(hosted: AnyHosted) -> bool:
+    """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
+    return isinstance(hosted, HostedEncoder) or hosted.sight is not None
 
 
 def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 
-class ServingSettings(Protocol):
-    """The settings that serving reads; `CloudSettings` has them all."""
+class ModelSettings(Protocol):
+    """What whoever runs a model reads."""
+
+    @property
+    def device(self) -> str:
+        """Where weights go: `cpu`, `cuda`, `cuda:1`, or `auto`."""
+
+    @property
+    def max_memory(self) -> Mapping[str, str]:
+        """Most bytes of weights on each device that `auto` may use; empty for all."""
+
+    @property
+    def dtype(self) -> str | None:
+        """Type of the weights; None for that in which they were published."""
+
+    @property
+    def max_batch_rows(self) -> int:
+        """Most rows that a model runs at once."""
 
     @property
     def max_body_bytes(self) -> int:
         """Most bytes of rows in one request."""
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of a model on the CPU; None or 0 for the library's choice."""
+
+
+class ServingSettings(ModelSettings, Protocol):
+    """The settings that serving reads; `CloudSettings` has them all."""
 
     @property
     def max_rows_per_step(self) -> int:
@@ -62,13 +87,25 @@ class ServingSettings(Protocol):
         """Seconds after which an unused session is dropped."""
 
     @property
-    def max_batch_rows(self) -> int:
-        """Most rows that a model runs at once."""
-
-    @property
-    def threads(self) -> int | None:
-        """Threads of a model on the CPU; None or 0 for the library's choice."""
-
-    @property
     def trace(self) -> Path | None:
         """File that gets every received row, or None."""
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of a model, with the engine `ray`."""
+
+    @property
+    def max_replicas(self) -> int | None:
+        """Most replicas of a model under load; None for `replicas`."""
+
+    @property
+    def sessions_per_replica(self) -> int:
+        """Open sessions a replica above which another is added."""
+
+    @property
+    def replica_gpus(self) -> float:
+        """GPUs that each replica takes."""
+
+    @property
+    def ray_address(self) -> str | None:
+        """Of a Ray cluster that runs; None: one of the cloud's own, on loopback."""

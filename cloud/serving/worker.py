@@ -173,6 +173,30 @@ class WorkerCounts:
         )
 
 
+class Tasks(Protocol[TakenT]):
+    """Whoever runs the tasks of a loaded model; `Worker` does so in this process."""
+
+    @property
+    def counts(self) -> WorkerCounts:
+        """What was done; any thread may ask."""
+
+    @property
+    def waiting(self) -> int:
+        """Tasks and calls that wait or run, about; any thread may ask."""
+
+    def start(self) -> None:
+        """Called once, in the event loop, before all others."""
+
+    def submit(self, task: Task[TakenT]) -> None:
+        """Queues a task; its future is answered in time, unless it is done early."""
+
+    def call(self, function: Callable[[], _T]) -> Future[_T]:
+        """Runs a function that calls the model's methods, in a thread where that is right."""
+
+    def stop(self) -> None:
+        """Fails what waits, and ends; called in a thread."""
+
+
 @dataclass(eq=False)
 class _Call(Generic[_T]):
     """A function to run between two batches."""
@@ -184,10 +208,10 @@ class _Call(Generic[_T]):
         try:
             _answer(self.future, self.function())
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
-            _fail(self.future, _as_ours(error, "the engine failed"))
+            _fail(self.future, as_ours(error, "the engine failed"))
 
     def refuse(self) -> None:
-        _fail(self.future, _shutting_down())
+        _fail(self.future, shutting_down())
 
 
 class _Stop:
@@ -201,7 +225,7 @@ class _Submitted(Generic[WorkT]):
     task: Task[WorkT]
 
     def refuse(self) -> None:
-        _fail(self.task.future, _shutting_down())
+        _fail(self.task.future, shutting_down())
 
 
 class Worker(Generic[WorkT]):
@@ -272,7 +296,7 @@ class Worker(Generic[WorkT]):
             self._run_batch()
         self._ended = True
         for task in self._tasks.values():
-            _fail(task.future, _shutting_down())
+            _fail(task.future, shutting_down())
         self._fail_inbox()
 
     def _fail_inbox(self) -> None:
@@ -314,7 +338,7 @@ class Worker(Generic[WorkT]):
         try:
             replies = self._engine.run(works)
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
-            failure = _as_ours(error, "a batch failed")
+            failure = as_ours(error, "a batch failed")
         rows = sum(part.rows for part in slices)
         ended = sum(task.done + part.rows == task.rows_in_all for part, task in pairs)
         self.counts += WorkerCounts(
@@ -377,11 +401,12 @@ def _fail(future: Future[_T], error: TripartyError) -> None:
         _log.debug("task cancelled before it failed")
 
 
-def _shutting_down() -> UnavailableError:
+def shutting_down() -> UnavailableError:
+    """What everything that waits gets when the model's worker stops."""
     return UnavailableError("the cloud is shutting down: repeat the request")
 
 
-def _as_ours(error: Exception, event: str) -> TripartyError:
+def as_ours(error: Exception, event: str) -> TripartyError:
     """The error to answer; a foreign one is logged with its trace and told nobody."""
     if isinstance(error, TripartyError):
         return error

@@ -194,7 +194,10 @@ def _chat_template(checkpoint: Checkpoint) -> str | None:
     file = checkpoint.folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    template = checkpoint.optional_json("tokenizer_config.json").get("chat_template")
+    for name in ("chat_template.json", "tokenizer_config.json"):  # the former of old processors
+        template = checkpoint.optional_json(name).get("chat_template")
+        if template is not None:
+            break
     if isinstance(template, list):  # several named ones; the unnamed use is "default"
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")

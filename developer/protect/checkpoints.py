@@ -23,6 +23,7 @@ DOWNLOADED = (
     "config.json",
     "generation_config.json",
     "chat_template.jinja",
+    "chat_template.json",
     "preprocessor_config.json",
     "processor_config.json",
     "special_tokens_map.json",

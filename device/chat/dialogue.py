@@ -12,6 +12,7 @@ from triparty.common.files import write_private
 from triparty.device.client import Device
 from triparty.device.inference.answer import Piece
 from triparty.device.inference.generation import Generation
+from triparty.device.inference.kept import Kept
 from triparty.device.inference.opened import OpenedModel
 from triparty.device.inference.options import GenerationOptions
 from triparty.device.inference.traffic import Traffic
@@ -56,6 +57,7 @@ class Dialogue:
         self.turns: list[Said] = []
         self.traffic = Traffic()
         """What went over the wire for the last turn."""
+        self._kept = Kept()
         self.forgotten = 0
         """Turns that are not told to the model any more: it has no room for them."""
 
@@ -82,7 +84,11 @@ class Dialogue:
             self._forget()
             self.traffic = Traffic()
             parts = self._device.stream(
-                self.model, self.messages, options=self._options, traffic=self.traffic
+                self.model,
+                self.messages,
+                options=self._options,
+                traffic=self.traffic,
+                kept=self._kept,
             )
             with closing(parts):
                 for part in parts:
@@ -98,7 +104,13 @@ class Dialogue:
 
     def clear(self) -> None:
         """Forgets everything but the opening."""
+        self.close()
         self.turns, self.forgotten, self.traffic = [], 0, Traffic()
+
+    def close(self) -> None:
+        """Ends the session on the cloud; the conversation can go on with another."""
+        self._device.end(self.model, self._kept)
+        self._kept = Kept()
 
     def save(self, file: Path) -> None:
         """Writes all turns as JSON, readable by the user alone.

@@ -66,19 +66,29 @@ def _sent(traffic: Traffic, info: DeviceInfo) -> Iterator[str]:
         )
     else:
         yield (
-            f"The cloud got {traffic.rows} keyed rows of {info.width} numbers (positions 0 to "
-            f"{traffic.positions - 1}) in {traffic.requests} requests and {traffic.sessions} "
-            f"session{'s' if traffic.sessions > 1 else ''}: {traffic.bytes_sent:,} bytes. "
-            f"Back came keyed {info.reply}, {traffic.bytes_received:,} bytes."
+            f"The cloud got {traffic.rows} keyed rows of {info.width} numbers (up to position "
+            f"{traffic.positions - 1}) in {traffic.requests} requests and "
+            f"{_sessions(traffic)}: {traffic.bytes_sent:,} bytes. Back came keyed "
+            f"{info.reply}, {traffic.bytes_received:,} bytes."
         )
-    yield "The whole conversation is sent anew with every turn."
+    if traffic.sessions or info.interface == TOKENS:
+        yield "The whole conversation was sent with this turn."
+    else:
+        yield "Of the conversation it got what is new since the turn before."
+
+
+def _sessions(traffic: Traffic) -> str:
+    if not traffic.sessions:
+        return "the session of the turn before"
+    return f"{traffic.sessions} session{'s' if traffic.sessions > 1 else ''}"
 
 
 def _shielded(shields: Shields) -> Iterator[str]:
     if shields.noise:
         yield (
             f"Noise of {shields.noise:.0%} was added: it does not hide words from who has the "
-            "key, and earlier turns are sent again with other noise, which averages out."
+            "key. Turns that are sent again have the noise that they had"
+            + (", but with decoys another one, which averages out." if shields.decoys else ".")
         )
     if shields.block > 1:
         yield f"Lengths show in blocks of {shields.block}."

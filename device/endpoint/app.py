@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from triparty.common.errors import TripartyError
 from triparty.common.events import MEDIA_TYPE, event
+from triparty.device.accounts import asked_names
 from triparty.device.asynchronous import AsyncDevice
 from triparty.device.client import Device
 from triparty.device.endpoint.answers import (
@@ -105,7 +106,7 @@ class Endpoint:
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`."""
         held = await self._device.models()
-        listed = [self._model(model.name) for model in held]
+        listed = [self._model(name) for name in asked_names(held)]
         return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
@@ -229,7 +230,7 @@ class Endpoint:
             self._answering -= count
 
     async def _check_model(self, name: str) -> None:
-        held = [model.name for model in await self._device.models()]
+        held = asked_names(await self._device.models())
         if name not in held:
             raise Failure(
                 404,

@@ -147,7 +147,8 @@ def _ratio(found: Sequence[tuple[float, int, int]]) -> Estimate:
 
     The variance of Poisson sampling (a coin for each group) is estimated by the sum over the
     groups that were looked at of (1 - p) / p^2 * (found - ratio * there)^2 (Saerndal, Swensson
-    and Wretman, 1992, 5.6).
+    and Wretman, 1992, 5.6). Where all groups say the same it is 0, and their number bounds what
+    the others may say: of n alike, fewer than 1 - 0.025 ** (1 / n) of all are others.
     """
     if not found:
         return Estimate(math.nan, 0.0, 1.0, 0)
@@ -158,4 +159,6 @@ def _ratio(found: Sequence[tuple[float, int, int]]) -> Estimate:
     share = float((hits / chance).sum() / total)
     off = hits - share * there
     spread = _NORMAL_95 * math.sqrt(float(((1 - chance) * (off / chance) ** 2).sum())) / total
+    if np.allclose(off, 0.0) and (chance < 1).any():
+        spread = 1 - 0.025 ** (1 / np.count_nonzero(there))
     return Estimate(share, max(0.0, share - spread), min(1.0, share + spread), len(found))

@@ -25,6 +25,7 @@ from triparty.common.errors import SettingsError
 from triparty.device.gate.fleet import Flags, Floats, Integers, Streams, Tables
 from triparty.device.gate.optimizer import choose
 from triparty.device.gate.policy import Arrivals, Feedback, Offers, Policy, Rows
+from triparty.device.gate.replay_audit import AuditCheck, check_audits
 from triparty.device.gate.scoring import Looks, Score, scored
 from triparty.device.gate.states import UNKNOWN
 from triparty.device.streams.budget import TokenBucket
@@ -44,6 +45,8 @@ class Settings:
         observe_dependencies: whether frames decoded as dependencies are observed.
         tolerances: seconds of delay that are forgiven, each scored.
         warm_up_s: seconds at the beginning that are not scored.
+        audit_share: of all groups, audited beside the gate; 0 for none.
+        audit_seed: of the coin.
     """
 
     seconds: float
@@ -53,18 +56,22 @@ class Settings:
     observe_dependencies: bool = True
     tolerances: tuple[float, ...] = (0.0, 1.0)
     warm_up_s: float = 0.0
+    audit_share: float = 0.0
+    audit_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run.
 
         Raises:
-            SettingsError: a time or budget that is not positive.
+            SettingsError: a time or budget that is not positive, or a share that is none.
         """
         for name in ("seconds", "budget_ms", "round_s"):
             if not getattr(self, name) > 0:
                 raise SettingsError(
                     f"{name} of a replay is {getattr(self, name)}: expected > 0"
                 )
+        if not 0 <= self.audit_share <= 1:
+            raise SettingsError(f"audit share {self.audit_share}: expected 0 to 1")
         if not 0 <= self.warm_up_s < self.seconds:
             raise SettingsError("a replay's warm-up must end before the replay does")
 
@@ -412,6 +419,15 @@ class Replay:
             warm_up_s=settings.warm_up_s,
             seconds=rounds * settings.round_s,
         )
+        audits: tuple[AuditCheck, ...] = ()
+        if settings.audit_share > 0:
+            audits = check_audits(
+                self._looks,
+                share=settings.audit_share,
+                seed=settings.audit_seed,
+                warm_up_s=settings.warm_up_s,
+                seconds=rounds * settings.round_s,
+            )
         window = max(1, round(1 / settings.round_s))
         sums = np.convolve(charged, np.ones(min(window, rounds)), mode="valid")
         there = self._streams.joins < rounds * settings.round_s
@@ -430,6 +446,7 @@ class Replay:
             packets=self._totals.packets,
             decoded=self._totals.decoded,
             targets=self._totals.targets,
+            audits=audits,
         )
 
 

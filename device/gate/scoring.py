@@ -12,6 +12,7 @@ the next one shown: nobody learns of a change before it was decoded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from triparty.device.gate.fleet import Floats, Integers, Streams, Tables
 from triparty.device.gate.states import UNKNOWN
 from triparty.device.gate.truth import Truth
+
+if TYPE_CHECKING:
+    from triparty.device.gate.replay_audit import AuditCheck
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class Score:
         packets: that arrived.
         decoded: packets that were decoded.
         targets: frames that were chosen.
+        audits: what audits said of each task, if there were any.
     """
 
     streams: int
@@ -74,6 +79,7 @@ class Score:
     packets: int
     decoded: int
     targets: int
+    audits: tuple[AuditCheck, ...] = ()
 
     def mean_accuracy(self, tolerance_s: float = 0.0) -> float:
         """Over the tasks, under one tolerance; NaN without any task."""
@@ -131,11 +137,11 @@ def scored(
         seconds: length of the run.
     """
     tables, streams = looks.tables, looks.streams
-    spans = _spans(tables, streams, warm_up_s, seconds)
+    spans = scored_frames(tables, streams, warm_up_s, seconds)
     columns = looks.columns()
     found = []
     for task, name in enumerate(tables.tasks):
-        held = _held(tables, columns, task)
+        held = held_answers(tables, columns, task)
         for tolerance in tolerances:
             shares = _shares(tables, streams, task, tolerance, held, spans)
             value = float(np.nanmean(shares)) if not np.isnan(shares).all() else float("nan")
@@ -144,15 +150,21 @@ def scored(
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
-    """Answers in the order in which they were held, stream by stream, n of them."""
+class Held:
+    """Answers in the order in which they were held, stream by stream, n of them.
+
+    Attributes:
+        stream: (n,)
+        state: (n,)
+        start: (n,) place in the stream's presentation order from which on it is held.
+    """
 
     stream: Integers
     state: Integers
     start: Integers
 
 
-def _spans(
+def scored_frames(
     tables: Tables, streams: Streams, warm_up_s: float, seconds: float
 ) -> tuple[Integers, Integers]:
     """The first frame of each stream that counts, and the one after the last."""
@@ -178,9 +190,10 @@ def _spans(
     return start, np.maximum(start, stop)
 
 
-def _held(
+def held_answers(
     tables: Tables, columns: tuple[Integers, Integers, Integers, Integers], task: int
-) -> _Held:
+) -> Held:
+    """What is held of a task, by `Looks.columns`."""
     stream, row, shown, effective = columns
     state = tables.state[row, task]
     known = state != UNKNOWN
@@ -191,12 +204,12 @@ def _held(
         state[known],
     )
     if not len(stream):
-        return _Held(stream, state, effective)
+        return Held(stream, state, effective)
     # Of what is known at a time, the newest frame in presentation order holds.
     reach = int(shown.max()) + 1
     newest = np.maximum.accumulate(stream * reach + shown)
     index = np.where(newest == stream * reach + shown, np.arange(len(stream)), 0)
-    return _Held(stream, state[np.maximum.accumulate(index)], effective)
+    return Held(stream, state[np.maximum.accumulate(index)], effective)
 
 
 def _shares(
@@ -204,7 +217,7 @@ def _shares(
     streams: Streams,
     task: int,
     tolerance: float,
-    held: _Held,
+    held: Held,
     spans: tuple[Integers, Integers],
 ) -> Floats:
     """(m,) share of each stream's frames whose held answer is right; NaN where none counts."""
@@ -218,7 +231,7 @@ def _shares(
     start = np.clip(held.start, first[held.stream], last[held.stream])
     stop = np.clip(stop, start, last[held.stream])
     for trace in range(len(tables.period)):
-        truth = _truth(tables, trace, task, tolerance)
+        truth = truth_of(tables, trace, task, tolerance)
         mine = streams.trace == trace
         known = truth.known(first[mine], last[mine])
         here: NDArray[np.bool_] = mine[held.stream]
@@ -228,7 +241,8 @@ def _shares(
     return shares
 
 
-def _truth(tables: Tables, trace: int, task: int, tolerance: float) -> Truth:
+def truth_of(tables: Tables, trace: int, task: int, tolerance: float) -> Truth:
+    """What is right at each frame of a trace."""
     rows = np.arange(tables.base[trace], tables.base[trace + 1])
     rows = rows[tables.target[rows]]
     rows = rows[np.argsort(tables.rank[rows])]

@@ -40,6 +40,8 @@ from triparty.common.replies import SessionRecord, StepReply
 from triparty.common.shielding import Shield, request_sizes
 from triparty.common.wire import Frame
 from triparty.device.inference.attestation import Attestation
+from triparty.device.inference.kept import Kept
+from triparty.device.inference.pictures import Picture
 
 SESSIONS = 3
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them
@@ -64,6 +66,9 @@ class Steps(Protocol):
         rollback_of: str | None = None,
     ) -> StepReply:
         """Sends keyed rows (T, D); returns the reply about the last ones."""
+
+    def rollback_session(self, session: str, *, position: int) -> None:
+        """Takes back the rows from a position on."""
 
     def close_session(self, session: str) -> None:
         """Ends a session; one that is gone already is no error."""
@@ -119,6 +124,9 @@ class Conversation:
             be (`request_sizes`); 1 shows every length as it is.
         attestation: what has to be proven before each session; None asks for no proof.
         deadline: how long it may go on, and how to wait between attempts; None sets no end.
+        picture: the image in its text, if there is one.
+        kept: what the turn before left, and where this one leaves it; None ends the session
+            with the conversation.
     """
 
     def __init__(
@@ -135,29 +143,78 @@ class Conversation:
         block: int = 1,
         attestation: Attestation | None = None,
         deadline: Deadline | None = None,
+        picture: Picture | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
         self._version, self._deadline = version, deadline or Deadline()
         self._once, self._begin, self._renew = once, begin, renew
         self._shield, self._block = shield or Shield(), block
-        self._attestation = attestation
+        self._attestation, self._picture = attestation, picture
         self._session: SessionRecord | None = None
         self._last: LastStep | None = None
         self._sent: list[int] = []
+        self._kept = kept
+        if kept is not None:
+            self._take_up(kept)
 
     def __enter__(self) -> Self:
         """The conversation."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Frees the session on the cloud, if it can be reached."""
+        """Frees the session on the cloud, if it can be reached, or keeps it."""
+        if self._kept is None:
+            self._close()
+            return
+        self._kept.session, self._kept.last = self._session, self._last
+        self._kept.sent = self._sent
+
+    def _take_up(self, kept: Kept) -> None:
+        """Goes on where the turn before ended, if its rows were of the same key."""
+        kept.shield = self._shield = kept.shield or self._shield
+        self._session, self._last, self._sent = kept.session, kept.last, kept.sent
+        key = (self._version, self._bundle.info.epoch)
+        if kept.key not in (None, key):
+            self._begin_anew()
+        kept.key = key
+
+    def _begin_anew(self) -> None:
+        self._close()
+        self._session, self._last, self._sent = None, None, []
+
+    def _close(self) -> None:
         if self._session is not None:
             self._deadline.grace(CLOSING_S)
             try:
                 self._steps.close_session(self._session.id)
             except TripartyError:
                 return  # the cloud frees an idle session by itself
+
+    def rest_of(self, ids: Sequence[int]) -> list[int]:
+        """What of a text the cloud does not have yet; at least one token.
+
+        What was sent and is not in the text is taken back. In blocks, where that would show
+        where the text is another one, the conversation begins anew.
+        """
+        pairs = enumerate(zip(self._sent, ids[:-1], strict=False))
+        common = next((at for at, (a, b) in pairs if a != b), min(self.position, len(ids) - 1))
+        if common < self.position:
+            if self._block > 1 or not common:
+                self._begin_anew()
+            else:
+                self._roll_back(common)
+        return list(ids[self.position :])
+
+    def _roll_back(self, position: int) -> None:
+        """Has the cloud forget rows; if it has forgotten all, they are replayed."""
+        if self._session is not None:
+            try:
+                self._steps.rollback_session(self._session.id, position=position)
+            except (NotFoundError, PositionError):
+                self._session = None
+        self._sent, self._last = self._sent[:position], None
 
     @property
     def position(self) -> int:
@@ -217,12 +274,14 @@ class Conversation:
                 if self._renew is None or renewed == SESSIONS:
                     raise
                 self._session = None
-                self._take_up(self._renew())
+                self._go_on_under(self._renew())
 
-    def _take_up(self, key: Renewed) -> None:
+    def _go_on_under(self, key: Renewed) -> None:
         """Goes on under another key; what was sent is replayed under it."""
         self._bundle, self._version = key.bundle, key.version
         self._once, self._begin = key.once, key.begin
+        if self._kept is not None:
+            self._kept.key = (key.version, key.bundle.info.epoch)
 
     def take_back(self, count: int) -> None:
         """Forgets the last `count` tokens; sends nothing."""
@@ -283,9 +342,10 @@ class Conversation:
         self, session: SessionRecord, ids: Sequence[int], position: int, reply_rows: int
     ) -> Sequence[Frame]:
         """One request, repeated under one id while the connection breaks."""
-        rows = self._shield.rows(
-            self._bundle.rows(np.asarray(ids, np.int64), start=position), start=position
-        )
+        rows = self._bundle.rows(np.asarray(ids, np.int64), start=position)
+        if self._picture is not None:
+            rows = self._picture.put_into(rows, start=position)
+        rows = self._shield.rows(rows, start=position)
         last, request_id = self._last, secrets.token_hex(16)
         request = partial(
             self._steps.step,

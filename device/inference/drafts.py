@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-LONGEST = 3
+LONGEST, SHORTEST = 3, 2
 
 
 class Draft(Protocol):
@@ -35,15 +35,18 @@ class PromptLookup:
     "Prompt Lookup Decoding", 2023).
 
     Attributes:
-        longest: tokens that are looked for; if they are nowhere else, one fewer, down to one.
+        longest: tokens that are looked for; if they are nowhere else, one fewer.
+        shortest: fewest that are looked for. What follows a single token is rarely what
+            followed it before.
     """
 
     longest: int = LONGEST
+    shortest: int = SHORTEST
 
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         """What followed the last tokens before; of several places the last one."""
         text = np.asarray(ids, np.int64)
-        for size in range(min(self.longest, len(text) - 1), 0, -1):
+        for size in range(min(self.longest, len(text) - 1), self.shortest - 1, -1):
             earlier = sliding_window_view(text[:-1], size)
             found = np.flatnonzero((earlier == text[-size:]).all(axis=1)) + size
             if len(found):

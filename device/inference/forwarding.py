@@ -6,7 +6,6 @@ nothing, so a request that is lost is sent again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
 from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import (
@@ -113,7 +113,8 @@ class Forward:
         version: of the bundle, which is that of the model it belongs to.
         shield: what becomes of rows before they go; None sends them as they are.
         attestation: what has to be proven before the first request; None asks for no proof.
-        sleep: waits between attempts.
+        deadline: by which all answers have to be there, and how to wait between attempts;
+            None sets no end.
     """
 
     def __init__(
@@ -125,11 +126,11 @@ class Forward:
         version: int,
         shield: Shield | None = None,
         attestation: Attestation | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        deadline: Deadline | None = None,
     ) -> None:
         """Sends nothing yet."""
         self._requests, self._bundle, self._model = requests, bundle, model
-        self._version, self._sleep = version, sleep
+        self._version, self._deadline = version, deadline or Deadline()
         self._shield, self._attestation = shield or Shield(), attestation
 
     def texts(self, texts: Sequence[TextIds]) -> list[Answer]:
@@ -140,6 +141,7 @@ class Forward:
             TooLargeError: a text that is too long for the cloud.
             UnreachableError: the cloud stayed away.
             AttestationError: no proof that the cloud runs what it should; nothing was sent.
+            DeadlineError: not all answers were there in time.
         """
         self._require(texts)
         answers: dict[int, Answer] = {}
@@ -151,12 +153,24 @@ class Forward:
     def images(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
         """The answers to images (C, S, S), in their order; errors as for `texts`."""
         self._require(images)
-        keyed = [np.asarray(self._bundle.pixels(image), np.float32) for image in images]
+        keyed = [self._keyed(image) for image in images]
         at_once = max(1, REQUEST_PIXELS // max((each.size for each in keyed), default=1))
         answers: list[Answer] = []
         for start in range(0, len(keyed), at_once):
             answers += self._of_images(keyed[start : start + at_once])
         return answers
+
+    def image_rows(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The keyed rows (N, D) of an image (C, S, S) in a text; errors as for `texts`."""
+        self._require([image])
+        info = self._bundle.info
+        tokens = 0 if info.image is None else info.image.tokens
+        frames = {"pixels": Frame.of(self._keyed(image)[None])}
+        rows: NDArray[np.float32] = self._checked(frames, [(1, tokens, info.width)])[0]
+        return rows
+
+    def _keyed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(self._bundle.pixels(image), np.float32)
 
     def _require(self, inputs: Sequence[object]) -> None:
         """Has proven what must be, if anything is to be sent."""
@@ -200,6 +214,19 @@ class Forward:
 
     def _plain(self, inputs: Mapping[str, Frame], count: int) -> NDArray[np.float32]:
         """The un-keyed answer (B, O) or (B, T, O) to one request."""
+        outputs = self._bundle.info.outputs
+        shapes: list[tuple[int, ...]] = [(count, outputs)]
+        if "pixels" not in inputs:
+            first = next(iter(inputs.values())).array
+            shapes.append((count, first.shape[1], outputs))
+        keyed = KeyedReply(self._checked(inputs, shapes))
+        plain: NDArray[np.float32] = self._bundle.plain_logits(keyed)
+        return plain
+
+    def _checked(
+        self, inputs: Mapping[str, Frame], shapes: Sequence[tuple[int, ...]]
+    ) -> NDArray[np.float32]:
+        """The answer to one request, if it is of one of these shapes and of this key."""
         answer = self._asked(inputs)
         hosted, held = (
             (answer.version, answer.epoch),
@@ -211,17 +238,12 @@ class Forward:
                 f"this device's bundle is of version {held[0]}, epoch {held[1]}: "
                 f"run 'triparty device pull'"
             )
-        array, outputs = answer.frame.as_float32(), self._bundle.info.outputs
-        first = next(iter(inputs.values())).array
-        shapes: list[tuple[int, ...]] = [(count, outputs)]
-        if "pixels" not in inputs:
-            shapes.append((count, first.shape[1], outputs))
+        array = answer.frame.as_float32()
         if array.shape not in shapes:
             raise CloudError(f"expected an answer {shapes[-1]}, got {array.shape}")
         if not np.isfinite(array).all():
             raise CloudError("the cloud's answer is not finite: the model may be damaged")
-        plain: NDArray[np.float32] = self._bundle.plain_logits(KeyedReply(array))
-        return plain
+        return array
 
     def _asked(self, inputs: Mapping[str, Frame]) -> ForwardReply:
         """One request, repeated while the connection breaks."""
@@ -229,7 +251,7 @@ class Forward:
             try:
                 return self._requests.forward(self._model, inputs)
             except UnreachableError:
-                self._sleep(pause_s)
+                self._deadline.sleep(pause_s)
         return self._requests.forward(self._model, inputs)
 
 

@@ -58,10 +58,12 @@ class Question:
     Attributes:
         ids: (T,) plain token ids.
         most: how many tokens the answer may have.
+        image_at: position of the first token of the image in it; None without one.
     """
 
     ids: list[int]
     most: int
+    image_at: int | None = None
 
 
 def read_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -112,7 +114,7 @@ def pieces(
         question: what is answered.
         bundle: opened bundle of the model.
         tokenizer: of the bundle.
-        conversation: a new one; the caller closes it.
+        conversation: a new one, or one that the question goes on from; the caller closes it.
         options: how tokens are chosen and where the answer ends.
         speculation: guesses tokens that are sent ahead of the answer, which is the same as
             without; None guesses none.
@@ -122,7 +124,7 @@ def pieces(
     answer = Answer(
         tokenizer, question.ids, options=options, most=question.most, eos_ids=eos_ids
     )
-    pending = question.ids
+    pending = conversation.rest_of(question.ids)
     while True:
         room = min(conversation.room, question.most - answer.count - 1)
         guessed = speculation.proposals(answer.ids, room=room)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -14,6 +14,14 @@ from triparty.device.home import HeldModel
 from triparty.device.inference.chat_template import ChatTemplate, Message
 from triparty.device.inference.generation import Question, question_of, read_tokenizer
 from triparty.device.inference.options import GenerationOptions
+from triparty.device.inference.pictures import (
+    VISUAL_TASK,
+    check_no_image,
+    image_of,
+    with_place,
+)
+
+TEXT_TASKS = ("causal-lm", VISUAL_TASK)
 
 Prompt = str | Sequence[int] | Sequence[Message]
 """A text to continue, its token ids, or the messages of a conversation."""
@@ -44,7 +52,7 @@ class OpenedModel:
             RequestError: a model of another kind: a classifier, an encoder.
         """
         bundle = Bundle.open(folder)
-        if bundle.info.task != "causal-lm":
+        if bundle.info.task not in TEXT_TASKS:
             raise RequestError(
                 f"'{held.name}' writes no text that goes on from a prompt: its task is "
                 f"{bundle.info.task}"
@@ -59,7 +67,35 @@ class OpenedModel:
                 messages for a model without a chat template, or ones that it refuses.
             CheckpointError: the chat template is broken.
         """
-        return question_of(self._ids(prompt), self.bundle, options)
+        ids = self._ids(prompt)
+        check_no_image(ids, self.bundle.info)
+        return question_of(ids, self.bundle, options)
+
+    def question_about_image(self, prompt: Prompt, options: GenerationOptions) -> Question:
+        """The token ids of a prompt with an image in it.
+
+        Where the image stands is said by its token in the prompt, or by content of the type
+        `image` in a message. A text without either is asked as the model's chat template puts
+        it, if it has one; else the image comes before it.
+
+        Raises:
+            RequestError: as `question`; a model that takes no images with rows, messages
+                without a place for the image, or with several.
+            CheckpointError: the chat template is broken.
+        """
+        info = self.bundle.info
+        image, token = image_of(info, self.held.name)
+        ids = self._ids(prompt)
+        if token not in ids and self.template is not None:
+            if not isinstance(prompt, str):
+                raise RequestError(
+                    "no message has a place for the image: give one a content like "
+                    '[{"type": "image"}, {"type": "text", "text": "..."}]'
+                )
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            ids = self._ids([{"role": "user", "content": content}])
+        ids, first = with_place(ids, image, token, bos_id=info.bos_id)
+        return replace(question_of(ids, self.bundle, options), image_at=first)
 
     def token_text(self, token: int) -> str:
         """What one token adds to a text."""

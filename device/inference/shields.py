@@ -96,6 +96,14 @@ class Shields:
                 "answers that go on from a prompt, noise and bfloat16-rows for rows of texts"
             )
 
+    def refuse_around_an_image(self, model: str) -> None:
+        """Raises SettingsError for what shields no image in a text, or would give it away."""
+        if self.noise or self.decoys:
+            raise SettingsError(
+                f"noise and decoys are for texts without an image: the pixels that '{model}' "
+                "takes get no noise, and a decoy has no image"
+            )
+
 
 class SpentTexts(Protocol):
     """Where a device remembers the texts that served as decoys."""

@@ -20,15 +20,16 @@ from triparty.device.inference.drafts import Draft, PromptLookup
 from triparty.device.inference.traffic import Traffic
 
 FIRST = 4
-MOST_REST = 16
+PATIENCE = 3
+MOST_REST = 4
 
 
 @dataclass(frozen=True)
 class Pace:
     """How many tokens to guess next: more while they are right, none for a while when not.
 
-    So what wrong guesses cost stays small: after several misses in a row a guess of one token
-    comes every `MOST_REST` steps.
+    So wrong guesses stay few: after `PATIENCE` misses in a row rests begin, soon of `MOST_REST`
+    steps between two guesses of one token.
 
     Attributes:
         most: tokens to guess at most.
@@ -55,7 +56,7 @@ class Pace:
             wanted = 2 * self.length if accepted == proposed else accepted + 1
             return Pace(self.most, min(self.most, wanted))
         misses = self.misses + 1
-        rest = min(MOST_REST, 2 ** (misses - 1) - 1)
+        rest = min(MOST_REST, 2 ** max(0, misses - PATIENCE) - 1)
         return Pace(self.most, max(1, self.length // 2), misses, rest)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from triparty.common.replies import SessionRecord, StepReply
+from triparty.common.replies import ForwardReply, SessionRecord, StepReply
 from triparty.common.wire import Frame, encode_frames
 from triparty.device.inference.conversation import Steps
+from triparty.device.inference.forwarding import Forwards
 
 
 @dataclass
@@ -15,7 +17,7 @@ class Traffic:
 
     Attributes:
         sessions: opened on the cloud.
-        requests: that carried rows or keyed ids.
+        requests: that carried rows, keyed ids or keyed pixels.
         rows: keyed rows, or keyed ids, in them.
         positions: the highest position of a session that was reached.
         bytes_sent: of request bodies; headers and TLS come on top.
@@ -82,6 +84,31 @@ class CountedSteps:
         self._traffic.bytes_received += sum(len(encode_frames(f)) for f in answer.frames)
         return answer
 
+    def rollback_session(self, session: str, *, position: int) -> None:
+        """Takes back rows."""
+        self._steps.rollback_session(session, position=position)
+
     def close_session(self, session: str) -> None:
         """Ends a session."""
         self._steps.close_session(session)
+
+
+class CountedForwards:
+    """The forward route of a cloud, with everything counted that passes.
+
+    Args:
+        forwards: the way to the cloud.
+        traffic: the sums, added to.
+    """
+
+    def __init__(self, forwards: Forwards, traffic: Traffic) -> None:
+        """Counts from now on."""
+        self._forwards, self._traffic = forwards, traffic
+
+    def forward(self, model: str, inputs: Mapping[str, Frame]) -> ForwardReply:
+        """Sends named frames."""
+        self._traffic.requests += 1
+        self._traffic.bytes_sent += len(encode_frames(*inputs.values()))
+        answer = self._forwards.forward(model, inputs)
+        self._traffic.bytes_received += len(encode_frames(answer.frame))
+        return answer

@@ -60,6 +60,20 @@ def test_the_json_has_the_fields_that_tools_read(
     assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_short_form_of_a_suite_leaves_the_long_ones_figures_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(harness, "OUTPUT", tmp_path)
+    monkeypatch.setattr(harness, "cases_of", lambda suite: [figure])
+    runs = [
+        json.loads(run_suite("audit", quick=quick).read_text(encoding="utf-8"))["results"][0]
+        for quick in (False, True)
+    ]
+    assert [run["runs"] for run in runs] == [4, 3]
+    names = {path.name for path in tmp_path.glob("*.json")}
+    assert names == {"audit.json", "audit-quick.json"}
+
+
 def test_unknown_and_empty_suites_are_named() -> None:
     with pytest.raises(BenchError, match="unknown suite 'speed': expected quick or inference"):
         run_suite("speed")

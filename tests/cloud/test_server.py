@@ -314,7 +314,6 @@ def cli(make_cloud):
     [
         (["--host", "0.0.0.0"], "--insecure-no-tls"),
         (["--host", "192.0.2.7"], "--insecure-no-tls"),
-        (["--engine", "ray"], "not available"),
         (["--engine", "gpu"], "engine"),
         (["--cert", "x"], "--key"),
         (["--cert", "/dev/null", "--key", "/dev/null"], "certificate"),

@@ -98,7 +98,7 @@ def test_a_certificate_that_is_not_trusted() -> None:
 
     untrusted = ssl.SSLCertVerificationError(1, "self-signed")
     untrusted.verify_message = "self-signed certificate"
-    with pytest.raises(CertificateError, match="new invite"):
+    with pytest.raises(CertificateError, match="trust --pin"):
         answered(refused(untrusted))
     with pytest.raises(CertificateError, match="no TLS"):
         answered(refused(ssl.SSLError(1, "wrong version number")))

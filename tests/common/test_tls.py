@@ -59,7 +59,7 @@ def test_both_sides_make_the_same_pin(server: TlsServer, tmp_path: Path) -> None
 def test_another_pin_is_refused_before_anything_is_sent(server: TlsServer) -> None:
     pin = certificate_pin(server.certificate_pem)
     for wrong in ("0" * 64, pin[:-1] + ("0" if pin[-1] != "0" else "1"), pin[:32], ""):
-        with pytest.raises(CertificateError, match="not the invite's"):
+        with pytest.raises(CertificateError, match="not the one that was told"):
             fetch_pinned_certificate(server.url, wrong)
     assert server.asked == []
 

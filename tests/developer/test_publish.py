@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from triparty.common.errors import (
     PathError,
     RollbackError,
     StateError,
+    UnsupportedModelError,
 )
 from triparty.common.transport import CloudClient
 from triparty.developer.home import Home
@@ -134,6 +136,19 @@ def test_only_a_protected_folder_is_published(
     (protected / missing).rename(protected.parent / "elsewhere")
     with pytest.raises(StateError, match=r"no protected model.*developer protect SRC"):
         developer.publish(protected)
+
+
+def test_what_no_cloud_serves_is_refused_before_anything_is_uploaded(
+    developer: Developer, protected: Path
+) -> None:
+    file = protected / "device" / "device.json"
+    info = DeviceInfo.from_json(file.read_bytes())
+    file.write_bytes(replace(info, family="t5", task="seq2seq-lm").to_json())
+    with pytest.raises(UnsupportedModelError, match=r"'seq2seq-lm'.*cross-attention"):
+        developer.publish(protected)
+    assert developer.versions() == []
+    file.write_bytes(info.to_json())
+    assert developer.publish(protected).model.version == 1
 
 
 def test_the_epoch_never_goes_back(developer: Developer, protected: Path) -> None:

@@ -51,7 +51,7 @@ def test_privacy_names_what_was_sent_and_what_that_gives_away(tmp_path: Path) ->
     told = "\n".join(account(traffic, info, Shields()))
     for words in (
         "12 keyed rows of 8 numbers",
-        "positions 0 to 11",
+        "up to position 11",
         "1,234 bytes",
         "not encryption",
         "always the same row",

@@ -59,7 +59,13 @@ class SmallDevice:
         return self.opened
 
     def stream(
-        self, model: str, prompt: Prompt, *, options: GenerationOptions, engine: None = None
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        options: GenerationOptions,
+        image: None = None,
+        engine: None = None,
     ) -> Parts:
         question = self.opened.question(prompt, options)
         with Conversation(self.cloud, self.opened.bundle, model, version=1) as conversation:

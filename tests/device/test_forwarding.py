@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tiny_encoders import write_tokenizer
 
+from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import DeviceInfo, ImageInfo
 from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import (
     AttestationError,
     CloudError,
+    DeadlineError,
     RequestError,
     RollbackError,
     TooLargeError,
@@ -121,7 +123,8 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def forward_of(cloud: SmallCloud, bundle: Bundle, **options: Any) -> Forward:
-    return Forward(cloud, bundle, "known", version=3, sleep=lambda _: None, **options)
+    deadline = Deadline(sleep=lambda _: None)
+    return Forward(cloud, bundle, "known", version=3, deadline=deadline, **options)
 
 
 def texts_of(*lengths: int) -> list[TextIds]:
@@ -283,3 +286,23 @@ def test_a_text_without_tokens_is_refused(bundle: Bundle) -> None:
     tokenizer.post_processor = None
     with pytest.raises(RequestError, match="text 1 has no tokens"):
         text_ids(["bee", ""], tokenizer, EncodingInfo(), positions=POSITIONS)
+
+
+def test_an_answer_that_is_late_is_an_error_and_is_not_waited_for(bundle: Bundle) -> None:
+    now, waited = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        now[0] += seconds
+
+    class Away(SmallCloud):
+        def forward(self, model: str, inputs: Any) -> ForwardReply:
+            now[0] += 1.0
+            raise UnreachableError("away")
+
+    deadline = Deadline(3.0, clock=lambda: now[0], sleep=sleep)
+    forward = Forward(Away(), bundle, "known", version=3, deadline=deadline)
+    with pytest.raises(DeadlineError, match="within 3 seconds"):
+        forward.texts(texts_of(3))
+    assert now[0] <= 4.0
+    assert waited

@@ -192,13 +192,21 @@ def test_right_guesses_save_round_trips(bundle: Bundle) -> None:
     assert (guessed.traffic.wrong_guesses, guessed.cloud.taken_back) == (0, 0)
 
 
+@pytest.mark.parametrize("most", [3, 9, 20, 63])
+def test_nothing_is_guessed_behind_the_last_token(bundle: Bundle, most: int) -> None:
+    plain = tell(bundle)
+    guessed = tell(bundle, draft=Knowing(plain.ids), most=most)
+    assert guessed.traffic.wrong_guesses == 0
+    assert guessed.traffic.rows == plain.traffic.rows
+
+
 def test_wrong_guesses_cost_little_and_are_counted(bundle: Bundle) -> None:
     plain = tell(bundle)
     guessed = tell(bundle, draft=Knowing(plain.ids, wrong), most=31)
     assert guessed.cloud.steps == plain.cloud.steps
     assert guessed.traffic.guesses == guessed.traffic.wrong_guesses
     assert guessed.traffic.rows - plain.traffic.rows == guessed.traffic.guesses
-    assert 4 <= guessed.traffic.guesses <= 11
+    assert 4 <= guessed.traffic.guesses <= 13
     assert guessed.cloud.taken_back == guessed.traffic.wrong_guesses
 
 
@@ -338,8 +346,8 @@ def test_a_rule_that_keeps_likely_guesses_without_a_draw_is_noticed(
 # What guesses.
 
 
-def slow_lookup(ids: list[int], count: int, longest: int) -> list[int]:
-    for size in range(min(longest, len(ids) - 1), 0, -1):
+def slow_lookup(ids: list[int], count: int, longest: int, shortest: int) -> list[int]:
+    for size in range(min(longest, len(ids) - 1), shortest - 1, -1):
         ends = [
             at for at in range(size, len(ids)) if ids[at - size : at] == ids[len(ids) - size :]
         ]
@@ -354,9 +362,13 @@ def slow_lookup(ids: list[int], count: int, longest: int) -> list[int]:
     ids=st.lists(st.integers(0, 3), min_size=1, max_size=40),
     count=st.integers(1, 9),
     longest=st.integers(1, 4),
+    shortest=st.integers(1, 3),
 )
-def test_a_lookup_finds_what_followed_before(ids: list[int], count: int, longest: int) -> None:
-    assert PromptLookup(longest).propose(ids, count) == slow_lookup(ids, count, longest)
+def test_a_lookup_finds_what_followed_before(
+    ids: list[int], count: int, longest: int, shortest: int
+) -> None:
+    found = PromptLookup(longest, shortest).propose(ids, count)
+    assert found == slow_lookup(ids, count, longest, shortest)
 
 
 def test_a_lookup_of_examples() -> None:
@@ -364,6 +376,8 @@ def test_a_lookup_of_examples() -> None:
     assert PromptLookup().propose([7, 2, 9, 1, 2, 8, 5, 1, 2], 2) == [8, 5]
     assert PromptLookup().propose([5, 5, 5, 5], 3) == [5]
     assert PromptLookup().propose([1, 2, 3], 4) == []
+    assert PromptLookup().propose([1, 2, 3, 2], 4) == []
+    assert PromptLookup(3, 1).propose([1, 2, 3, 2], 4) == [3, 2]
     assert PromptLookup().propose([1], 4) == []
 
 
@@ -385,7 +399,7 @@ def test_a_pace_recovers_and_gives_up_by_turns() -> None:
     for _ in range(1000):
         sent += pace.count
         pace = pace.after(pace.count, 0)
-    assert sent < 80, "a thousand misses cost under a tenth in rows"
+    assert sent < 210, "misses cost a fifth more rows, and not more"
     while pace.rest:
         pace = pace.after(0, 0)
     for _ in range(7):

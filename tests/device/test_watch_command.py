@@ -87,9 +87,12 @@ def test_a_file_is_watched_to_its_end(tmp_path: Path, config: str) -> None:
     assert camera["held_bytes"] > camera["held_packets"]
     measured = sum(line["packets"] for line in summary["decode_costs"])  # audits are, too
     assert camera["decoded"] <= measured <= 2 * 377
+    kinds = [(line["codec"], line["width"], line["intra"]) for line in summary["decode_costs"]]
+    assert sorted(kinds) == [("h264", 768, False), ("h264", 768, True)]
     assert all(line["cpu_ms"] + line["cpu_ms_per_kb"] > 0 for line in summary["decode_costs"])
     results = [each for each in told if each["type"] == "result"]
     assert len(results) == camera["looks"] > 0
+    assert all(each["seen"].keys() == {"m"} for each in results)
     assert documents((tmp_path / "results.jsonl").read_text()) == told[:-1]
     assert (tmp_path / "results.db").stat().st_mode & 0o77 == 0
     assert "runs looker:look with all rights" in done.stderr

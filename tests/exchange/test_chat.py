@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from triparty.common.errors import RequestError
 from triparty.developer.protect import protect
 from triparty.device import Device, GenerationOptions
 from triparty.device.chat.dialogue import Dialogue
+from triparty.device.inference.generation import Generation
+from triparty.device.inference.kept import Kept
+from triparty.device.inference.shields import Shields
+from triparty.device.inference.traffic import Traffic
 
 TEMPLATE = (
     "{% for m in messages %}{{ bos_token if loop.first }}{{ m.role }}: {{ m.content }}\n"
@@ -155,8 +160,6 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(stage: Stage) -> None:
         terminal.until(r"Tell a story\n[^\n]")
         terminal.type(CTRL_C)
         terminal.until(r"\(stopped\)\n> ")
-        while serving.session_count():  # bounded by the test's own limit
-            time.sleep(0.01)
         terminal.type("/privacy")
         assert "keyed rows" in terminal.until("\n> ")
         terminal.type(b"half a line")
@@ -164,6 +167,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(stage: Stage) -> None:
         terminal.type(CTRL_C)
         terminal.until(r"Ctrl-D leaves\)\n> ")
         terminal.type("/exit")
+    while serving.session_count():  # bounded by the test's own limit
+        time.sleep(0.01)
 
 
 def test_an_error_at_the_terminal_ends_the_turn_alone(stage: Stage) -> None:
@@ -204,3 +209,95 @@ def test_a_turn_that_fails_was_not_asked(stage: Stage) -> None:
     with pytest.raises(RequestError, match="512 positions"):
         list(dialogue.ask("long " * 600))
     assert dialogue.messages == dialogue.turns == before
+    dialogue.close()
+
+
+def told(dialogue: Dialogue, *turns: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The answers to turns, and of each the sessions that it opened and the rows it sent."""
+    answers, sent = [], []
+    for turn in turns:
+        (*_, said) = dialogue.ask(turn)
+        assert isinstance(said, Generation)
+        answers.append(said.text)
+        sent.append((said.traffic.sessions, said.traffic.rows))
+    return answers, sent
+
+
+TURNS = ("Tell a story", "Go on", "And then?")
+
+
+def test_a_turn_sends_what_is_new(stage: Stage) -> None:
+    serving = stage.cloud.app.state.serving
+    dialogue = Dialogue(stage.device, "talk", GenerationOptions(max_tokens=12))
+    answers, sent = told(dialogue, *TURNS)
+    assert answers == expected(stage, *TURNS)
+    assert [sessions for sessions, _ in sent] == [1, 0, 0]
+    assert serving.session_count() == 1
+    whole = stage.device.generate("talk", dialogue.turns[:5], max_tokens=12).traffic.rows
+    assert sum(rows for _, rows in sent) < whole * 1.3
+    assert sent[2][1] < whole / 2
+    dialogue.clear()
+    assert serving.session_count() == 0
+    answers, sent = told(dialogue, TURNS[0])
+    assert (answers, sent[0][0]) == (expected(stage, TURNS[0]), 1)
+    dialogue.close()
+    assert serving.session_count() == 0
+
+
+def test_a_session_that_was_lost_between_turns_is_replayed(stage: Stage) -> None:
+    dialogue = Dialogue(stage.device, "talk", GenerationOptions(max_tokens=12))
+    with closing(dialogue):
+        first, _ = told(dialogue, TURNS[0])
+        stage.cloud.app.state.serving.close_sessions_of(stage.device._home.access().principal)
+        others, sent = told(dialogue, *TURNS[1:])
+    assert [*first, *others] == expected(stage, *TURNS)
+    assert [sessions for sessions, _ in sent] == [1, 0]
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_what_was_sent_and_is_not_said_is_taken_back(stage: Stage, changed: int) -> None:
+    """Something else was said before: nothing of the old rows may show in the answer."""
+    dialogue = Dialogue(stage.device, "talk", GenerationOptions(max_tokens=12))
+    with closing(dialogue):
+        told(dialogue, TURNS[0])
+        dialogue.turns[changed]["content"] = "No."
+        answers, sent = told(dialogue, TURNS[1])
+        assert stage.cloud.app.state.serving.session_count() == 1
+    assert sent[0][0] == 0
+    alone = stage.device.generate("talk", dialogue.turns[:3], max_tokens=12)
+    assert answers == [alone.text]
+    assert sent[0][1] < alone.traffic.rows
+
+
+@pytest.mark.parametrize("shields", [{"noise": 0.01}, {"block": 4}, {"to_bfloat16": True}])
+def test_shields_stay_in_a_kept_session(stage: Stage, shields: dict[str, float]) -> None:
+    """Blocks fill a session up behind an answer, so that the next turn cannot go on in it."""
+    device = Device(stage.home, shields=Shields(**shields))
+    with closing(Dialogue(device, "talk", GenerationOptions(max_tokens=6))) as dialogue:
+        _, sent = told(dialogue, *TURNS[:2])
+    assert sent[1][0] == (1 if "block" in shields else 0)
+
+
+def test_a_guessed_answer_is_gone_on_from(stage: Stage) -> None:
+    options = GenerationOptions(max_tokens=12, speculate=4)
+    with closing(Dialogue(stage.device, "talk", options)) as dialogue:
+        answers, sent = told(dialogue, *TURNS)
+    assert answers == expected(stage, *TURNS)
+    assert [sessions for sessions, _ in sent] == [1, 0, 0]
+
+
+def test_a_bundle_of_another_version_begins_anew(stage: Stage) -> None:
+    kept, turns = Kept(), [{"role": "user", "content": TURNS[0]}]
+    stage.device.generate("talk", turns, max_tokens=2)
+    list(stage.device.stream("talk", turns, max_tokens=2, kept=kept))
+    session, turns = kept.session, [*turns, {"role": "user", "content": "Go on"}]
+    assert session is not None
+    assert kept.key is not None
+    kept.key = (kept.key[0] + 1, kept.key[1])
+    traffic = Traffic()
+    list(stage.device.stream("talk", turns, max_tokens=2, kept=kept, traffic=traffic))
+    assert traffic.sessions == 1
+    assert kept.session is not None
+    assert kept.session.id != session.id
+    stage.device.end("talk", kept)
+    assert stage.cloud.app.state.serving.session_count() == 0

@@ -32,6 +32,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from triparty.cloud.serving.engine import Image, Passage, Text
 from triparty.common.errors import (
+    DeadlineError,
     NotFoundError,
     RequestError,
     SettingsError,
@@ -422,6 +423,14 @@ def test_several_devices_at_once_get_their_own_answers(stage: Stage) -> None:
     source = stage.sources["bert-permutation"]
     with ThreadPoolExecutor(4) as pool:
         assert max(pool.map(ask, range(8))) <= TOLERANCE
+
+
+def test_vectors_have_to_be_there_in_time(stage: Stage) -> None:
+    with pytest.raises(DeadlineError):
+        stage.device.embed("bert-permutation", TEXTS, deadline_s=1e-6)
+    with pytest.raises(DeadlineError):
+        stage.device.classify("bert-labels-tokens", TEXTS, deadline_s=1e-6)
+    assert stage.device.embed("bert-permutation", TEXTS, deadline_s=600).shape[0] == len(TEXTS)
 
 
 def test_nothing_to_embed_is_no_error(stage: Stage) -> None:

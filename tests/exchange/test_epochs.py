@@ -43,7 +43,7 @@ class Stage:
         self.device.pull(name)
 
     def version(self, name: str) -> int:
-        return self.device._home.model(name).version
+        return self.device._accounts.holding(name)[1].version
 
 
 @pytest.fixture(scope="module")

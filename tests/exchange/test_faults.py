@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,36 @@ def test_what_repeating_helps_against_ends_in_the_right_tokens(
     for _ in range(4):
         assert stage.ask("rows", deadline_s=60) == stage.expected
     assert stage.wire.happened[fault] > 3
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """Guesses from the known answer, every third token wrong."""
+
+    stage: Stage
+
+    def propose(self, ids: Sequence[int], count: int) -> list[int]:
+        question = self.stage.device.open("rows").tokenizer.encode(PROMPT).ids
+        at = len(ids) - len(question)
+        following = enumerate(self.stage.expected[at:], at)
+        return [token + (place % 3 == 0) for place, token in following]
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP, Fault.CUT])
+def test_guesses_on_a_bad_network_change_no_token(stage: Stage, fault: Fault) -> None:
+    stage.wire.plan((fault,), 0.08, 1)
+    for _ in range(4):
+        said = stage.device.generate(
+            "rows",
+            PROMPT,
+            max_tokens=TOKENS,
+            deadline_s=60,
+            speculate=5,
+            draft=Knowing(stage),
+        )
+        assert said.token_ids == stage.expected
+        assert 0 < said.traffic.wrong_guesses < said.traffic.guesses
+    assert stage.wire.happened[fault] > 1
 
 
 @pytest.mark.parametrize("model", INTERFACES)

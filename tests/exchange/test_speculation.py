@@ -197,6 +197,17 @@ def test_a_draft_model_follows_any_text(stories_model: Path, stage: Stage) -> No
     assert len(draft.propose(text * 40, 4)) == 0, "it has no positions left"
 
 
+def test_answers_side_by_side_share_a_draft_model(stage: Stage, stories_model: Path) -> None:
+    draft = draft_of(stage, "stories", "model", stories_model)
+    prompts = [PROMPTS["stories"], "The sun", "Lily", "A dog"]
+    options = GenerationOptions(temperature=0.7, seed=3, max_tokens=15)
+    plain = stage.device.generate_batch("stories", prompts, options=options)
+    guessed = stage.device.generate_batch(
+        "stories", prompts, options=options, speculate=4, draft=draft
+    )
+    assert [one.token_ids for one in guessed] == [one.token_ids for one in plain]
+
+
 def test_an_answer_in_one_round_trip_needs_no_guesses(stage: Stage) -> None:
     with pytest.raises(SettingsError, match="one round trip"):
         stage.device.generate("words", "Once", speculate=4)

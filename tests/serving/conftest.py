@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,14 @@ class Settings:
     session_idle_s: float = 600.0
     max_batch_rows: int = 512
     threads: int | None = 1
+    device: str = "auto"
+    max_memory: Mapping[str, str] = field(default_factory=dict)
+    dtype: str | None = None
+    replicas: int = 1
+    max_replicas: int | None = None
+    sessions_per_replica: int = 32
+    replica_gpus: float = 0.0
+    ray_address: str | None = None
     trace: Path | None = None
 
 
@@ -279,7 +287,7 @@ def data_folder() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> type[Settings]:
     return Settings
 
@@ -335,6 +343,7 @@ class FakeEngine:
         self.caches[work.session] = held
         if work.reply is None:
             return ()
+        assert 1 <= work.reply.rows <= len(work.rows)
         return (held.cumsum(axis=0)[len(held) - work.reply.rows :],)
 
     def fork(self, source: str, target: str, *, position: int) -> None:

@@ -22,11 +22,12 @@ from triparty.cloud.serving.families import ENCODER_TYPES, family_of
 from triparty.cloud.serving.hosting import load_local
 from triparty.cloud.serving.loading import holds_encoder, load_encoder
 from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.serving.placement import Placement
 from triparty.common import opaque
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
 TOLERANCE = 1e-5
-CPU = torch.device("cpu")
+CPU = Placement("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +180,11 @@ def test_a_refusal_names_every_encoder() -> None:
         family_of({"model_type": "resnet"})
 
 
-def test_the_folder_says_what_is_loaded(folders: Any, tiny_folders: dict[str, Path]) -> None:
-    assert isinstance(load_local(folders["bert", "rows"]), LocalEncoder)
-    assert isinstance(load_local(tiny_folders["llama"]), LocalEngine)
+def test_the_folder_says_what_is_loaded(
+    folders: Any, tiny_folders: dict[str, Path], settings: Any
+) -> None:
+    assert isinstance(load_local(folders["bert", "rows"], settings()), LocalEncoder)
+    assert isinstance(load_local(tiny_folders["llama"], settings()), LocalEngine)
     assert not holds_encoder(tiny_folders["gpt2"])
 
 
@@ -202,7 +205,7 @@ def test_options_that_are_not_served_are_refused(
     folders: Any, copy_with: Callable[..., Path], name: str, changes: Any, word: str
 ) -> None:
     with pytest.raises(UnsupportedModelError, match=word):
-        load_encoder(copy_with(folders[name, "rows"], **changes), device=CPU)
+        load_encoder(copy_with(folders[name, "rows"], **changes), placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -251,14 +254,14 @@ def test_tensors_that_are_not_the_models_are_refused_before_they_are_loaded(
     save_file(tensors, path, metadata={"format": "pt"})
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", None)
     with pytest.raises(CheckpointError, match="tensor"):
-        load_encoder(folder, device=CPU)
+        load_encoder(folder, placement=CPU)
 
 
 def test_a_file_that_could_hold_code_is_refused(folders: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(folders["bert", "rows"], tmp_path / "model")
     (folder / "modeling_bert.py").write_text("raise SystemExit")
     with pytest.raises(FileTypeError, match=r"modeling_bert\.py"):
-        load_encoder(folder, device=CPU)
+        load_encoder(folder, placement=CPU)
 
 
 def test_configuration_keys_that_the_class_does_not_declare_are_not_acted_on(
@@ -271,7 +274,7 @@ def test_configuration_keys_that_the_class_does_not_declare_are_not_acted_on(
         "chunk_size_feed_forward": 3,
         "use_bfloat16": True,
     }
-    model, _, _ = load_encoder(copy_with(folders["bert", "rows"], **hostile), device=CPU)
+    model, _, _ = load_encoder(copy_with(folders["bert", "rows"], **hostile), placement=CPU)
     assert not model.config.output_attentions
     assert model.config.chunk_size_feed_forward == 0
     assert model.dtype == torch.float32

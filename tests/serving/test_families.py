@@ -19,8 +19,9 @@ from triparty.cloud.serving.engine import Reply, Work
 from triparty.cloud.serving.families import FAMILIES
 from triparty.cloud.serving.loading import load_model
 from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.serving.placement import Placement
 
-CPU = torch.device("cpu")
+CPU = Placement("cpu")
 Rows = NDArray[np.float32]
 HIDDEN, LOGITS = Reply.parse("hidden"), Reply.parse("logits")
 
@@ -32,7 +33,7 @@ EXPERTS = ["deepseek_v3", "mixtral"]
 
 
 def engine_of(folder: Path, dtype: torch.dtype) -> LocalEngine:
-    model = load_model(folder, device=CPU)
+    model = load_model(folder, placement=CPU)
     torch.nn.Module.to(model, dtype)
     return LocalEngine(model)
 
@@ -140,7 +141,7 @@ def test_an_ignored_bound_of_logits_is_noticed(
     family: str, tiny_folders: dict[str, Path], reference_of: Callable[..., Any]
 ) -> None:
     folder = tiny_folders[family]
-    model = load_model(folder, device=CPU)
+    model = load_model(folder, placement=CPU)
     model.config.final_logit_softcapping = None
     assert worst_error(LocalEngine(model), reference_of(folder), seed=1) > 1e-3
 
@@ -169,7 +170,7 @@ def test_experts_answer_each_session_alike_in_any_company(
     tiny_folders: dict[str, Path],
     copy_with: Callable[..., Path],
 ) -> None:
-    model = load_model(copy_with(tiny_folders[family], dtype=dtype), device=CPU)
+    model = load_model(copy_with(tiny_folders[family], dtype=dtype), placement=CPU)
     engine = LocalEngine(model)
     assert model.config._experts_implementation == implementation
     rng = np.random.default_rng(3)
@@ -191,7 +192,7 @@ def test_experts_answer_each_session_alike_in_any_company(
 def test_a_row_sees_itself_and_what_its_window_holds(
     position: int, rows: int, window: int | None
 ) -> None:
-    reach = Reach.of(position=position, rows=rows, window=window, device=CPU)
+    reach = Reach.of(position=position, rows=rows, window=window, device=torch.device("cpu"))
     end = position + rows
     if reach.mask is not None:
         seen = reach.mask
@@ -223,7 +224,7 @@ def test_values_may_be_of_another_width_than_keys(
     layer.layer_idx = 0
 
     def attend(start: int, stop: int) -> torch.Tensor:
-        span = Span.of(position=start, rows=stop - start, cache=cache, device=CPU)
+        span = Span.of(position=start, rows=stop - start, cache=cache)
         new = (part[:, :, start:stop] for part in (query, key, value))
         options: dict[str, Any] = {"sliding_window": window, "softcap": softcap}
         output, _ = packed_attention(layer, *new, None, packed=PackedBatch([span]), **options)

@@ -21,9 +21,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, PreTraine
 
 from triparty.cloud.serving.families import FAMILIES, experts_implementation
 from triparty.cloud.serving.loading import load_model
+from triparty.cloud.serving.placement import Placement
 from triparty.common.errors import CheckpointError, FileTypeError, UnsupportedModelError
 
-CPU = torch.device("cpu")
+CPU = Placement("cpu")
 
 
 @pytest.fixture
@@ -64,13 +65,13 @@ def test_models_are_made_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", slowly)
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: load_model(folder, device=CPU), range(4)))
+        list(threads.map(lambda _: load_model(folder, placement=CPU), range(4)))
     assert most == 1
     assert PreTrainedModel.tie_weights is before
 
 
 def test_a_good_folder_loads_for_inference(folder: Path) -> None:
-    model = load_model(folder, device=CPU)
+    model = load_model(folder, placement=CPU)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -94,7 +95,7 @@ def test_options_that_are_not_served_are_refused(
 ) -> None:
     edit_config(folder, **changes)
     with pytest.raises(UnsupportedModelError, match=word):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_options_of_a_family_that_are_not_served_are_refused(
     word: str,
 ) -> None:
     with pytest.raises(UnsupportedModelError, match=word):
-        load_model(copy_with(tiny_folders[family], **changes), device=CPU)
+        load_model(copy_with(tiny_folders[family], **changes), placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_senseless_option_of_a_family_is_refused(
     word: str,
 ) -> None:
     with pytest.raises(CheckpointError, match=word):
-        load_model(copy_with(tiny_folders[family], **changes), device=CPU)
+        load_model(copy_with(tiny_folders[family], **changes), placement=CPU)
 
 
 def test_older_keys_of_gemma3_are_read(
@@ -169,7 +170,7 @@ def test_older_keys_of_gemma3_are_read(
         rope_local_base_freq=2e4,
         rope_scaling={"rope_type": "linear", "factor": 8.0},
     )
-    config = load_model(folder, device=CPU).config
+    config = load_model(folder, placement=CPU).config
     assert config.layer_types == ["sliding_attention", "full_attention", "sliding_attention"]
     full, sliding = (
         config.rope_parameters[f"{kind}_attention"] for kind in ("full", "sliding")
@@ -210,18 +211,18 @@ def test_the_hub_is_off() -> None:
 def test_files_that_could_hold_code_are_refused(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"x")
     with pytest.raises(FileTypeError, match=name):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_an_adapter_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere"}')
     with pytest.raises(UnsupportedModelError, match="adapter"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_keys_that_the_stock_class_does_not_declare_change_nothing(folder: Path) -> None:
     edit_config(folder, transformers_weights="/etc/passwd", output_hidden_states=True, _x=1)
-    config = load_model(folder, device=CPU).config
+    config = load_model(folder, placement=CPU).config
     assert not hasattr(config, "transformers_weights")
     assert not config.output_hidden_states
 
@@ -240,7 +241,7 @@ def test_keys_that_the_stock_class_does_not_declare_change_nothing(folder: Path)
 def test_a_senseless_configuration_is_refused(folder: Path, changes: dict[str, Any]) -> None:
     edit_config(folder, **changes)
     with pytest.raises(CheckpointError):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_a_width_that_the_weights_do_not_have_is_refused_before_allocating(
@@ -248,32 +249,32 @@ def test_a_width_that_the_weights_do_not_have_is_refused_before_allocating(
 ) -> None:
     edit_config(folder, intermediate_size=10**9)
     with pytest.raises(CheckpointError, match="has shape"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_a_missing_tensor_is_refused(folder: Path) -> None:
     edit_weights(folder, {"model.norm.weight": None})
     with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_the_input_embedding_may_be_missing(folder: Path) -> None:
     edit_weights(folder, {"model.embed_tokens.weight": None})
-    load_model(folder, device=CPU)
+    load_model(folder, placement=CPU)
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_broken_configuration_file_is_refused(folder: Path, document: bytes) -> None:
     (folder / "config.json").write_bytes(document)
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_truncated_weights_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_shards_load_and_may_not_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
@@ -288,19 +289,19 @@ def test_shards_load_and_may_not_lie_elsewhere(folder: Path, tmp_path: Path) -> 
         weight_map |= dict.fromkeys(names, shard)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    load_model(folder, device=CPU)
+    load_model(folder, placement=CPU)
 
     (folder / "a.safetensors").rename(tmp_path / "a.safetensors")
     moved = {n: s.replace("a.", "../a.") for n, s in weight_map.items()}
     index.write_text(json.dumps({"metadata": {}, "weight_map": moved}))
     with pytest.raises(CheckpointError, match="not a file beside it"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"index\.json"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 def test_half_precision_is_kept(tmp_path: Path) -> None:
@@ -314,5 +315,5 @@ def test_half_precision_is_kept(tmp_path: Path) -> None:
     )
     torch.nn.Module.to(stock := LlamaForCausalLM(config), torch.bfloat16)
     stock.save_pretrained(tmp_path)
-    model = load_model(tmp_path, device=CPU)
+    model = load_model(tmp_path, placement=CPU)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

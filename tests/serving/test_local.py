@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from triparty.cloud.serving import local
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.loading import load_model
 from triparty.cloud.serving.local import LocalEngine
+from triparty.cloud.serving.placement import Placement
 from triparty.cloud.serving.text import TextRules
 from triparty.common.errors import CheckpointError, CloudError
 
@@ -182,7 +182,12 @@ def test_replies_about_several_rows_are_those_of_single_ones(
         Work(name, 0, rows, replace(Reply.parse(name.strip()), rows=count) if count else None)
         for (name, count), rows in zip(wanted.items(), sequences, strict=True)
     ]
+    ran: list[int] = []
+    head = engine._logits
+    monkeypatch.setattr(engine, "_logits", lambda x: (ran.append(len(x)), head(x))[1])
     replies = engine.run(works)
+    assert sum(ran) == 15
+    assert max(ran) <= max(7, head_rows), "the head's rows are bounded"
     for (name, count), rows, arrays in zip(wanted.items(), sequences, replies, strict=True):
         states, logits = (array[len(rows) - count :] for array in reference.run(rows))
         match name.strip():
@@ -249,7 +254,7 @@ def test_what_a_row_takes_is_measured(engine: LocalEngine) -> None:
 
 def without_head(folder: Path) -> Any:
     """A loaded model whose head is zeros."""
-    model = load_model(folder, device=torch.device("cpu"))
+    model = load_model(folder, placement=Placement("cpu"))
     model.get_output_embeddings().weight.data.zero_()
     return model
 

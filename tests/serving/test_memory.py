@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from triparty.cloud.serving.engine import Reply
-from triparty.cloud.serving.hosting import Models
+from triparty.cloud.serving.hosting import LocalBackend, Models
 from triparty.cloud.serving.serving import Serving, StepRequest
 from triparty.common.errors import LimitError, TooLargeError
 
@@ -138,7 +138,7 @@ def test_a_model_that_made_room_before_its_first_session_is_loaded_again(
         return fake_engine
 
     async def story() -> None:
-        models = Models(settings(), load=load)
+        models = Models(settings(), backend=LocalBackend(settings(), load=load))
         real = models._task
 
         async def evicted_once(key: Any, *rest: Any) -> Any:

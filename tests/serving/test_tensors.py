@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from triparty.cloud.serving.loading import load_model
+from triparty.cloud.serving.placement import Placement
 from triparty.common.errors import CheckpointError
 
-CPU = torch.device("cpu")
+CPU = Placement("cpu")
 Tensors = dict[str, torch.Tensor]
 MIXTRAL = "model.layers.1.block_sparse_moe.experts."
 DEEPSEEK = "model.layers.2.mlp.experts."
@@ -59,7 +60,7 @@ def without_prefix(tensors: Tensors) -> None:
 
 def assert_loads_as(folder: Path, original: Path) -> None:
     expected = AutoModelForCausalLM.from_pretrained(original).state_dict()
-    got = load_model(folder, device=CPU).state_dict()
+    got = load_model(folder, placement=CPU).state_dict()
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, got[name]), name
@@ -105,7 +106,7 @@ def test_a_missing_tensor_is_refused(
 ) -> None:
     folder = edited(family, lambda tensors: tensors.pop(name))
     with pytest.raises(CheckpointError, match=r"has no tensor|tensors of experts"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_an_unknown_tensor_is_refused(
 ) -> None:
     folder = edited(family, lambda tensors: tensors.update({name: torch.zeros(shape)}))
     with pytest.raises(CheckpointError, match="that the model has not"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_another_shape_is_refused(
 ) -> None:
     folder = edited(family, lambda tensors: tensors.update({name: torch.zeros(shape)}))
     with pytest.raises(CheckpointError, match="has shape"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_a_tensor_written_twice_is_refused(
 ) -> None:
     folder = edited(family, lambda tensors: tensors.update({name: torch.zeros(shape)}))
     with pytest.raises(CheckpointError, match="twice"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_a_size_that_the_tensors_do_not_have_is_refused_before_allocating(
 ) -> None:
     folder = copy_with(tiny_folders[family], **{key: 8 * 10**8})
     with pytest.raises(CheckpointError, match="has shape"):
-        load_model(folder, device=CPU)
+        load_model(folder, placement=CPU)
 
 
 class TestTies:
@@ -211,7 +212,7 @@ class TestTies:
     def test_the_embedding_becomes_the_head(self, tiny_folders: dict[str, Path]) -> None:
         stored = load_file(tiny_folders["gemma2"] / "model.safetensors")
         assert self.HEAD not in stored
-        model = load_model(tiny_folders["gemma2"], device=CPU)
+        model = load_model(tiny_folders["gemma2"], placement=CPU)
         assert torch.equal(model.get_output_embeddings().weight, stored[self.EMBEDDING])
         assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
@@ -226,13 +227,13 @@ class TestTies:
     def test_neither_is_refused(self, edited: Callable[..., Path]) -> None:
         folder = edited("gemma2", lambda tensors: tensors.pop(self.EMBEDDING))
         with pytest.raises(CheckpointError, match="has no tensor"):
-            load_model(folder, device=CPU)
+            load_model(folder, placement=CPU)
 
     def test_a_head_of_its_own_stays_its_own(self, edited: Callable[..., Path]) -> None:
         def hide(tensors: Tensors) -> None:
             tensors[self.HEAD] = tensors[self.EMBEDDING].clone()
             tensors[self.EMBEDDING].zero_()
 
-        model = load_model(edited("gemma2", hide, tie_word_embeddings=False), device=CPU)
+        model = load_model(edited("gemma2", hide, tie_word_embeddings=False), placement=CPU)
         assert not model.get_input_embeddings().weight.any()
         assert model.get_output_embeddings().weight.any()

@@ -20,7 +20,7 @@ from one_model_at_a_time import wait_for_the_cloud
 from sqlalchemy import update
 
 from triparty.cloud.app import create_app
-from triparty.cloud.initialise import initialise, url_of
+from triparty.cloud.initialise import initialise, renew_certificate, url_of
 from triparty.cloud.settings import load_settings
 from triparty.cloud.tables import PrincipalRow, TokenRow
 from triparty.common.artifacts import Kind, Manifest
@@ -77,6 +77,18 @@ class LiveCloud:
     app: FastAPI
     operator: str = field(repr=False)
     certificate_pem: str | None = field(default=None, repr=False)
+    data: Path = Path()
+    server: uvicorn.Server | None = field(default=None, repr=False)
+
+    def renew_certificate(self) -> str:
+        """Makes another certificate and shows it, as after a restart; returns its pin."""
+        pin = renew_certificate(self.data, now=utc_now())
+        assert self.server is not None
+        assert self.server.config.ssl is not None
+        folder = self.data / "tls"
+        self.server.config.ssl.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        self.certificate_pem = (folder / "cert.pem").read_text()
+        return pin
 
     def invite(self, *, url: str | None = None) -> Invite:
         invite = Invite(
@@ -139,7 +151,7 @@ def running_cloud(data: Path, *, https: bool = False, **changes: Any) -> Iterato
         try:
             url = url_of(*listener.getsockname(), is_tls=https)
             pem = files[0].read_text() if files else None
-            yield LiveCloud(url, app, operator, pem)
+            yield LiveCloud(url, app, operator, pem, data, server)
         finally:
             server.should_exit = True
             thread.join(timeout=30)

@@ -94,6 +94,11 @@ class SmallCloud:
             raise UnreachableError("the reply was lost on the way")
         return StepReply(tuple(self.replies[session, request_id]), position + len(rows.array))
 
+    def rollback_session(self, session: str, *, position: int) -> None:
+        if session not in self.sessions:
+            raise NotFoundError("no such session")
+        del self.sessions[session][position:]
+
     def close_session(self, session: str) -> None:
         self.sessions.pop(session, None)
 

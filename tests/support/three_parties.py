@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import socket
@@ -49,6 +50,7 @@ class Cloud:
     folder: Path
     url: str
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -63,7 +65,10 @@ class Cloud:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> None:
+    def start(self, environment: dict[str, str] | None = None) -> None:
+        """Serves, with more in its environment; None: what it had last."""
+        if environment is not None:
+            self.environment = environment
         with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [
@@ -78,6 +83,7 @@ class Cloud:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=os.environ | self.environment,
             )
         stdout = self.process.stdout
         assert stdout is not None

@@ -19,7 +19,7 @@ def test_the_true_rate_is_found_from_looks_at_any_distance(rate: float, gap: flo
     rng = np.random.default_rng(0)
     drift = Drift(memory=1e9)
     drift.grow(1)
-    looks, row = round(max(60 / rate, 40.0) / gap), np.array([0])
+    looks, row = round(max(40 / rate, 40.0) / gap), np.array([0])
     changed = rng.random(looks) < 1 - np.exp(-rate * gap)
     for number in range(looks):
         drift.learn(row, np.array([number * gap]), np.array([float(changed[number])]))

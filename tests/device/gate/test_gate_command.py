@@ -109,6 +109,19 @@ def test_a_replay_reports_what_scripts_rely_on(call: Call, made: Path, tmp_path:
     assert [run["policy"] for run in said["runs"]] == ["keyframes"] * 2 + ["ours"] * 2
     assert b"<svg" in (tmp_path / "plot.svg").read_bytes()
     assert "keyframes" in call("replay", made, "--policy", "keyframes", "--seconds", 1)
+    assert not said["audits"]
+
+
+def test_a_replay_says_what_audits_would_have_said(call: Call, made: Path) -> None:
+    words = ("replay", made, "--streams", 5, "--seconds", 4, "--audit", 1)
+    found = as_json(call(*words, "--json"))["audits"]
+    assert found[0]["audited"] == found[0]["groups"] > 0
+    for one in found:
+        for name in ("accuracy", "recall"):
+            assert one[name]["estimate"] == pytest.approx(one[name]["true"])
+    text = call(*words)
+    assert "audits" in text
+    assert f"{found[0]['audited']} of {found[0]['groups']}" in text
 
 
 def test_a_gate_is_fitted_and_replayed(call: Call, made: Path, tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ from triparty.device.gate.policy import Arrivals, Feedback, Offers
 from triparty.device.gate.predictor import Network, Predictor, random_weights
 
 CAMERAS = Cameras.made(40, 1500, seed=3)
+_FIRST = (slice(400), slice(20))
+FEW = Cameras(
+    *(table[_FIRST] for table in (CAMERAS.size, CAMERAS.entry, CAMERAS.answer, CAMERAS.cost))
+)
 
 
 def published(seed: int = 0) -> Predictor:
@@ -55,9 +59,9 @@ def made(name: str, **options: object) -> object:
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_keeps_its_budget_and_repeats_itself(name: str) -> None:
     leftover = POLICIES[name].leftover
-    first = run(CAMERAS, made(name), 0.2, leftover=leftover)
-    second = run(CAMERAS, made(name), 0.2, leftover=leftover)
-    assert first.cost <= 0.2 + CAMERAS.cost.max() * 100 / CAMERAS.cost.sum()
+    first = run(FEW, made(name), 0.2, leftover=leftover)
+    second = run(FEW, made(name), 0.2, leftover=leftover)
+    assert first.cost <= 0.2 + FEW.cost.max() * 20 / FEW.cost.sum()
     np.testing.assert_array_equal(first.picks, second.picks)
     assert first.picks.any()
 

@@ -109,6 +109,16 @@ def test_where_nothing_was_audited_nothing_is_known() -> None:
     assert (everything.low, everything.share, everything.high) == (0.75, 0.75, 0.75)
 
 
+def test_groups_that_all_say_the_same_do_not_make_sure() -> None:
+    few, many = (accuracy([AuditedGroup(0.05, 20, 20, 0, 0)] * n) for n in (1, 100))
+    assert (few.share, few.high) == (1.0, 1.0)
+    assert few.low == pytest.approx(0.025)
+    assert 0.95 < many.low < 0.97
+    none = recall([AuditedGroup(0.05, 20, 10, 2, 0)] * 100)
+    assert (none.low, none.share) == (0.0, 0.0)
+    assert 0.03 < none.high < 0.05
+
+
 def test_what_cannot_be_counted_is_refused() -> None:
     for wrong in ((0.0, 1, 1, 0, 0), (0.5, 1, 2, 0, 0), (0.5, 1, 1, 1, 2)):
         with pytest.raises(SettingsError):

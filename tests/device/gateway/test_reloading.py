@@ -13,6 +13,7 @@ from triparty.common.errors import SettingsError
 from triparty.device.gateway.clock import WallClock
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.metrics import MetricsServer
+from triparty.device.gateway.models import FunctionStage
 from triparty.device.gateway.reloading import Changes, Reloader, changes
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.gateway.status import document, line
@@ -199,3 +200,22 @@ def test_a_file_is_due_when_asked_or_when_it_is_another(tmp_path: Path) -> None:
     assert eager.is_due()
     assert not eager.is_due()
     assert not patient.is_due()
+
+
+def test_a_camera_that_came_later_is_shown_to_the_models_that_it_asks(
+    tmp_path: Path, clips: Path
+) -> None:
+    film = clips / "car-detection.mp4"
+    models = tuple({"name": name, "python": "m:f"} for name in ("m", "n"))
+    tasks = tuple({"name": f"of {m['name']}", "model": m["name"]} for m in models)
+    stages = [FunctionStage(model["name"], lambda rgb: 1.0) for model in models]
+    more: dict[str, Any] = {"models": models, "tasks": tasks}
+    first = settings_of(tmp_path, {"a": film}, **more)
+    later = {"url": str(film), "tasks": ("of n",)}
+    second = settings_of(tmp_path, {"a": film, "b": later}, **more)
+    kept = Kept()
+    with gateway(first, stages=stages, kept=kept) as running:
+        running.reload(lambda: second)
+        play(running, 2.0)
+    seen = {(each["camera"], *sorted(each["seen"])) for each in kept.of("result")}
+    assert seen == {("a", "m", "n"), ("b", "n")}

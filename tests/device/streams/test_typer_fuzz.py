@@ -31,8 +31,8 @@ NAMES = (
     "jpeg2000",
 )
 FRONT, BACK = 4000, 40  # bytes of a packet that mutations meet; more would rarely meet headers
-HOSTILE = 16 << 20  # bytes
-MEMORY = 8 << 20  # bytes: copies of the packet's front as it is searched
+HOSTILE = 6 << 20  # bytes
+MEMORY = 3 << 20  # bytes: copies of the packet's front as it is searched
 
 
 @pytest.fixture(scope="module")
