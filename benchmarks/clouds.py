@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -35,14 +36,16 @@ from triparty.device.client import Device
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[str]:
-    """A cloud process while the block runs; its address."""
+def serving(data: Path, **settings: int) -> Iterator[str]:
+    """A cloud process while the block runs, with changed settings; its address."""
     command = [sys.executable, "-m", "triparty.common", "cloud", "serve", "--json"]
     process = subprocess.Popen(
         [*command, "--data", str(data), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env=os.environ
+        | {f"TRIPARTY_CLOUD_{name.upper()}": str(value) for name, value in settings.items()},
     )
     with process:
         assert process.stdout
@@ -71,14 +74,21 @@ def new_cloud(folder: Path) -> tuple[Path, Home]:
 
 
 @contextmanager
-def device_with(source: Path, folder: Path, *, name: str) -> Iterator[Device]:
-    """A device that has pulled one model, while a cloud process serves it."""
+def device_with(source: Path, folder: Path, *, name: str, **limits: int) -> Iterator[Device]:
+    """A device that has pulled one model, while a cloud process serves it.
+
+    Args:
+        source: the model.
+        folder: for all three parties; `out` in it is the protected model.
+        name: under which it is published.
+        limits: settings of the cloud.
+    """
     data, home = folder / "cloud", Home(folder / "developer")
     now, settings = datetime.now(UTC), DeveloperSettings()
     token = initialise(data, now=now).token
     home.make_keys(key_days=365, now=now)
     protect(str(source), folder / "out")
-    with serving(data) as url:
+    with serving(data, **limits) as url:
         _enroll(home, url, token, now)
         later = now + timedelta(seconds=2)
         publish_model(home, folder / "out", name=name, settings=settings, now=later)

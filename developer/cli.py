@@ -125,22 +125,29 @@ def publish(
 ) -> None:
     """Upload a protected model; devices that hold the name get new bundles.
 
-    Or a gate: a folder with gate.json, for all your devices.
+    Or a gate or a filter: a folder with gate.json or filter.json, for all your devices.
     """
     from triparty.common.errors import SettingsError
+    from triparty.common.filters import is_filter
     from triparty.common.gates import is_gate
     from triparty.developer.instances import Instances
 
     console, developer = Console(as_json=as_json), _developer(home, config)
     wanted = Instances.of(instances, pool=pool) if instances is not None else None
+    if wanted is not None and (is_gate(out) or is_filter(out)):
+        raise SettingsError(f"{out} is no model, it has no key: leave out --instances")
     if is_gate(out):
-        if wanted is not None:
-            raise SettingsError(f"{out} is a gate, which has no key: leave out --instances")
         gate = developer.publish_gate(out, name=name)
         console.say(
             f"published gate {gate.name} version {gate.version}; devices get it by pull"
         )
         console.report({"kind": "gate", **asdict(gate)})
+    elif is_filter(out):
+        made = developer.publish_filter(out, name=name)
+        console.say(
+            f"published filter {made.name} version {made.version}; devices get it by pull"
+        )
+        console.report({"kind": "filter", **asdict(made)})
     else:
         _say_published(console, developer.publish(out, name=name, instances=wanted))
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from triparty.cloud.accounts import check_alive
+from triparty.cloud.serving.hosting import Hosted, ModelKey
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.errors import TokenRevokedError
 
@@ -72,11 +73,9 @@ def test_who_is_revoked_while_a_model_loads_gets_no_session(cloud, developer, de
     model = SimpleNamespace(
         developer=developer.id, name="tiny", version=1, epoch=1, current=1, once=False
     )
-    hosted = SimpleNamespace(
-        key=SimpleNamespace(developer=developer.id),
-        engine=SimpleNamespace(close=lambda _: None),
-        worker=SimpleNamespace(call=lambda function: function()),
-    )
+    engine = SimpleNamespace(close=lambda _: None)
+    worker = SimpleNamespace(call=lambda function: function())
+    hosted = Hosted(ModelKey.of(model), engine, worker, positions=8)
 
     async def host(_, **__):
         revoked = {"device": device, "developer": developer}[whom]

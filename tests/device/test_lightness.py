@@ -6,7 +6,18 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "flwr", "fastapi", "av", "accelerate", "sqlalchemy", "ray")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "transformers",
+    "flwr",
+    "fastapi",
+    "av",
+    "accelerate",
+    "sqlalchemy",
+    "ray",
+)
 SERVER = ("starlette", "uvicorn", "jinja2")
 
 
@@ -24,7 +35,8 @@ EVERYTHING = (
     "import triparty.device\n"
     "from triparty.device import *\n"
     "from triparty.device import AsyncDevice, Device, Generation, GenerationOptions\n"
-    "import triparty.device.client, triparty.device.cli, triparty.device.chat.dialogue"
+    "import triparty.device.client, triparty.device.cli, triparty.device.chat.dialogue\n"
+    "import triparty.device.filters, triparty.device.filters.filtered"
 )
 
 

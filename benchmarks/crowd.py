@@ -1,0 +1,182 @@
+"""Many open sessions of mixed length on one cloud: errors, tail latency, memory, fairness.
+
+Every session sends its next row when it has the answer to the last; some begin with a long
+prompt. Sessions of a crowd are of one device, so that nothing but the scheduler shares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks.checkpoints import real_model
+from benchmarks.clouds import device_with
+from benchmarks.harness import Case, Effort, case
+from triparty.common.wire import MEDIA_TYPE, Frame, encode_frames
+from triparty.device.home import Home
+
+MODEL, WIDTH = "stories", 64
+PROMPTS = (1, 4, 16, 64, 200)
+"""Rows with which sessions begin, in turn."""
+LARGE = 100_000
+LIMITS = {
+    "max_sessions": 1024,
+    "max_sessions_per_principal": 1024,
+    "max_sessions_per_developer": 1024,
+    "max_steps_per_developer": 1024,
+    "max_connections_per_address": 1024,
+    "requests_per_s_per_principal": LARGE,
+    "requests_per_s_per_developer": LARGE,
+}
+Rows = NDArray[np.float32]
+
+
+@dataclass
+class Crowd:
+    """What became of a crowd.
+
+    Attributes:
+        steps: answered, by session; prompts do not count.
+        seconds: of each of these steps.
+        errors: answers that are none.
+        memory_mb: most resident memory of the server, above what it had with no session.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    errors: int = 0
+    memory_mb: float = 0.0
+
+
+@cache
+def _crowd(sessions: int, quick: bool) -> Crowd:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        device_with(real_model("stories260K"), Path(name), name=MODEL, **LIMITS) as device,
+    ):
+        device.generate(MODEL, "It", max_tokens=1)
+        access = Home(Path(name) / "device").access()
+        (server,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+        seconds = 3.0 if quick else 20.0
+        return asyncio.run(_run(access.url, access.token, server, sessions, seconds))
+
+
+async def _run(
+    url: str, token: str, server: psutil.Process, sessions: int, seconds: float
+) -> Crowd:
+    found = Crowd(steps=[0] * sessions)
+    rows = np.random.default_rng(1).standard_normal((max(PROMPTS) + 1, WIDTH))
+    before = server.memory_info().rss
+    limits = httpx.Limits(max_connections=sessions, max_keepalive_connections=sessions)
+    async with httpx.AsyncClient(
+        base_url=f"{url}/v1",
+        headers={"Authorization": f"Bearer {token}"},
+        limits=limits,
+        timeout=120,
+    ) as http:
+        began = asyncio.Barrier(sessions)
+        tasks = [
+            _session(http, number, rows.astype(np.float32), found, began, seconds)
+            for number in range(sessions)
+        ]
+        watch = asyncio.create_task(_watched(server, found, before))
+        await asyncio.gather(*tasks)
+        watch.cancel()
+    return found
+
+
+async def _watched(server: psutil.Process, found: Crowd, before: int) -> None:
+    while True:
+        resident = (server.memory_info().rss - before) / 1e6
+        found.memory_mb = max(found.memory_mb, resident)
+        await asyncio.sleep(0.2)
+
+
+async def _session(
+    http: httpx.AsyncClient,
+    number: int,
+    rows: Rows,
+    found: Crowd,
+    began: asyncio.Barrier,
+    seconds: float,
+) -> None:
+    """One session: opened, all wait for all, a prompt, then row by row until time is up."""
+    opened = await http.post(f"/models/{MODEL}/sessions", json={})
+    await began.wait()
+    if opened.status_code != 201:
+        found.errors += 1
+        return
+    session, end = opened.json()["session"], time.monotonic() + seconds
+    position = PROMPTS[number % len(PROMPTS)]
+    found.errors += await _step(http, session, 0, rows[:position]) != 200
+    while time.monotonic() < end and position < 500:
+        begun = time.perf_counter()
+        status = await _step(http, session, position, rows[-1:])
+        if status != 200:
+            found.errors += 1
+            break
+        found.seconds.append(time.perf_counter() - begun)
+        found.steps[number] += 1
+        position += 1
+    await http.delete(f"/sessions/{session}")
+
+
+async def _step(http: httpx.AsyncClient, session: str, position: int, rows: Rows) -> int:
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Triparty-Position": str(position),
+        "Triparty-Request-Id": os.urandom(8).hex(),
+        "Triparty-Reply": "id",
+    }
+    content = encode_frames(Frame.of(rows))
+    answer = await http.post(f"/sessions/{session}/step", content=content, headers=headers)
+    return answer.status_code
+
+
+def _cases(sessions: int) -> tuple[Case, ...]:
+    told = f"{sessions} open sessions of mixed length, all sending, stories260K over HTTP"
+
+    @case(f"errors, {told}", unit="count", better="lower", target=0.0)
+    def errors(effort: Effort) -> Iterator[float]:
+        yield float(_crowd(sessions, effort.quick).errors)
+
+    @case(f"99th percentile of a step, {told}", unit="ms", better="lower")
+    def tail(effort: Effort) -> Iterator[float]:
+        yield 1e3 * float(np.percentile(_crowd(sessions, effort.quick).seconds, 99))
+
+    @case(
+        f"steps of the slowest session over the median's, {told}",
+        unit="ratio",
+        better="higher",
+        target=0.5,
+        reference="nobody starves: decoders and those with prompts get about as far",
+    )
+    def fairness(effort: Effort) -> Iterator[float]:
+        steps = _crowd(sessions, effort.quick).steps
+        yield min(steps) / max(1.0, statistics.median(steps))
+
+    @case(f"memory beyond that of the model, {told}", unit="MB", better="lower")
+    def memory(effort: Effort) -> Iterator[float]:
+        yield _crowd(sessions, effort.quick).memory_mb
+
+    @case(f"tokens a second, {told}", unit="1/s", better="higher")
+    def rate(effort: Effort) -> Iterator[float]:
+        crowd = _crowd(sessions, effort.quick)
+        yield sum(crowd.steps) / (3.0 if effort.quick else 20.0)
+
+    return errors, tail, fairness, memory, rate
+
+
+CASES: tuple[Case, ...] = tuple(each for count in (64, 512) for each in _cases(count))
