@@ -23,6 +23,8 @@ from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
 from triparty.cloud.drain import Drain, Drainable
+from triparty.cloud.jobs import routes as job_routes
+from triparty.cloud.jobs.keeper import Jobs
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
@@ -86,6 +88,7 @@ def create_app(
         per_developer=settings.requests_per_s_per_developer,
     )
     app.state.serving = serving or Serving(settings, backend=_backend(settings))
+    app.state.jobs = Jobs(settings, app.state.database, clock=clock)
     app.state.metrics = Metrics()
     app.state.drain = Drain()
     app.state.serving.ask_before_opening(_admission(app.state.database, app.state.catalog))
@@ -102,6 +105,7 @@ def create_app(
         routes,
         completions,
         forward,
+        job_routes,
     ):
         app.include_router(module.router)
     add_handlers(app)
@@ -149,7 +153,7 @@ def _admission(store: Database, catalog: Catalog) -> Callable[[str, ServableMode
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
-        async with app.state.upkeep.going_on():
+        async with app.state.upkeep.going_on(), app.state.jobs.going_on():
             await app.state.serving.start()
             app.state.is_ready = True
             try:

@@ -69,7 +69,7 @@ class EnrolRequest(Request):
 
 
 class EnrolReply(BaseModel):
-    """The new principal and its token, shown once."""
+    """The new principal and its token, shown once; what signs results of its jobs."""
 
     principal: str
     role: str
@@ -77,6 +77,7 @@ class EnrolReply(BaseModel):
     token: str
     expires: str
     scopes: list[str]
+    job_key: str
 
 
 class InviteRequest(Request):

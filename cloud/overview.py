@@ -31,7 +31,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         f"{many('queue_ms', 'ms')}",
         "stored": f"{many('artifacts', 'artifacts')}, {_size(status.get('blob_bytes'))} of "
         f"blobs, {many('uploads', 'open uploads')}",
-        "jobs": many("jobs", "running"),
+        "jobs": many("jobs", "waiting or running"),
     }
     return [f"{subject:<10}{text}" for subject, text in subjects.items()]
 

@@ -25,6 +25,8 @@ from pydantic import SecretStr
 
 from triparty.cloud.auth import Bearer
 from triparty.cloud.census import Census, take_census
+from triparty.cloud.jobs.keeper import JobTotals
+from triparty.cloud.jobs.routes import Work
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.serving.durations import Durations
 from triparty.cloud.serving.totals import ServingTotals
@@ -67,6 +69,7 @@ async def get_metrics(
     blobs: Blobs,
     clock: Clock,
     sessions: Sessions,
+    jobs: Work,
 ) -> Response:
     """All metrics, for Prometheus."""
     metrics: Metrics = request.app.state.metrics
@@ -74,7 +77,8 @@ async def get_metrics(
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
 
     def page() -> bytes:
-        return encode(_Page(metrics, totals, take_census(store, blobs, now=clock())))
+        census = take_census(store, blobs, now=clock())
+        return encode(_Page(metrics, totals, census, jobs.totals()))
 
     return Response(await run_in_threadpool(page), headers={"Content-Type": media_type})
 
@@ -82,13 +86,17 @@ async def get_metrics(
 class _Page(Collector):
     """The metrics of one answer."""
 
-    def __init__(self, metrics: Metrics, serving: ServingTotals, census: Census) -> None:
+    def __init__(
+        self, metrics: Metrics, serving: ServingTotals, census: Census, jobs: JobTotals
+    ) -> None:
         self._metrics, self._serving, self._census = metrics, serving, census
+        self._jobs = jobs
 
     def collect(self) -> Iterator[Metric]:
         yield from self._metrics.registry.collect()
         yield from _serving(self._serving)
         yield from _held(self._census)
+        yield from _trained(self._jobs)
 
 
 def _serving(totals: ServingTotals) -> Iterator[Metric]:
@@ -128,6 +136,17 @@ def _held(census: Census) -> Iterator[Metric]:
     yield _gauge("invites_open", "Invites that can still be used.", census.invites)
     yield _gauge("blob_bytes", "Bytes of verified blobs.", census.blobs.bytes)
     yield _gauge("uploads_open", "Uploads that have not ended.", census.blobs.uploads)
+
+
+def _trained(totals: JobTotals) -> Iterator[Metric]:
+    yield _by("jobs", "Training jobs.", "state", totals.by_state)
+    ended = CounterMetricFamily(
+        "triparty_jobs_ended", "Training jobs that ended.", labels=["how"]
+    )
+    for how, count in totals.ended.items():
+        ended.add_metric([how], count)
+    yield ended
+    yield _counter("job_cpu_seconds", "CPU seconds of trainings.", totals.cpu_s)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
