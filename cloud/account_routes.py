@@ -26,6 +26,7 @@ from triparty.cloud.bodies import (
 from triparty.cloud.census import take_census
 from triparty.cloud.jobs.register import UNFINISHED
 from triparty.cloud.jobs.routes import Work
+from triparty.cloud.serving.durations import Durations
 from triparty.cloud.state import Blobs, Care, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.documents import format_time
@@ -185,6 +186,15 @@ def get_status(
         steps_waiting=totals.waiting,
         steps=totals.steps,
         tokens=totals.tokens,
+        rows=totals.rows,
+        batch_rows=round(totals.rows / max(1, totals.batches), 1),
+        queue_ms=_mean_ms(totals.waited),
+        pass_ms=_mean_ms(totals.ran),
+        sessions_opened=totals.opened,
+        sessions_ended=dict(totals.endings),
+        models_evicted=totals.evicted_models,
+        memory_bytes=totals.weight_bytes + totals.reserved_bytes,
+        memory_limit_bytes=totals.memory_limit_bytes,
     )
 
 
@@ -193,6 +203,10 @@ def post_clean(_: Operator, upkeep: Care) -> CleanReply:
     """Removes uploads and blobs that belong to no artifact; a running cloud does so hourly."""
     cleaned = upkeep.clean()
     return CleanReply(uploads=cleaned.uploads, blobs=cleaned.blobs, bytes=cleaned.bytes)
+
+
+def _mean_ms(durations: Durations) -> float:
+    return round(1000 * durations.sum_s / max(1, durations.count), 2)
 
 
 def _device(row: PrincipalRow) -> DeviceReply:

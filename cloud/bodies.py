@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from triparty.common.errors import ManifestError
 from triparty.common.signing import SIGNATURE_BYTES, from_base64url
 
+MAX_DRAIN_S = 7 * 86400
+
 
 def _bytes(value: object) -> bytes:
     try:
@@ -170,6 +172,7 @@ class Statements(Request):
     delegation_signature: Bytes
     latest: Bytes
     latest_signature: Bytes
+    drain_s: int = Field(0, ge=0, le=MAX_DRAIN_S)
 
 
 class StatementsReply(BaseModel):
@@ -216,3 +219,12 @@ class StatusReply(BaseModel):
     steps_waiting: int
     steps: int
     tokens: int
+    rows: int
+    batch_rows: float
+    queue_ms: float
+    pass_ms: float
+    sessions_opened: int
+    sessions_ended: dict[str, int]
+    models_evicted: int
+    memory_bytes: int
+    memory_limit_bytes: int

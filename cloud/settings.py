@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 
 from triparty.common.config import RoleSettings, settings_config
 from triparty.common.errors import SettingsError, StateError
@@ -68,6 +68,9 @@ class CloudSettings(RoleSettings):
     )
     metrics_token: SecretStr | None = Field(
         None, min_length=32, description="Opens /metrics, and nothing else; without it, off."
+    )
+    metrics_names: int = Field(
+        0, ge=0, le=1000, description="Models, and principals, that /metrics counts by name."
     )
     trace: Path | None = Field(
         None, description="Write every row that arrives to this file, for the audit."
@@ -143,6 +146,11 @@ class CloudSettings(RoleSettings):
     )
     max_models_per_developer: int = Field(
         16, ge=1, description="Loaded models of one developer; unused ones make room."
+    )
+    max_memory_bytes: ByteSize | None = Field(
+        None,
+        ge=1,
+        description="Memory of models and sessions together, as 24GiB; default: no bound.",
     )
     max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")

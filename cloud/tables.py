@@ -133,6 +133,18 @@ class ArtifactRow(Table):
     )
 
 
+class SpentRow(Table):
+    """A one-time instance of a model that had its session; its artifacts go when that ends."""
+
+    __tablename__ = "spent"
+
+    developer: Mapped[str] = mapped_column(ForeignKey("principals.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    principal: Mapped[str] = mapped_column(ID)
+    used: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class ArtifactBlobRow(Table):
     """Which blobs an artifact is made of."""
 

@@ -151,23 +151,40 @@ class CloudClient:
         """The developer's delegation and latest statement, unverified."""
         return Statements.of(self.connection.request("GET", "/v1/latest").document())
 
-    def put_statements(self, delegation: SignedDocument, latest: SignedDocument) -> None:
-        """Replaces the developer's delegation and latest statement."""
-        body = {
+    def put_statements(
+        self, delegation: SignedDocument, latest: SignedDocument, *, drain_s: int = 0
+    ) -> None:
+        """Replaces the developer's delegation and latest statement.
+
+        Args:
+            delegation: signed by the root key.
+            latest: signed by a publishing key.
+            drain_s: seconds for which open sessions of what `latest` newly revokes go on.
+        """
+        body: dict[str, Any] = {
             "delegation": to_base64url(delegation.payload),
             "delegation_signature": to_base64url(delegation.signature),
             "latest": to_base64url(latest.payload),
             "latest_signature": to_base64url(latest.signature),
+            **({"drain_s": drain_s} if drain_s else {}),
         }
         self.connection.request("PUT", "/v1/latest", body=body, accept=(200, 201, 204))
 
     # Sessions
 
-    def open_session(self, model: str) -> SessionRecord:
-        """A new session on a model's current version."""
+    def open_session(self, model: str, *, version: int | None = None) -> SessionRecord:
+        """A new session on a model's current version, or on that of a bundle.
+
+        Raises:
+            SpentError: a version for one session, which it had.
+            RetiredError: the version is no longer used.
+        """
         path = f"/v1/models/{check_name(model, what='model')}/sessions"
         # One that was opened without our knowing ends by its idle timeout.
-        answer = self.connection.request("POST", path, body={}, accept=(201,), repeatable=True)
+        headers = {} if version is None else {"Triparty-Version": str(version)}
+        answer = self.connection.request(
+            "POST", path, body={}, headers=headers, accept=(201,), repeatable=True
+        )
         return SessionRecord.of(answer.document())
 
     def step(

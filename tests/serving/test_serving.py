@@ -563,6 +563,9 @@ def test_totals_count_what_was_done_and_outlive_the_model(
             assert totals.cache_bytes == 4 * 4 * 4  # rows, columns, bytes
             assert (totals.batches, totals.failed_batches, totals.works) == (4, 1, 4)
             assert (totals.rows, totals.steps, totals.tokens) == (5, 2, 0)
+            assert (totals.ran.count, totals.waited.count) == (4, 3)  # passes; steps
+            assert totals.ran.sum_s > 0
+            assert (totals.opened, sum(totals.endings.values())) == (1, 0)
 
             fake_engine.gate.clear()
             fake_engine.entered.clear()
@@ -577,5 +580,7 @@ def test_totals_count_what_was_done_and_outlive_the_model(
             while serving.totals().models == 2:
                 await asyncio.sleep(0.01)
             assert (serving.totals().batches, serving.totals().steps) == (5, 3)
+            assert serving.totals().ran.count == 5
+            assert serving.totals().endings["closed"] == 1
 
     run(story())
