@@ -11,6 +11,7 @@ Law: `canonical(parse(payload)) == payload`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from triparty.common.errors import FormatVersionError, ManifestError, SizeError
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_BYTES = 4 << 20
+_FRACTION_DIGITS = 40
 MAX_INTEGER = 2**53 - 1  # every JSON reader holds these exactly (RFC 8259, section 6)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -111,6 +113,17 @@ class Members:
         return check_integer(
             self._value[name], where=f"{self._where}: {name!r}", minimum=minimum
         )
+
+    def fraction(self, name: str) -> float:
+        """A number that is no integer, as decimal text: documents hold integers alone."""
+        text = self.text(name)
+        try:
+            value = float(text) if len(text) <= _FRACTION_DIGITS else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or repr(value) != text:
+            self._refuse(name, "a decimal number")
+        return value
 
     def time(self, name: str) -> datetime:
         """A time member."""

@@ -18,6 +18,7 @@ TripartyError
 │   ├── SizeError            larger than the limit
 │   └── FileTypeError        a kind of file that artifacts never hold
 ├── TraceError               a trace of packets and results that cannot be read
+├── DatasetError             data that nothing can be learnt from; names the row
 ├── AttestationError         no proof that the cloud runs what it should
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
@@ -181,6 +182,16 @@ class TraceError(TripartyError):
     """A trace of packets and results that cannot be read."""
 
     slug = "trace"
+    status = 422
+
+
+class DatasetError(TripartyError):
+    """Data that nothing can be learnt from: wrong shapes, no numbers, one class alone.
+
+    The message names the first row that is wrong, where there is one.
+    """
+
+    slug = "dataset"
     status = 422
 
 

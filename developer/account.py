@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triparty.common.access import Access, renew_if_due, trust_certificate
+from triparty.common.entries import Kind
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.latest import Latest
@@ -19,7 +20,7 @@ from triparty.developer.grant import Granted, find_device, grant_model, models_t
 from triparty.developer.home import Home, PublishedModel
 from triparty.developer.invite import invite_device
 from triparty.developer.publish import Publication, publish_model
-from triparty.developer.publish_gate import PublishedGate, publish_gate
+from triparty.developer.publish_edge import PublishedEdge, publish_edge
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
 
@@ -171,7 +172,7 @@ class Developer:
                 now=_now(),
             )
 
-    def publish_gate(self, folder: Path | str, *, name: str | None = None) -> PublishedGate:
+    def publish_gate(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
         """Uploads a gate, for all devices of this developer.
 
         Args:
@@ -181,10 +182,26 @@ class Developer:
         Raises:
             ArtifactError: not a gate, or a file that must not be published.
         """
+        return self._publish_edge(Kind.GATE, Path(folder), name)
+
+    def publish_filter(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
+        """Uploads a filter, for all devices of this developer.
+
+        Args:
+            folder: a filter, as `triparty device filter fit` wrote it.
+            name: on the cloud; None takes the folder's name.
+
+        Raises:
+            ArtifactError: not a filter, or a file that must not be published.
+        """
+        return self._publish_edge(Kind.FILTER, Path(folder), name)
+
+    def _publish_edge(self, kind: Kind, folder: Path, name: str | None) -> PublishedEdge:
         with self._alone():
-            return publish_gate(
+            return publish_edge(
                 self.home,
-                Path(folder),
+                folder,
+                kind=kind,
                 name=name or Path(folder).resolve().name,
                 settings=self.settings,
                 now=_now(),

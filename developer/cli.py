@@ -112,8 +112,9 @@ def publish(
 ) -> None:
     """Upload a protected model; devices that hold the name get new bundles.
 
-    Or a gate: a folder with gate.json, for all your devices.
+    Or a gate or a filter: a folder with gate.json or filter.json, for all your devices.
     """
+    from triparty.common.filters import is_filter
     from triparty.common.gates import is_gate
 
     console, developer = Console(as_json=as_json), _developer(home, config)
@@ -123,6 +124,12 @@ def publish(
             f"published gate {gate.name} version {gate.version}; devices get it by pull"
         )
         console.report({"kind": "gate", **asdict(gate)})
+    elif is_filter(out):
+        made = developer.publish_filter(out, name=name)
+        console.say(
+            f"published filter {made.name} version {made.version}; devices get it by pull"
+        )
+        console.report({"kind": "filter", **asdict(made)})
     else:
         _say_published(console, developer.publish(out, name=name))
 

@@ -1,6 +1,6 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`chat`, `describe`, `serve`, `watch` and `gate` have files of their own.
+`chat`, `describe`, `serve`, `watch`, `gate` and `filter` have files of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.device import cli_gate
+from triparty.device import cli_filter, cli_gate
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
 from triparty.device.cli_serve import serve
@@ -31,6 +31,7 @@ app = typer.Typer(
     help="Ask with keyed rows, un-key the answers (P3).",
 )
 app.add_typer(cli_gate.app, name="gate")
+app.add_typer(cli_filter.app, name="filter")
 app.command()(watch)
 app.command()(chat)
 app.command()(describe)
@@ -165,13 +166,14 @@ def models(
 @app.command()
 def pull(
     name: Annotated[
-        str | None, typer.Argument(help="One model or gate, or ACCOUNT/NAME (default: all).")
+        str | None,
+        typer.Argument(help="One model, gate or filter, or ACCOUNT/NAME (default: all)."),
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get granted bundles and published gates; verified before they are used."""
+    """Get granted bundles, published gates and filters; verified before they are used."""
     pulled = _device(home, config).pull(name)
     console = Console(as_json=as_json)
     for model in pulled.taken:
@@ -182,12 +184,18 @@ def pull(
         console.say(f"got gate {gate.name}  version {gate.version}")
     for gate in pulled.kept_gates:
         console.say(f"current: gate {gate.name}  version {gate.version}")
+    for one in pulled.taken_filters:
+        console.say(f"got filter {one.name}  version {one.version}")
+    for one in pulled.kept_filters:
+        console.say(f"current: filter {one.name}  version {one.version}")
     console.report(
         {
             "taken": [asdict(model) for model in pulled.taken],
             "kept": [asdict(model) for model in pulled.kept],
             "taken_gates": [asdict(gate) for gate in pulled.taken_gates],
             "kept_gates": [asdict(gate) for gate in pulled.kept_gates],
+            "taken_filters": [asdict(one) for one in pulled.taken_filters],
+            "kept_filters": [asdict(one) for one in pulled.kept_filters],
         }
     )
 

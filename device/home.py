@@ -7,6 +7,7 @@ HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
 HOME/held/NAME.json              its version and epoch
 HOME/gates/NAME/                 gate with its signed manifest, mode 0700
+HOME/filters/NAME/               filter, the same
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
 HOME/accounts/NAME/              the same for another cloud or developer (`accounts.py`)
 """
@@ -61,6 +62,19 @@ class HeldModel:
 @dataclass(frozen=True)
 class HeldGate:
     """A gate that this device pulled.
+
+    Attributes:
+        name: as its developer published it.
+        version: of the artifact.
+    """
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True)
+class HeldFilter:
+    """A filter that this device pulled.
 
     Attributes:
         name: as its developer published it.
@@ -204,10 +218,23 @@ class Home:
         Raises:
             StateError: a record is damaged.
         """
-        return [
-            _read_gate(file)
-            for file in sorted(self.folder.glob(f"gates/[!.]*/{MANIFEST_FILE}"))
-        ]
+        return [HeldGate(one.name, one.version) for one in self._manifests("gates")]
+
+    def filter_folder(self, name: str) -> Path:
+        """Where a filter that was pulled lies, or will lie."""
+        return self.folder / "filters" / check_name(name)
+
+    def filters(self) -> list[HeldFilter]:
+        """The filters that this device pulled, by name.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [HeldFilter(one.name, one.version) for one in self._manifests("filters")]
+
+    def _manifests(self, room: str) -> list[Manifest]:
+        files = sorted(self.folder.glob(f"{room}/[!.]*/{MANIFEST_FILE}"))
+        return [_read_manifest(file) for file in files]
 
 
 def _read_held(file: Path) -> HeldModel:
@@ -222,14 +249,13 @@ def _read_held(file: Path) -> HeldModel:
         ) from error
 
 
-def _read_gate(file: Path) -> HeldGate:
+def _read_manifest(file: Path) -> Manifest:
     try:
-        manifest = Manifest.from_bytes(file.read_bytes())
+        return Manifest.from_bytes(file.read_bytes())
     except ArtifactError as error:
         raise StateError(
             f"{file} is damaged: remove its folder, then run 'triparty device pull'"
         ) from error
-    return HeldGate(manifest.name, manifest.version)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Getting bundles and gates: all is checked before anything is replaced.
+"""Getting bundles, gates and filters: all is checked before anything is replaced.
 
 1. The delegation must come from the root pinned at enrolment, and be no older than seen.
 2. The latest statement must be signed under it, fresh, and no older than seen.
@@ -8,8 +8,8 @@
    model, version and epoch.
 5. Only then it takes the place of the bundle before, and what was seen is raised.
 
-A gate is for all devices of its developer and not sealed: in the place of step 4 all its files
-must have the manifest's hashes and be a gate (`pull_gate.py`).
+Gates and filters are for all devices of their developer and not sealed: in the place of step 4
+all files must have the manifest's hashes and be what they say (`pull_edge.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from triparty.common.access import Access, renew_if_due
 from triparty.common.artifacts import Manifest, verify_manifest
@@ -34,16 +35,22 @@ from triparty.common.errors import (
     TripartyError,
 )
 from triparty.common.files import locked, replace_folder
+from triparty.common.filters import LIMIT_BYTES as FILTER_LIMIT_BYTES
 from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
 from triparty.common.sealing import SEALED_FILE, open_sealed
 from triparty.common.transport import CloudClient
 from triparty.common.trust import SignedDocument
-from triparty.device.home import HeldGate, HeldModel, Home
-from triparty.device.pull_gate import holds_gate, take_gate
+from triparty.device.home import HeldFilter, HeldGate, HeldModel, Home
+from triparty.device.pull_edge import check_filter, check_gate, holds, take
 
 BUNDLE_LIMIT_BYTES = 64 << 30
+_LIMITS = {
+    Kind.BUNDLE: BUNDLE_LIMIT_BYTES,
+    Kind.GATE: GATE_LIMIT_BYTES,
+    Kind.FILTER: FILTER_LIMIT_BYTES,
+}
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,16 @@ class Pulled:
         kept: bundles that were current already.
         taken_gates: gates that are new.
         kept_gates: gates that were current already.
+        taken_filters: filters that are new.
+        kept_filters: filters that were current already.
     """
 
     taken: tuple[HeldModel, ...]
     kept: tuple[HeldModel, ...]
     taken_gates: tuple[HeldGate, ...] = ()
     kept_gates: tuple[HeldGate, ...] = ()
+    taken_filters: tuple[HeldFilter, ...] = ()
+    kept_filters: tuple[HeldFilter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,11 @@ class _Pulling:
 
 
 def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
-    """Brings this device's bundles and its developer's gates up to date.
+    """Brings this device's bundles and its developer's gates and filters up to date.
 
     Args:
         home: of an enrolled device.
-        name: one model or gate; None for all.
+        name: one model, gate or filter; None for all.
         now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
@@ -98,9 +109,10 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         pulling = _Pulling(client, home, access, delegation, latest, name, judged)
         bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
+        filters = _bring_all(pulling, Kind.FILTER, _bring_filter, failures)
         if failures:
             raise failures[0]
-    if not bundles and not gates:
+    if not bundles and not gates and not filters:
         wanted = f"model '{name}'" if name else "any model"
         raise NotFoundError(
             f"no bundle of {wanted} for this device: ask the developer to run "
@@ -108,11 +120,14 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         )
     models = [(_held(home, manifest), is_new) for manifest, is_new in bundles]
     held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
+    brought = [(HeldFilter(m.name, m.version), is_new) for m, is_new in filters]
     return Pulled(
         taken=tuple(model for model, is_new in models if is_new),
         kept=tuple(model for model, is_new in models if not is_new),
         taken_gates=tuple(gate for gate, is_new in held if is_new),
         kept_gates=tuple(gate for gate, is_new in held if not is_new),
+        taken_filters=tuple(one for one, is_new in brought if is_new),
+        kept_filters=tuple(one for one, is_new in brought if not is_new),
     )
 
 
@@ -145,6 +160,8 @@ def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulle
         kept=tuple(model for each in done for model in each.kept),
         taken_gates=tuple(gate for each in done for gate in each.taken_gates),
         kept_gates=tuple(gate for each in done for gate in each.kept_gates),
+        taken_filters=tuple(one for each in done for one in each.taken_filters),
+        kept_filters=tuple(one for each in done for one in each.kept_filters),
     )
 
 
@@ -170,7 +187,7 @@ def _bring_all(
                 recipient=pulling.access.principal,
                 seen=pulling.home.seen(),
                 latest=pulling.latest,
-                limit_bytes=BUNDLE_LIMIT_BYTES if kind is Kind.BUNDLE else GATE_LIMIT_BYTES,
+                limit_bytes=_LIMITS[kind],
             )
             current.add(manifest.name)
             done.append((manifest, bring(pulling, signed, manifest)))
@@ -198,11 +215,27 @@ def _held(home: Home, manifest: Manifest) -> HeldModel:
 
 def _bring_gate(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
     """Takes a gate unless this device holds it, and it is whole; whether it was taken."""
-    home = pulling.home
-    if holds_gate(home, signed, manifest):
+    target = pulling.home.gate_folder(manifest.name)
+    return _bring_edge(pulling, signed, manifest, target, check_gate)
+
+
+def _bring_filter(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
+    """The same for a filter."""
+    target = pulling.home.filter_folder(manifest.name)
+    return _bring_edge(pulling, signed, manifest, target, check_filter)
+
+
+def _bring_edge(
+    pulling: _Pulling,
+    signed: SignedDocument,
+    manifest: Manifest,
+    target: Path,
+    check: Callable[[Path], object],
+) -> bool:
+    if holds(target, signed, manifest):
         return False
-    take_gate(pulling.client, home, signed, manifest)
-    home.save_seen(home.seen().raised(manifest))
+    take(pulling.client, target, signed, manifest, check)
+    pulling.home.save_seen(pulling.home.seen().raised(manifest))
     return True
 
 

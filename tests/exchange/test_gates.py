@@ -21,7 +21,7 @@ from triparty.common.errors import (
 )
 from triparty.common.transport import CloudClient
 from triparty.developer.cli import app as developer_commands
-from triparty.developer.publish_gate import PublishedGate, publish_gate
+from triparty.developer.publish_edge import PublishedEdge, publish_edge
 from triparty.device.cli import app as device_commands
 from triparty.device.gate.artifact import Gate, GateTask, TrainingFacts
 from triparty.device.gate.features import PUBLISHED, FeatureChoice
@@ -50,9 +50,14 @@ def write_gate(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def publish(developer: Developer, folder: Path, name: str = "street") -> PublishedGate:
-    return publish_gate(
-        developer.home, folder, name=name, settings=developer.settings, now=developer.now()
+def publish(developer: Developer, folder: Path, name: str = "street") -> PublishedEdge:
+    return publish_edge(
+        developer.home,
+        folder,
+        kind=Kind.GATE,
+        name=name,
+        settings=developer.settings,
+        now=developer.now(),
     )
 
 

@@ -237,6 +237,17 @@ def test_what_the_image_costs_is_told(stage: Stage) -> None:
     assert traffic.requests > alone.requests
 
 
+def test_both_parts_of_the_model_are_counted(stage: Stage) -> None:
+    serving = stage.cloud.app.state.serving
+    before = serving.totals()
+    stage.device.describe("plain", stage.pictures[0], "lamp", max_tokens=1)
+    after = serving.totals()
+    assert after.passages == before.passages + 1
+    assert after.steps == before.steps + 1 + 1
+    (counts,) = (one for key, one in serving.counts().items() if key.name == "plain")
+    assert counts.batches >= 2
+
+
 def test_a_lost_session_goes_on_with_the_image(stage: Stage) -> None:
     text = "river <image> what is this"
     said: list[int] = []

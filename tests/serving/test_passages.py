@@ -101,6 +101,16 @@ def test_images_are_taken_whole() -> None:
         assert (np.stack([image.pixels for image in batch.passages]) == pixels).all()
 
 
+def test_rows_of_images_are_bounded_and_put_together() -> None:
+    seen = replace(IMAGES, per_row=True)
+    batch = read(seen, pixels=rows_of(6, 3, 4, 4))
+    answers = [(rows_of(4, 3) + n,) for n in range(6)]
+    frame = answer_frame(batch, answers, seen)
+    assert np.array_equal(frame.array, np.stack([rows for (rows,) in answers]))
+    with pytest.raises(TooLargeError, match="420 bytes, limit 400: send fewer images"):
+        read(seen, pixels=rows_of(7, 3, 4, 4))
+
+
 def test_answers_are_put_together_again() -> None:
     batch = read(ROWS, rows=rows_of(2, 5, 4), mask=mask_of(5, 2))
     answers = [(np.full((n, 3), n, np.float32),) for n in (5, 2)]

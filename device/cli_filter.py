@@ -1,0 +1,287 @@
+"""`triparty device filter`: fit, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from triparty.common.console import Console, JsonOption, progress
+from triparty.common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from triparty.device.filters.evaluation import Evaluation
+    from triparty.device.filters.filterability import Filterability
+    from triparty.device.filters.measures import Measure
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Train an input filter from what a model said, see whether it is worth having.",
+)
+
+DataArgument = Annotated[
+    Path,
+    typer.Argument(help="A data set: .npz, .parquet, or a folder of .npy files."),
+]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A column of inputs; may be repeated (default: all but the results)."),
+]
+ResultsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The column of what the model said (default: results, needed, labels or y)."
+    ),
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(help="The model that is filtered, as ONNX: makes the results, and is timed."),
+]
+
+
+@app.command()
+def fit(
+    data: DataArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The filter's folder.")],
+    kind: Annotated[
+        str, typer.Option(help="skip useless inputs, or reuse results of earlier ones.")
+    ] = "skip",
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="What makes a result redundant: as-given, nothing-detected, count-zero, "
+            "class-not-in:A,B, confidence-below:T, fewer-words-than:N, regression-above:T, "
+            "label-changed. For skip alone."
+        ),
+    ] = "as-given",
+    inputs: InputsOption = None,
+    results: ResultsOption = None,
+    model: ModelOption = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=MODALITY where shapes do not tell: text, image, video, audio, vector "
+            "or series; may be repeated."
+        ),
+    ] = None,
+    target_accuracy: Annotated[
+        float, typer.Option(help="Agreement with the model to keep.")
+    ] = 0.9,
+    confidence: Annotated[float, typer.Option(help="With which it is kept.")] = 0.95,
+    epochs: Annotated[int, typer.Option(help="Most passes over the samples.")] = 20,
+    loss: Annotated[
+        str, typer.Option(help="Of reuse: pairs, or contrastive as published.")
+    ] = "pairs",
+    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    trial: Annotated[
+        bool, typer.Option(help="First try on some samples whether skipping can work.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a filter; needs torch, which using it does not."""
+    from typing import cast
+
+    from triparty.common.nets.design import FilterKind
+    from triparty.device.filters.filter import Filter
+    from triparty.device.filters.fitting import Recipe, training_module
+
+    columns, said = _data(data, inputs, results, _label_model(model))
+    course = training_module().Course(epochs=epochs, seed=seed, loss=loss)
+    recipe = Recipe(cast(FilterKind, kind), target_accuracy, confidence)
+    redundant = _measure(measure) if kind == "skip" else None
+    modalities = _modalities(modality)
+    console = Console(as_json=as_json)
+    tried = None
+    if redundant is not None and trial:
+        tried = _trial(columns, said, redundant, target_accuracy, modalities, seed)
+        for line in _trial_lines(tried):
+            console.say(line)
+    with progress(f"training on {len(said)} inputs", epochs) as advance:
+        made = Filter.fit(
+            columns,
+            said,
+            redundant,
+            recipe=recipe,
+            modality=modalities,
+            course=course,
+            on_epoch=lambda epoch: advance(1, note=f"held-out loss {epoch.loss:.3f}"),
+        )
+    made.save(output)
+    artifact = made.artifact
+    found = artifact.tasks[0].calibration
+    console.say(
+        f"wrote {output}: {', '.join(one.modality for one in artifact.design.inputs)}, "
+        f"{artifact.training.samples} samples, {artifact.training.epochs} passes"
+    )
+    if found.threshold is None:
+        console.say(
+            f"filters nothing: {found.samples} samples show no threshold that keeps an "
+            f"accuracy of {target_accuracy:.0%} with a confidence of {confidence:.0%}"
+        )
+    else:
+        console.say(
+            f"filters {found.filter_rate:.1%} of {found.samples} samples held out, accuracy "
+            f"{found.accuracy:.1%}; at least {target_accuracy:.0%} with a confidence of "
+            f"{confidence:.0%}"
+        )
+    console.say(f"next: triparty device filter evaluate {output} OTHER-DATA")
+    console.report(
+        {
+            "filter": str(output),
+            "kind": kind,
+            "inputs": [asdict(one) for one in artifact.design.inputs],
+            "calibration": asdict(found),
+            "training": asdict(artifact.training),
+            "trial": None if tried is None else asdict(tried),
+        }
+    )
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="FILTER", help="The filter's folder.")],
+    data: DataArgument,
+    inputs: InputsOption = None,
+    results: ResultsOption = None,
+    model: ModelOption = None,
+    model_ms: Annotated[
+        float | None,
+        typer.Option(help="What the model takes for one input, if it is not at hand."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a filter on other data, and say whether it is worth having on this device."""
+    from triparty.device.filters.filter import Filter
+
+    made = Filter.load(folder)
+    source = _label_model(model)
+    names = [one.name for one in made.artifact.design.inputs]
+    columns, said = _data(data, inputs or names, results, source)
+    timed = None if source is None else lambda one: source(_only(one))
+    found = made.evaluate(columns, {made.artifact.tasks[0].name: said}, model=timed)
+    if source is None and model_ms is not None:
+        found = found.with_model_cost(model_ms)
+    console = Console(as_json=as_json)
+    for line in _evaluation_lines(found):
+        console.say(line)
+    task, worth = found.tasks[0], found.worth
+    is_worth = worth.worth_having
+    if is_worth is None:
+        console.say("the model's cost is unknown: worth having for the traffic alone")
+        is_worth = task.calibrated.filter_rate > 0
+    console.report(
+        {
+            "filter_rate": task.calibrated.filter_rate,
+            "accuracy": task.calibrated.accuracy,
+            "best_possible": task.best_possible,
+            "cost_ms": worth.cost_ms,
+            "model_cost_ms": worth.model_cost_ms,
+            "worth_having": is_worth,
+            "break_even": worth.break_even,
+            "samples": found.samples,
+            "tasks": [asdict(one) for one in found.tasks],
+        }
+    )
+
+
+def _data(
+    path: Path, inputs: list[str] | None, results: str | None, source: Any | None
+) -> tuple[dict[str, Any], Any]:
+    from triparty.device.filters.tables import chosen, read_table
+
+    columns, said = chosen(
+        read_table(path), inputs or [], results, has_model=source is not None
+    )
+    if source is not None:
+        column = _only(columns)
+        with progress("asking the model", len(column)) as advance:
+            said = []
+            for value in column:
+                said.append(source(value))
+                advance(1)
+    return columns, said
+
+
+def _only(columns: dict[str, Any]) -> Any:
+    if len(columns) > 1:
+        raise SettingsError(
+            f"a --model takes one input: choose one of {', '.join(columns)} with --inputs"
+        )
+    return next(iter(columns.values()))
+
+
+def _label_model(path: Path | None) -> Any | None:
+    from triparty.device.filters.label_model import LabelModel
+
+    return None if path is None else LabelModel(path)
+
+
+def _measure(text: str) -> Measure:
+    from triparty.device.filters.measures import named
+
+    name, _, parameters = text.partition(":")
+    return named(name, *(one for one in parameters.split(",") if one))
+
+
+def _modalities(texts: list[str] | None) -> dict[str, Any]:
+    found = {}
+    for text in texts or []:
+        name, separator, modality = text.partition("=")
+        if not separator:
+            raise SettingsError(f"--modality {text}: expected NAME=MODALITY, as in x=series")
+        found[name] = modality
+    return found
+
+
+def _trial(
+    columns: dict[str, Any],
+    said: Any,
+    measure: Measure,
+    target_accuracy: float,
+    modalities: dict[str, Any],
+    seed: int,
+) -> Filterability:
+    from triparty.common.nets.samples import gather
+    from triparty.device.filters.filterability import filterability
+
+    return filterability(
+        gather(columns),
+        measure.needed(said),
+        measure,
+        target_accuracy=target_accuracy,
+        modalities=modalities,
+        seed=seed,
+    )
+
+
+def _trial_lines(tried: Filterability) -> list[str]:
+    verdict = "can be filtered" if tried.is_filterable else "shows no sign that it can"
+    return [
+        f"trial: this task {verdict}: the smallest network filters {tried.filter_rate:.1%} "
+        f"({tried.low:.1%} to {tried.high:.1%}) of {tried.samples} samples, by chance "
+        f"{tried.random_level:.1%}, at best {tried.best_possible:.1%}",
+        f"  theory says of this measure: {tried.theory} (a hint, its proofs have gaps)",
+    ]
+
+
+def _evaluation_lines(found: Evaluation) -> list[str]:
+    lines = []
+    for task in found.tasks:
+        lines.append(
+            f"{task.name}: filters {task.calibrated.filter_rate:.1%}, accuracy "
+            f"{task.calibrated.accuracy:.1%} (target {task.target_accuracy:.0%}); best "
+            f"threshold for these inputs {task.best.filter_rate:.1%}, possible "
+            f"{task.best_possible:.1%}, by chance {task.random_level:.1%}"
+        )
+    worth = found.worth
+    lines.append(f"the filter takes {worth.cost_ms:.3f} ms an input")
+    if worth.model_cost_ms is not None:
+        above = "no filter rate" if worth.break_even is None else f"{worth.break_even:.1%}"
+        verdict = "worth having" if worth.worth_having else "not worth having"
+        lines.append(
+            f"the model {worth.model_cost_ms:.3f} ms: time is saved above {above}; {verdict}"
+        )
+    return lines

@@ -1,0 +1,130 @@
+"""Data sets on disk as columns: npz files, Parquet files, folders of npy files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triparty.common.errors import DatasetError, SettingsError
+
+Table = Mapping[str, Any]
+RESULTS: Final = ("results", "needed", "labels", "label", "y")
+_NO_PARQUET: Final = "reading Parquet needs pyarrow: pip install pyarrow"
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The columns of a data set: arrays with a row an input, or lists of texts.
+
+    Args:
+        path: `.npz`, `.parquet`, or a folder of `.npy` files. Pickled objects are refused.
+
+    Raises:
+        DatasetError: a file that cannot be read, or columns of different lengths.
+        SettingsError: another kind of file, or pyarrow is not installed.
+    """
+    if path.is_dir():
+        columns = {file.stem: _array(file) for file in sorted(path.glob("*.npy"))}
+    elif path.suffix == ".npz":
+        columns = _archive(path)
+    elif path.suffix == ".parquet":
+        columns = _parquet(path)
+    else:
+        raise SettingsError(f"{path}: expected .npz, .parquet, or a folder of .npy files")
+    lengths = {len(column) for column in columns.values()}
+    if not columns or len(lengths) > 1:
+        told = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
+        raise DatasetError(f"{path}: expected columns of one length, got {told or 'none'}")
+    return columns
+
+
+def chosen(
+    table: Table, inputs: Sequence[str], results: str | None, *, has_model: bool
+) -> tuple[dict[str, Any], Any | None]:
+    """The columns of inputs, and that of results.
+
+    Args:
+        table: of a data set.
+        inputs: names of columns; none takes all that hold more than one number a row, or texts.
+        results: name of the column of results; None takes the first of `RESULTS`.
+        has_model: whether a model makes the results, so that none need be there.
+
+    Raises:
+        SettingsError: a column that is not there, or none that could be meant.
+    """
+    result = results or next((name for name in RESULTS if name in table), None)
+    named = [*inputs, *([results] if results else [])]
+    if unknown := [name for name in named if name not in table]:
+        raise SettingsError(f"no column '{unknown[0]}': there are {', '.join(table)}")
+    if result is None and not has_model:
+        raise SettingsError(
+            f"no results among {', '.join(table)}: name their column with --results, or a "
+            "--model that makes them"
+        )
+    taken = list(inputs) or [
+        name for name, column in table.items() if name != result and _is_input(column)
+    ]
+    if not taken:
+        raise SettingsError(f"no inputs among {', '.join(table)}: name them with --inputs")
+    return {name: table[name] for name in taken}, None if result is None else table[result]
+
+
+def _is_input(column: Any) -> bool:
+    is_text = not isinstance(column, np.ndarray) or column.dtype.kind == "U"
+    return is_text or column.ndim > 1
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return _rows(path, path.stem, found)
+
+
+def _archive(path: Path) -> dict[str, Any]:
+    import zipfile
+
+    try:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DatasetError(f"{path} is a single array: expected columns by name")
+            found = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return {name: _rows(path, name, column) for name, column in found.items()}
+
+
+def _rows(path: Path, name: str, column: NDArray[Any]) -> NDArray[Any]:
+    if column.ndim == 0:
+        raise DatasetError(f"{path}: '{name}' is a single number, not a row an input")
+    return column
+
+
+def _parquet(path: Path) -> dict[str, Any]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise SettingsError(_NO_PARQUET) from error
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ArrowException) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return {name: _values(name, table[name].to_pylist()) for name in table.column_names}
+
+
+def _values(name: str, rows: list[Any]) -> Any:
+    """Texts as they are, numbers and lists of numbers as an array."""
+    if any(isinstance(row, str) for row in rows):
+        return rows
+    for number, row in enumerate(rows):
+        if row is None:
+            raise DatasetError(f"row {number} of '{name}' is empty")
+    try:
+        return np.array(rows)
+    except ValueError as error:
+        raise DatasetError(f"'{name}' has rows of different lengths") from error
