@@ -90,16 +90,17 @@ def create_app(
     app.state.serving.ask_before_opening(_check_alive(app.state.database))
     app.state.is_ready = False
     app.state.started = clock()
+    # In the order in which paths are compared: those of every token first.
     for module in (
+        routes,
+        completions,
+        forward,
         health,
         scrape,
         enroll,
         account_routes,
         blob_routes,
         artifacts,
-        routes,
-        completions,
-        forward,
     ):
         app.include_router(module.router)
     add_handlers(app)
