@@ -125,7 +125,9 @@ class FilteredStage:
         for n, (by, decision) in said.items():
             if n not in verdicts:
                 stand_in = decision.said
-                verdicts[n] = PASS if stand_in is None else Verdict(filtered={self.name: stand_in})
+                verdicts[n] = (
+                    PASS if stand_in is None else Verdict(filtered={self.name: stand_in})
+                )
             elif (seen := verdicts[n].seen.get(self.name)) is not None:
                 by.hear(decision, frames[n], seen)
         return [verdicts.get(n, PASS) for n in range(len(frames))]

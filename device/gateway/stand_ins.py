@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from triparty.common.errors import SettingsError
 from triparty.device.filters.measures import Measure
 from triparty.device.filters.results import LowConfidence, OutOfBound, Unchanged
@@ -26,7 +24,7 @@ NONE_OF_THEM: Final = "none of them"
 def stood_in(
     tasks: Sequence[Task], said: Mapping[str, StandIn], held: Mapping[str, Answer]
 ) -> dict[str, Answer]:
-    """The answers of tasks whose models were not run; a task of which nothing is known has none.
+    """The answers of tasks whose models were not run; none where nothing is known.
 
     Args:
         tasks: each of a model in `said`.
@@ -60,9 +58,7 @@ def check_measure(measure: Measure, where: str) -> None:
         )
 
 
-def is_needed(
-    measure: Measure, tasks: Sequence[Task], before: Seen | None, seen: Seen
-) -> bool:
+def is_needed(measure: Measure, tasks: Sequence[Task], before: Seen | None, seen: Seen) -> bool:
     """Whether a model was needed for what it saw, by a measure that `check_measure` took.
 
     Args:
@@ -116,7 +112,7 @@ def _number(seen: Seen) -> float:
 
 _RESULTS: Final[dict[str, Callable[[Measure, Sequence[Task], Seen], Any]]] = {
     "as-given": lambda _, tasks, seen: _is_something(tasks, seen),
-    "nothing-detected": lambda _, tasks, seen: np.zeros(_is_something(tasks, seen)),
+    "nothing-detected": lambda _, tasks, seen: [0] * _is_something(tasks, seen),
     "count-zero": lambda _, tasks, seen: int(_is_something(tasks, seen)),
     "class-not-in": lambda measure, _, seen: _class(measure, seen),
     "confidence-below": lambda _, __, seen: _scores(seen),
