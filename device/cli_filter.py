@@ -24,7 +24,7 @@ app = typer.Typer(
 
 DataArgument = Annotated[
     Path,
-    typer.Argument(help="A data set: .npz, .parquet, or a folder of .npy files."),
+    typer.Argument(help="A data set: .npz, .parquet, a folder of .npy or of .npz files."),
 ]
 InputsOption = Annotated[
     list[str] | None,

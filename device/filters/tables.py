@@ -35,7 +35,9 @@ def read_table(path: Path) -> dict[str, Any]:
     elif path.suffix == ".parquet":
         columns = _parquet(path)
     else:
-        raise SettingsError(f"{path}: expected .npz, .parquet, or a folder of .npy files")
+        raise SettingsError(
+            f"{path}: expected .npz, .parquet, a folder of .npy or of .npz files"
+        )
     lengths = {len(column) for column in columns.values()}
     if not columns or len(lengths) > 1:
         told = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())

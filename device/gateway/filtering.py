@@ -113,7 +113,7 @@ class FilteredStage:
 
     @property
     def wants_dependencies(self) -> bool:
-        """Whether there is a filter: what it knows of such frames costs no look of the model."""
+        """Whether there is a filter: what it knows of such frames costs no look."""
         return bool(self._filters.before(self.name)) or self._stage_wants
 
     def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
@@ -124,10 +124,8 @@ class FilteredStage:
         verdicts = dict(zip(going, looked, strict=True))
         for n, (by, decision) in said.items():
             if n not in verdicts:
-                stand_in = decision.said
-                verdicts[n] = (
-                    PASS if stand_in is None else Verdict(filtered={self.name: stand_in})
-                )
+                told = {} if decision.said is None else {self.name: decision.said}
+                verdicts[n] = Verdict(filtered=told)
             elif (seen := verdicts[n].seen.get(self.name)) is not None:
                 by.hear(decision, frames[n], seen)
         return [verdicts.get(n, PASS) for n in range(len(frames))]

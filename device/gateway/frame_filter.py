@@ -1,10 +1,10 @@
 """A filter at work on frames: what it says of them, and how right audits find it.
 
 It looks at the luma plane, averaged to the size that its network takes. A share of all frames,
-drawn whatever it says of them, goes to the model: where it would have answered, what the model
-sees tells whether it was right, and the answer is the model's. Where it would not have, the
-model runs anyhow, and it was right at no cost. So the share of wrong ones is that of all frames,
-which is what its threshold promises.
+drawn whatever it says of them, goes to the model: where the filter would have answered, what
+the model sees tells whether it was right, and the answer is the model's. Where it would not
+have, the model runs anyhow, and the filter was right at no cost. So the share of wrong ones is
+that of all frames, which is what its threshold promises.
 """
 
 from __future__ import annotations
@@ -397,7 +397,7 @@ class FrameFilter:
             return agrees(self._tasks, decision.said.seen, seen)
         return not is_needed(self._task.measure, self._tasks, before, seen)
 
-    def _audited(self, is_right: bool) -> None:  # noqa: FBT001  the one thing it is told
+    def _audited(self, is_right: bool) -> None:
         was_raised = self._alarm.is_raised
         with self._lock:
             self.count.audited += 1

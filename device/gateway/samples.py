@@ -1,4 +1,4 @@
-"""What a filter can be trained on, as `triparty device filter fit` reads it, in bounded room."""
+"""What filters are trained on, as `triparty device filter fit` reads it, in bounded room."""
 
 from __future__ import annotations
 

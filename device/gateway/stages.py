@@ -1,9 +1,9 @@
 """What happens to decoded frames: a chain of stages, each a small interface.
 
-A filter, a model (`filtering.py` puts a filter before one), or a link is a stage. It gets a batch of frames, of several
-streams and in presentation order within each, and gives a verdict on each: results, or that the
-frame shows nothing new, or nothing at all, and then the next stage looks at it. What was not
-measured is said to be filtered, and what stands for it.
+A filter, a model (behind filters of its own: `filtering.py`), or a link between models is a
+stage. It gets a batch of frames, of several streams and in presentation order within each, and
+gives a verdict on each: results, or what stands for them where a model was not run, or that the
+frame shows nothing new, or nothing at all, and then the next stage looks at it.
 """
 
 from __future__ import annotations
