@@ -50,7 +50,7 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         (TaskSettings, document["tasks"][0]),
         (FilterSettings, document["filters"][0]),
     ]
-    no_default = {"name", "model", "measure", "classes", "labels", "port", "file"}
+    no_default = {"name", "artifact", "model", "measure", "classes", "labels", "port", "file"}
     for table, given in tables:
         for name, field in table.model_fields.items():
             assert re.search(rf"\b{name} =", reference()), f"{name} is not documented"
