@@ -9,10 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.datasets import Limits, read_columns
 from triparty.common.errors import DatasetError, SettingsError
 
 Table = Mapping[str, Any]
 RESULTS: Final = ("results", "needed", "labels", "label", "y")
+_LONG_FORM_BYTES: Final = 1 << 32  # of archives whose directory has another form
+_ANY: Final = Limits(rows=1 << 40, bytes=1 << 42)
 _NO_PARQUET: Final = "reading Parquet needs pyarrow: pip install pyarrow"
 
 
@@ -110,6 +113,8 @@ def _joined(parts: Sequence[Path]) -> dict[str, Any]:
 def _archive(path: Path) -> dict[str, Any]:
     import zipfile
 
+    if path.is_file() and path.stat().st_size < _LONG_FORM_BYTES:
+        read_columns(path, _ANY)  # before an array is made
     try:
         with path.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
