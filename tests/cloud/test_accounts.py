@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from triparty.cloud.accounts import NewToken, hash_token
+from triparty.cloud.serving.sessions import Ending
 from triparty.cloud.tables import TokenRow
 
 DATABASES = ("sqlite", "postgresql")
@@ -196,7 +197,7 @@ def test_status_counts(cloud, developer, device):
         "queue_ms": 0.0,
         "pass_ms": 0.0,
         "sessions_opened": 0,
-        "sessions_ended": {},
+        "sessions_ended": dict.fromkeys(Ending, 0),
         "models_evicted": 0,
         "memory_bytes": 0,
         "memory_limit_bytes": 0,
