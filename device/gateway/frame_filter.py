@@ -29,6 +29,7 @@ from triparty.common.nets.calibration import accuracy_bound, accuracy_ceiling
 from triparty.device.filters.cache import Keys, ReuseCache
 from triparty.device.filters.drift import DriftAlarm
 from triparty.device.filters.filter import Filter
+from triparty.device.filters.first_stage import STAGE_FILE
 from triparty.device.filters.session import Output
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.frames import Pixels, Purpose, StreamFrame
@@ -80,6 +81,8 @@ def stamp_of(path: Path) -> str:
     try:
         for name in (FILTER_FILE, NETWORK_FILE):
             digest.update((path / name).read_bytes())
+        if (path / STAGE_FILE).exists():
+            digest.update((path / STAGE_FILE).read_bytes())
     except OSError:
         return ""
     return digest.hexdigest()
@@ -116,8 +119,8 @@ def load(settings: FilterSettings, folder: Path) -> Loaded:
         raise SettingsError(
             f"{where} has {len(artifact.tasks)} outputs: expected one, fit it for one task"
         )
-    if len(artifact.design.inputs) != 1 or _size(filter_) is None:
-        told = ", ".join(f"{one.modality} {one.shape}" for one in artifact.design.inputs)
+    if len(artifact.inputs) != 1 or _size(filter_) is None:
+        told = ", ".join(f"{one.modality} {one.shape}" for one in artifact.inputs)
         raise SettingsError(
             f"{where} takes {told}: expected an image of one channel, fit it on luma planes"
         )
@@ -134,7 +137,7 @@ def _version(path: Path) -> int | None:
 
 def _size(filter_: Filter) -> tuple[int, int] | None:
     """Height and width that a filter takes; None if it takes no luma."""
-    spec = filter_.artifact.design.inputs[0]
+    spec = filter_.artifact.inputs[0]
     if spec.modality != "image" or 1 not in (spec.shape[0], spec.shape[-1]):
         return None
     height, width = spec.shape[:2] if spec.shape[-1] == 1 else spec.shape[1:]
@@ -331,7 +334,7 @@ class FrameFilter:
 
     def _outputs(self, pixels: Pixels) -> Output:
         """(n,) logits or (n, width) keys of (n, H, W) luma planes."""
-        spec = self._design.inputs[0]
+        spec = self.loaded.filter.artifact.inputs[0]
         column = pixels.reshape(len(pixels), *spec.shape)
         outputs: Output = self.loaded.filter.outputs({spec.name: column})[:, 0]
         return outputs

@@ -55,22 +55,52 @@ def is_there(pixels: Pictures) -> bool:
     return bool((pixels > 180).mean() > 0.02)
 
 
+def shown() -> tuple[NDArray[np.float32], list[bool]]:
+    """(n, SMALL, SMALL, 1) luma as a filter takes it, and what the model says of each."""
+    from triparty.device.gateway.luma import averaged
+
+    made = np.concatenate([pictures(200, seed=seed) for seed in (1, 2, 3)])
+    small = np.stack([averaged(one, SMALL, SMALL) for one in made])[..., None]
+    return small, [is_there(one) for one in made]
+
+
 @cache
 def fitted(kind: str) -> Any:
     """A filter of luma planes, made once; not to be changed."""
     from triparty.common.nets.training import Course
     from triparty.device.filters import Filter, Recipe, as_given
-    from triparty.device.gateway.luma import averaged
 
-    shown = np.concatenate([pictures(200, seed=seed) for seed in (1, 2, 3)])
-    small = np.stack([averaged(one, SMALL, SMALL) for one in shown])[..., None]
+    small, said = shown()
     return Filter.fit(
         small,
-        [is_there(one) for one in shown],
+        said,
         as_given() if kind == "skip" else None,
         recipe=Recipe(kind=kind, sizes=SIZES),  # type: ignore[arg-type]
         course=Course(epochs=12, rate=5e-3),
     )
+
+
+def saved_with_stage(folder: Path) -> Path:
+    """A filter of features that a first stage makes of luma, as a request brings it."""
+    from dataclasses import replace
+
+    from triparty.common.nets.samples import gather
+    from triparty.common.nets.training import Course
+    from triparty.device.filters import Filter, Recipe, as_given
+    from triparty.device.filters.first_stage import FirstStage
+
+    small, said = shown()
+    stage = FirstStage.drawn(fitted("skip").artifact.inputs, gather(small))
+    made = Filter.fit(
+        stage.features(gather(small)).columns["input"],
+        said,
+        as_given(),
+        recipe=Recipe(kind="skip", sizes={"units": 16, "embedding": 16, "dropout": 0.0}),
+        modality="vector",
+        course=Course(epochs=12, rate=5e-3),
+    )
+    replace(made.artifact, stage=stage).save(folder)
+    return folder
 
 
 def saved(folder: Path, kind: str = "skip", **calibration: Any) -> Path:

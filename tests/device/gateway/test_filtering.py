@@ -11,13 +11,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from moving_squares import RATE, SIZES, SMALL, fitted, is_there, pictures, saved, write_clip
+from moving_squares import (
+    RATE,
+    SIZES,
+    SMALL,
+    fitted,
+    is_there,
+    pictures,
+    saved,
+    saved_with_stage,
+    write_clip,
+)
 from watched import Kept, gateway, settings_of
 
 from triparty.common.errors import SettingsError
+from triparty.device.filters.first_stage import STAGE_FILE
 from triparty.device.filters.tables import chosen, read_table
 from triparty.device.gate.policies import make
 from triparty.device.gate.policy import Arrivals, Column, Offers
+from triparty.device.gateway.frame_filter import stamp_of
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.metrics import MetricsServer
 from triparty.device.gateway.models import FunctionStage
@@ -116,6 +128,18 @@ def test_skipped_frames_are_answered_within_the_accuracy(
     assert summary["filter_rate"] == pytest.approx(len(filtered) / FRAMES, abs=1e-4)
     assert summary["ms_per_frame"] > 0
     assert f"squares filtered {len(filtered) / FRAMES:.0%}" in line(made.status)
+
+
+def test_a_filter_that_the_cloud_trained_on_features(
+    clip: Path, unfiltered: Watched, tmp_path: Path
+) -> None:
+    folder = saved_with_stage(tmp_path / "f")
+    made = watched(configured(tmp_path, {"a": clip}, {"artifact": folder}))
+    assert agreement(made, unfiltered) >= 0.9
+    assert made.filter.filtered > 0.3 * FRAMES
+    before = stamp_of(folder)
+    (folder / STAGE_FILE).write_bytes((folder / STAGE_FILE).read_bytes() + b"\0")
+    assert stamp_of(folder) != before
 
 
 def test_an_earlier_answer_is_reused(clip: Path, unfiltered: Watched, tmp_path: Path) -> None:
