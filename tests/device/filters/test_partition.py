@@ -1,4 +1,4 @@
-"""A model cut in two: the halves are the whole, and whoever cuts is told what that gives away."""
+"""A model cut in two: the halves are the whole, and whoever cuts is told what that tells."""
 
 from __future__ import annotations
 
