@@ -20,6 +20,7 @@ from benchmarks.filter_baselines import (
 )
 from benchmarks.filter_cost import COST
 from benchmarks.filter_data import har
+from benchmarks.filter_deployments import DEPLOYMENTS
 from benchmarks.filter_runs import Figures, Split, reuse, skip, skip_shifted
 from benchmarks.filter_watch import reuse_beside, reuse_counts, skip_beside, skip_counts
 from benchmarks.harness import Case, Effort, case
@@ -348,6 +349,7 @@ SENTIMENT = _text("sentiment", "sentiment praise", "22.5 of 63.8, 35 %", 35.0)
 
 __all__ = [
     "COST",
+    "DEPLOYMENTS",
     "ESC10",
     "HAR_REUSE",
     "HAR_SKIP",
