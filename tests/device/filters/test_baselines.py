@@ -53,6 +53,14 @@ def test_ways_to_skip_are_between_luck_and_what_is_possible() -> None:
     assert blind["low level + kNN"] < found["by chance"] + 0.2
 
 
+def test_one_threshold_is_on_the_feature_that_tells() -> None:
+    needed = rng().random(200) < 0.3
+    features = rng().normal(size=(200, 5)).astype(np.float32)
+    features[:, 3] = -1.0 * needed
+    scores = static_scores(features, needed, np.arange(100), 0.9)
+    assert scores[needed].min() > scores[~needed].max()
+
+
 def test_nothing_is_learnt_from_what_is_judged_by() -> None:
     points, classes = clouds(200, seed=2)
     needed, learned, tested = classes == 0, np.arange(100), np.arange(100, 200)
