@@ -24,6 +24,9 @@ from triparty.cloud.bodies import (
     TokenReply,
 )
 from triparty.cloud.census import take_census
+from triparty.cloud.jobs.register import UNFINISHED
+from triparty.cloud.jobs.routes import Work
+from triparty.cloud.serving.durations import Durations
 from triparty.cloud.state import Blobs, Care, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.documents import format_time
@@ -83,16 +86,17 @@ def get_developers(_: Operator, store: Store) -> DevelopersReply:
 
 @router.delete("/v1/developers/{developer}", status_code=204)
 def delete_developer(
-    developer: str, _: Operator, store: Store, clock: Clock, sessions: Sessions
+    developer: str, _: Operator, store: Store, clock: Clock, sessions: Sessions, jobs: Work
 ) -> Response:
     """Revokes a developer: before this answers its tokens and its devices' stop.
 
-    All sessions on its models end.
+    All sessions on its models end, and its devices' jobs.
     """
     with store.writing() as session:
         row = accounts.find_developer(session, developer)
         accounts.revoke(session, row, now=clock())
     sessions.close_sessions_of_developer(developer)
+    jobs.end_of_developer(developer)
     return Response(status_code=204)
 
 
@@ -118,12 +122,14 @@ def delete_device(
     store: Store,
     clock: Clock,
     sessions: Sessions,
+    jobs: Work,
 ) -> Response:
-    """Revokes a device: its token stops and its sessions end before this answers."""
+    """Revokes a device: its token stops, its sessions and jobs end before this answers."""
     with store.writing() as session:
         row = accounts.device_of(session, developer.id, device)
         accounts.revoke(session, row, now=clock())
     sessions.close_sessions_of(device)
+    jobs.end_of_principal(device)
     return Response(status_code=204)
 
 
@@ -150,7 +156,13 @@ def rotate(
 
 @router.get("/v1/status")
 def get_status(
-    _: Operator, request: Request, store: Store, blobs: Blobs, clock: Clock, sessions: Sessions
+    _: Operator,
+    request: Request,
+    store: Store,
+    blobs: Blobs,
+    clock: Clock,
+    sessions: Sessions,
+    jobs: Work,
 ) -> StatusReply:
     """What this cloud holds and does, in numbers."""
     census = take_census(store, blobs, now=clock())
@@ -163,7 +175,7 @@ def get_status(
         models=census.models,
         models_loaded=totals.models,
         sessions=sessions.session_count(),
-        jobs=0,
+        jobs=sum(jobs.totals().by_state[state] for state in UNFINISHED),
         developers=census.principals["developer"],
         devices=census.principals["device"],
         invites=census.invites,
@@ -174,6 +186,15 @@ def get_status(
         steps_waiting=totals.waiting,
         steps=totals.steps,
         tokens=totals.tokens,
+        rows=totals.rows,
+        batch_rows=round(totals.rows / max(1, totals.batches), 1),
+        queue_ms=_mean_ms(totals.waited),
+        pass_ms=_mean_ms(totals.ran),
+        sessions_opened=totals.opened,
+        sessions_ended=dict(totals.endings),
+        models_evicted=totals.evicted_models,
+        memory_bytes=totals.weight_bytes + totals.reserved_bytes,
+        memory_limit_bytes=totals.memory_limit_bytes,
     )
 
 
@@ -182,6 +203,10 @@ def post_clean(_: Operator, upkeep: Care) -> CleanReply:
     """Removes uploads and blobs that belong to no artifact; a running cloud does so hourly."""
     cleaned = upkeep.clean()
     return CleanReply(uploads=cleaned.uploads, blobs=cleaned.blobs, bytes=cleaned.bytes)
+
+
+def _mean_ms(durations: Durations) -> float:
+    return round(1000 * durations.sum_s / max(1, durations.count), 2)
 
 
 def _device(row: PrincipalRow) -> DeviceReply:

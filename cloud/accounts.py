@@ -35,7 +35,7 @@ OPERATOR = "operator"
 SCOPES = {
     "operator": frozenset({"operate", "invite"}),
     "developer": frozenset({"publish", "invite", "pull"}),
-    "device": frozenset({"pull", "infer"}),
+    "device": frozenset({"pull", "infer", "train"}),
 }
 INVITES = {"operator": "developer", "developer": "device"}
 """Which role may invite which."""
@@ -53,7 +53,7 @@ class Principal:
         id: `operator`, or the key id of the principal's identity key.
         role: operator, developer or device.
         developer: id of the developer whose things this principal sees; "" for the operator.
-        scopes: what its token allows: operate, publish, invite, pull, infer.
+        scopes: what its token allows: operate, publish, invite, pull, infer, train.
     """
 
     id: str

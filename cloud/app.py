@@ -23,12 +23,14 @@ from triparty.cloud.blob_stores import open_blob_store
 from triparty.cloud.catalog import Catalog
 from triparty.cloud.database import Database
 from triparty.cloud.drain import Drain, Drainable
+from triparty.cloud.jobs import routes as job_routes
+from triparty.cloud.jobs.keeper import Jobs
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
 from triparty.cloud.rates import RequestRates
 from triparty.cloud.serving import Serving, completions, forward, routes
-from triparty.cloud.serving.hosting import Backend, LocalBackend
+from triparty.cloud.serving.hosting import Backend, LocalBackend, ServableModel
 from triparty.cloud.serving.ray_backend import RayBackend, check_ray
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
@@ -75,6 +77,7 @@ def create_app(
         app.state.database, app.state.blobs, settings.model_folder, clock=clock
     )
     app.state.catalog.drop_unfinished()
+    app.state.catalog.remove_all_used()
     app.state.tokens = TokenCache()
     with app.state.database.reading() as session:
         for token in live_tokens(session, now=clock(), most=MOST_FAMILIAR):
@@ -85,21 +88,25 @@ def create_app(
         per_developer=settings.requests_per_s_per_developer,
     )
     app.state.serving = serving or Serving(settings, backend=_backend(settings))
+    app.state.jobs = Jobs(settings, app.state.database, clock=clock)
     app.state.metrics = Metrics()
     app.state.drain = Drain()
-    app.state.serving.ask_before_opening(_check_alive(app.state.database))
+    app.state.serving.ask_before_opening(_admission(app.state.database, app.state.catalog))
+    app.state.serving.after_use(app.state.catalog.remove_used)
     app.state.is_ready = False
     app.state.started = clock()
+    # In the order in which paths are compared: those of every token first.
     for module in (
+        routes,
+        completions,
+        forward,
         health,
         scrape,
         enroll,
         account_routes,
         blob_routes,
         artifacts,
-        routes,
-        completions,
-        forward,
+        job_routes,
     ):
         app.include_router(module.router)
     add_handlers(app)
@@ -133,20 +140,21 @@ def _backend(settings: CloudSettings) -> Backend:
     return RayBackend(settings) if settings.engine == "ray" else LocalBackend(settings)
 
 
-def _check_alive(store: Database) -> Callable[[str], None]:
-    """Raises for a principal that was revoked after its request was let in."""
+def _admission(store: Database, catalog: Catalog) -> Callable[[str, ServableModel], None]:
+    """Raises for a principal that was revoked meanwhile, and for a model that was used up."""
 
-    def check(principal: str) -> None:
+    def admit(principal: str, model: ServableModel) -> None:
         with store.reading() as session:
             check_alive(session, principal)
+        catalog.admit(principal, model)
 
-    return check
+    return admit
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
-        async with app.state.upkeep.going_on():
+        async with app.state.upkeep.going_on(), app.state.jobs.going_on():
             await app.state.serving.start()
             app.state.is_ready = True
             try:

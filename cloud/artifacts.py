@@ -17,7 +17,7 @@ from triparty.cloud.bodies import (
     StatementsReply,
 )
 from triparty.cloud.publishing import publish, put_statements, visible_artifacts
-from triparty.cloud.state import Blobs, Clock, Settings, Store
+from triparty.cloud.state import Blobs, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import StatementRow
 from triparty.common.artifacts import Kind
 from triparty.common.errors import NotFoundError
@@ -75,12 +75,18 @@ def get_artifacts(
 
 
 @router.put("/v1/latest", status_code=204)
-def put_latest(body: Statements, developer: Publisher, store: Store, clock: Clock) -> Response:
-    """Replaces the developer's delegation and latest statement."""
+def put_latest(
+    body: Statements, developer: Publisher, store: Store, clock: Clock, sessions: Sessions
+) -> Response:
+    """Replaces the developer's delegation and latest statement.
+
+    Sessions on what it newly revokes go on for `drain_s` seconds.
+    """
     delegation = SignedDocument(body.delegation, body.delegation_signature)
     latest = SignedDocument(body.latest, body.latest_signature)
     with store.writing() as session:
-        put_statements(session, developer, delegation, latest, now=clock())
+        revoked = put_statements(session, developer, delegation, latest, now=clock())
+    sessions.retire(developer.id, revoked, drain_s=body.drain_s)
     return Response(status_code=204)
 
 

@@ -13,7 +13,13 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from triparty.cloud.accounts import KnownToken, Principal, authenticate, hash_token
+from triparty.cloud.accounts import (
+    SCOPES,
+    KnownToken,
+    Principal,
+    authenticate,
+    hash_token,
+)
 from triparty.cloud.database import Database
 from triparty.cloud.rates import RequestRates
 from triparty.cloud.state import Clock, Now, Store
@@ -121,16 +127,22 @@ async def authenticated(
     return principal
 
 
-def require(scope: str) -> Callable[..., Awaitable[Principal]]:
-    """A dependency: the principal, if its token has the scope.
+def require(*scopes: str) -> Callable[..., Awaitable[Principal]]:
+    """A dependency: the principal, if its token has one of the scopes.
 
     Args:
-        scope: operate, publish, invite, pull or infer.
+        scopes: operate, publish, invite, pull, infer or train.
     """
 
     async def allowed(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
-        if scope not in principal.scopes:
-            raise ForbiddenError(f"a {principal.role} token has no scope '{scope}'")
+        if principal.scopes.isdisjoint(scopes):
+            wanted = "' or '".join(scopes)
+            remedy = (
+                ": it is older than this route, 'triparty device enroll --again' gets another"
+                if not SCOPES[principal.role].isdisjoint(scopes)
+                else ""
+            )
+            raise ForbiddenError(f"a {principal.role} token has no scope '{wanted}'{remedy}")
         return principal
 
     return allowed

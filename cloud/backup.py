@@ -2,7 +2,7 @@
 
 ```
 DEST/blobs/DEVELOPER/ab/abcdef...   every blob that an artifact of a snapshot names, once
-DEST/snapshots/TIME/                the database, cloud.toml, tls/, and backup.json
+DEST/snapshots/TIME/                the database, cloud.toml, tls/, job.key, and backup.json
 ```
 
 The database is `cloud.db`, a copy of SQLite's file, or `cloud.dump`, made by pg_dump. It is
@@ -52,7 +52,7 @@ SQLITE_FILE = "cloud.db"
 DUMP_FILE = "cloud.dump"
 SNAPSHOT_FILE = "backup.json"
 FORMAT = 1
-CERTIFICATE_FILES = ("tls/cert.pem", "tls/key.pem")
+KEY_FILES = ("tls/cert.pem", "tls/key.pem", "job.key")
 _Blobs = list[tuple[BlobKey, int]]
 _Copy = Callable[[Path], tuple[Path, _Blobs]]
 
@@ -355,7 +355,7 @@ def _bring_back(
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    for name in (CONFIG_FILE, *CERTIFICATE_FILES):
+    for name in (CONFIG_FILE, *KEY_FILES):
         if (source / name).exists():
             _copy(source / name, target / name)
 

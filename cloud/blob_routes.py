@@ -9,6 +9,9 @@ verified. Without `Content-Range` the body is the whole blob, and what was held 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
@@ -18,8 +21,13 @@ from starlette.requests import ClientDisconnect
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
-from triparty.cloud.blobs import Upload
+from triparty.cloud.blobs import Held, Upload
 from triparty.cloud.bodies import BlobReply
+from triparty.cloud.database import Database
+from triparty.cloud.disk_blobs import read_range
+from triparty.cloud.jobs.keeper import Jobs
+from triparty.cloud.jobs.register import jobs_of
+from triparty.cloud.jobs.routes import Work
 from triparty.cloud.problems import problem_response
 from triparty.cloud.publishing import check_blob_visible
 from triparty.cloud.state import Blobs, Store
@@ -27,7 +35,7 @@ from triparty.common.errors import ConflictError, NotFoundError, RequestError
 from triparty.common.files import CHUNK_BYTES
 
 router = APIRouter(tags=["blobs"])
-Publisher = Annotated[Principal, Depends(require("publish"))]
+Uploader = Annotated[Principal, Depends(require("publish", "train"))]
 Reader = Annotated[Principal, Depends(require("pull"))]
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _EMPTY = re.compile(r"bytes \*/0")
@@ -51,12 +59,15 @@ class _Piece(NamedTuple):
 
 
 @router.head("/v1/blobs/{sha256}", responses=_HELD)
-def head_blob(sha256: str, reader: Reader, store: Store, blobs: Blobs) -> Response:
+def head_blob(sha256: str, reader: Reader, store: Store, blobs: Blobs, jobs: Work) -> Response:
     """Whether a blob is here, and how much of it."""
-    if reader.role == "device":  # first: looking for it would take longer if it is here
-        with store.reading() as session:
-            check_blob_visible(session, reader, sha256)
-    held = blobs.held(reader.developer, sha256)
+    held = None
+    if reader.role != "device" or _is_shared(store, reader, sha256):
+        held = blobs.held(reader.developer, sha256)
+    elif (file := _result(store, jobs, reader, sha256)) is not None:
+        held = Held(file.stat().st_size, is_complete=True)
+    else:
+        held = jobs.uploads.held(reader.id, sha256)
     if held is None:
         raise NotFoundError("no such blob")
     if not held.is_complete:
@@ -74,20 +85,24 @@ def head_blob(sha256: str, reader: Reader, store: Store, blobs: Blobs) -> Respon
     openapi_extra={"parameters": [_header("Range")]},
 )
 def get_blob(
-    sha256: str, request: Request, reader: Reader, store: Store, blobs: Blobs
+    sha256: str, request: Request, reader: Reader, store: Store, blobs: Blobs, jobs: Work
 ) -> StreamingResponse:
     """The bytes of a blob, or a range of them."""
-    if reader.role == "device":
-        with store.reading() as session:
-            check_blob_visible(session, reader, sha256)
-    size = blobs.size(reader.developer, sha256)
+    read: Callable[[int, int], Iterator[bytes]]
+    if reader.role != "device" or _is_shared(store, reader, sha256):
+        size = blobs.size(reader.developer, sha256)
+        read = partial(blobs.read, reader.developer, sha256)
+    elif (file := _result(store, jobs, reader, sha256)) is not None:
+        size, read = file.stat().st_size, partial(read_range, file)
+    else:  # what it uploaded stays with its job
+        raise NotFoundError("no such blob")
     start, end = _wanted(request.headers.get("range"), size)
     headers = {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
     is_part = (start, end) != (0, size)
     if is_part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return StreamingResponse(
-        blobs.read(reader.developer, sha256, start, end - start),
+        read(start, end - start),
         status_code=206 if is_part else 200,
         headers=headers,
         media_type="application/octet-stream",
@@ -105,13 +120,17 @@ def get_blob(
     },
 )
 async def put_blob(
-    sha256: str, request: Request, developer: Publisher, blobs: Blobs
+    sha256: str, request: Request, uploader: Uploader, blobs: Blobs, jobs: Work
 ) -> Response:
-    """Takes a piece of a blob, or all of it; 201 once all of it is verified."""
+    """Takes a piece of a blob, or all of it; 201 once all of it is verified.
+
+    What a device sends is for a job of its own, and goes to a room of its own.
+    """
     piece = _announced(request)
+    room = jobs.uploads if uploader.role == "device" else blobs
     try:
         upload = await run_in_threadpool(
-            blobs.begin, developer.id, sha256, start=piece.start, total=piece.total
+            room.begin, uploader.id, sha256, start=piece.start, total=piece.total
         )
     except ConflictError as error:
         return problem_response(error, headers=_range_held(error.extra.get("held", 0)))
@@ -127,6 +146,27 @@ async def put_blob(
     if held.is_complete:
         return _done(sha256, held.size)
     return Response(status_code=308, headers=_range_held(held.size))
+
+
+def _is_shared(store: Database, device: Principal, sha256: str) -> bool:
+    """Whether a blob is of an artifact that the device sees.
+
+    It is asked first: looking for a blob would take longer if it is here.
+    """
+    try:
+        with store.reading() as session:
+            check_blob_visible(session, device, sha256)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _result(store: Database, jobs: Jobs, device: Principal, sha256: str) -> Path | None:
+    """The file of a filter that was trained for the device; None if it is none."""
+    with store.reading() as session:
+        rows = jobs_of(session, device)
+    file = jobs.result_file(rows, sha256)
+    return file if file is not None and file.is_file() else None
 
 
 async def _receive(request: Request, upload: Upload, length: int) -> None:

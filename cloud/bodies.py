@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from triparty.common.errors import ManifestError
 from triparty.common.signing import SIGNATURE_BYTES, from_base64url
 
+MAX_DRAIN_S = 7 * 86400
+
 
 def _bytes(value: object) -> bytes:
     try:
@@ -67,7 +69,7 @@ class EnrolRequest(Request):
 
 
 class EnrolReply(BaseModel):
-    """The new principal and its token, shown once."""
+    """The new principal and its token, shown once; what signs results of its jobs."""
 
     principal: str
     role: str
@@ -75,6 +77,7 @@ class EnrolReply(BaseModel):
     token: str
     expires: str
     scopes: list[str]
+    job_key: str
 
 
 class InviteRequest(Request):
@@ -169,6 +172,7 @@ class Statements(Request):
     delegation_signature: Bytes
     latest: Bytes
     latest_signature: Bytes
+    drain_s: int = Field(0, ge=0, le=MAX_DRAIN_S)
 
 
 class StatementsReply(BaseModel):
@@ -215,3 +219,12 @@ class StatusReply(BaseModel):
     steps_waiting: int
     steps: int
     tokens: int
+    rows: int
+    batch_rows: float
+    queue_ms: float
+    pass_ms: float
+    sessions_opened: int
+    sessions_ended: dict[str, int]
+    models_evicted: int
+    memory_bytes: int
+    memory_limit_bytes: int

@@ -124,6 +124,12 @@ def serve(
             "tokens, read rows and replies, and change them.",
         ),
     ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Most memory of models and sessions together, as 24GiB."
+        ),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write every row that arrives here, for the audit.")
     ] = None,
@@ -145,6 +151,7 @@ def serve(
         engine=engine,
         cert=cert,
         key=key,
+        max_memory_bytes=memory,
         trace=trace,
     )
     console = Console(as_json=as_json)

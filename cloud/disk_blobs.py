@@ -49,11 +49,7 @@ class DiskBlobs:
 
     def read(self, key: BlobKey, start: int, length: int) -> Iterator[bytes]:
         """A range of a blob's bytes, 1 MiB at a time."""
-        with self.path(key).open("rb") as stream:
-            stream.seek(start)
-            while length > 0 and (piece := stream.read(min(CHUNK_BYTES, length))):
-                length -= len(piece)
-                yield piece
+        return read_range(self.path(key), start, length)
 
     def fetch(self, key: BlobKey, target: Path) -> None:
         """A hard link; a copy where there are no links."""
@@ -86,3 +82,12 @@ class DiskBlobs:
                 continue
             if key is not None:
                 yield StoredBlob(key, status.st_size, status.st_mtime)
+
+
+def read_range(file: Path, start: int, length: int) -> Iterator[bytes]:
+    """A range of a file's bytes, 1 MiB at a time."""
+    with file.open("rb") as stream:
+        stream.seek(start)
+        while length > 0 and (piece := stream.read(min(CHUNK_BYTES, length))):
+            length -= len(piece)
+            yield piece

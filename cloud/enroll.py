@@ -78,6 +78,7 @@ def enroll(
         token=token.token,
         expires=format_time(token.expires),
         scopes=sorted(token.scopes),
+        job_key=request.app.state.jobs.key.public.to_text(),
     )
 
 

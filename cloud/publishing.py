@@ -16,7 +16,13 @@ from sqlalchemy.orm import Session
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.blobs import BlobStore
-from triparty.cloud.tables import ArtifactBlobRow, ArtifactRow, PrincipalRow, StatementRow
+from triparty.cloud.tables import (
+    ArtifactBlobRow,
+    ArtifactRow,
+    PrincipalRow,
+    SpentRow,
+    StatementRow,
+)
 from triparty.common.artifacts import Kind, Manifest, verify_manifest
 from triparty.common.errors import (
     BlobMissingError,
@@ -120,6 +126,7 @@ def publish(
     if _newest(session, developer, manifest, artifact):
         return artifact
     _check_not_revoked(statements, manifest)
+    _check_not_spent(session, manifest)
     _check_blobs(developer, manifest, blobs)
     mine = select(func.count()).where(ArtifactRow.developer == developer.id)
     if (session.scalar(mine) or 0) >= limit:
@@ -160,10 +167,11 @@ def _check_recipient(session: Session, developer: Principal, manifest: Manifest)
 
 
 def _newest(session: Session, developer: Principal, manifest: Manifest, artifact: str) -> bool:
-    """Whether this very artifact is the newest of its line.
+    """Whether this very artifact is the newest of its line, or a one-time one that is there.
 
     Raises:
-        RollbackError: the line is at this version or past it.
+        RollbackError: the line is at this version or past it. One-time bundles come in any
+            order, each version once.
     """
     line = (
         (ArtifactRow.developer == developer.id)
@@ -171,6 +179,8 @@ def _newest(session: Session, developer: Principal, manifest: Manifest, artifact
         & (ArtifactRow.name == manifest.name)
         & (ArtifactRow.recipient == (manifest.recipient or ""))
     )
+    if manifest.once:
+        line &= ArtifactRow.version == manifest.version
     newest = session.scalars(
         select(ArtifactRow).where(line).order_by(ArtifactRow.version.desc()).limit(1)
     ).one_or_none()
@@ -190,6 +200,14 @@ def _check_not_revoked(statements: StatementRow, manifest: Manifest) -> None:
         raise RevokedError(
             f"{manifest.kind} '{manifest.name}' version {manifest.version} is revoked by "
             "your latest statement"
+        )
+
+
+def _check_not_spent(session: Session, manifest: Manifest) -> None:
+    key = (manifest.developer, manifest.name, manifest.version)
+    if manifest.once and session.get(SpentRow, key) is not None:
+        raise RollbackError(
+            f"version {manifest.version} of '{manifest.name}' was used: publish a higher one"
         )
 
 
@@ -215,8 +233,11 @@ def put_statements(
     latest: SignedDocument,
     *,
     now: datetime,
-) -> None:
+) -> frozenset[tuple[str, int]]:
     """Replaces a developer's statements; what the latest one revokes is invisible from now.
+
+    Returns:
+        Name and version of each model that is out of use, or whose bundles are.
 
     Raises:
         ArtifactError: a forged, expired or older statement.
@@ -239,6 +260,11 @@ def put_statements(
     row.latest, row.latest_signature = latest.payload, latest.signature
     row.latest_sequence = statement.sequence
     _mark_revoked(session, developer, frozenset(statement.revoked))
+    return frozenset(
+        (release.partition("/")[2], int(version))
+        for release, _, version in (item.rpartition("@") for item in statement.revoked)
+        if release.startswith(("model/", "bundle/"))
+    )
 
 
 def _check_versions_rise(row: StatementRow, statement: Latest, delegation: Delegation) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 
 from triparty.common.config import RoleSettings, settings_config
 from triparty.common.errors import SettingsError, StateError
@@ -68,6 +68,9 @@ class CloudSettings(RoleSettings):
     )
     metrics_token: SecretStr | None = Field(
         None, min_length=32, description="Opens /metrics, and nothing else; without it, off."
+    )
+    metrics_names: int = Field(
+        0, ge=0, le=1000, description="Models, and principals, that /metrics counts by name."
     )
     trace: Path | None = Field(
         None, description="Write every row that arrives to this file, for the audit."
@@ -144,8 +147,44 @@ class CloudSettings(RoleSettings):
     max_models_per_developer: int = Field(
         16, ge=1, description="Loaded models of one developer; unused ones make room."
     )
+    max_memory_bytes: ByteSize | None = Field(
+        None,
+        ge=1,
+        description="Memory of models and sessions together, as 24GiB; default: no bound.",
+    )
     max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
+
+    max_trainers: int = Field(
+        1, ge=0, description="Trainings at a time, each a process; 0: jobs wait."
+    )
+    max_jobs_per_principal: int = Field(
+        4, ge=1, description="Jobs of one device that wait, run, or have a result."
+    )
+    max_jobs_per_developer: int = Field(
+        256, ge=1, description="The same of all devices of one developer."
+    )
+    max_dataset_bytes: int = Field(
+        256 * MiB, ge=1024, le=2 * GiB, description="A job's data, as sent and unpacked."
+    )
+    max_dataset_rows: int = Field(1_000_000, ge=8, description="Samples of a job.")
+    max_job_epochs: int = Field(200, ge=1, description="Passes of a training.")
+    max_job_weights: int = Field(16_000_000, ge=1, description="Weights of a network.")
+    max_job_cpu_s: int = Field(3600, ge=1, description="CPU seconds of one training.")
+    max_job_cpu_s_per_day: int = Field(
+        14_400, ge=1, description="CPU seconds of one device's trainings from 0:00 UTC on."
+    )
+    max_trainer_bytes: int = Field(
+        4 * GiB, ge=256 * MiB, description="Memory of one training's process."
+    )
+    trainer_threads: int = Field(1, ge=1, description="CPU threads of a training.")
+    trainer_nice: int = Field(10, ge=0, le=19, description="Priority that a training cedes.")
+    job_checkpoint_s: float = Field(
+        10.0, ge=0, description="Most seconds of a training that a crash costs."
+    )
+    keep_results_hours: float = Field(
+        24.0, gt=0, description="A job that ended goes then, fetched or not."
+    )
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -190,6 +229,11 @@ class CloudSettings(RoleSettings):
     def model_folder(self) -> Path:
         """The folder in which published models are laid out for the engine."""
         return self.data / "models"
+
+    @property
+    def job_folder(self) -> Path:
+        """The folder of trainings and their data; always on this machine, never backed up."""
+        return self.data / "jobs"
 
     @property
     def certificate_files(self) -> tuple[Path, Path] | None:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from triparty.cloud.blobs import BlobStore
 from triparty.cloud.database import Database
+from triparty.cloud.serving.hosting import ServableModel
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.upkeep import Upkeep
@@ -32,8 +33,16 @@ class SessionKeeper(Protocol):
     def close_sessions_of_developer(self, developer: str) -> int:
         """Ends all sessions on a developer's models; any thread may call."""
 
-    def ask_before_opening(self, check: Callable[[str], None]) -> None:
-        """Has `check` called with a principal's id before its new session is used."""
+    def retire(
+        self, developer: str, versions: frozenset[tuple[str, int]], *, drain_s: float
+    ) -> None:
+        """Takes versions of a developer's models out of use; any thread may call."""
+
+    def ask_before_opening(self, admit: Callable[[str, ServableModel], None]) -> None:
+        """Has `admit` called with a principal's id and a model before a session is used."""
+
+    def after_use(self, remove: Callable[[str, str, int], None]) -> None:
+        """Has `remove` called with developer, name and version of a used one-time model."""
 
     def session_count(self) -> int:
         """How many sessions are open; any thread may call."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     String,
+    Text,
     TypeDecorator,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -132,6 +133,18 @@ class ArtifactRow(Table):
     )
 
 
+class SpentRow(Table):
+    """A one-time instance of a model that had its session; its artifacts go when that ends."""
+
+    __tablename__ = "spent"
+
+    developer: Mapped[str] = mapped_column(ForeignKey("principals.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    principal: Mapped[str] = mapped_column(ID)
+    used: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class ArtifactBlobRow(Table):
     """Which blobs an artifact is made of."""
 
@@ -141,3 +154,41 @@ class ArtifactBlobRow(Table):
         ForeignKey("artifacts.number", ondelete="CASCADE"), primary_key=True
     )
     sha256: Mapped[str] = mapped_column(HASH, primary_key=True, index=True)
+
+
+class JobRow(Table):
+    """A training that a device asked for, until its result was fetched or is too old."""
+
+    __tablename__ = "jobs"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job: Mapped[str] = mapped_column(String(32))  # drawn by the device
+    principal: Mapped[str] = mapped_column(ForeignKey("principals.id"))
+    developer: Mapped[str] = mapped_column(ForeignKey("principals.id"), index=True)
+    folder: Mapped[str] = mapped_column(String(32))
+    request: Mapped[str] = mapped_column(HASH)  # SHA-256 of what was asked
+    dataset: Mapped[str] = mapped_column(HASH)
+    task: Mapped[str] = mapped_column(Text)  # JSON
+    rows: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    progress: Mapped[str] = mapped_column(Text, default="{}")  # JSON
+    problem: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    cpu_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    manifest: Mapped[bytes | None] = mapped_column(LargeBinary)  # of the result
+    signature: Mapped[bytes | None] = mapped_column(LargeBinary)
+    created: Mapped[datetime] = mapped_column(UtcTime)
+    ended: Mapped[datetime | None] = mapped_column(UtcTime)
+
+    __table_args__ = (Index("job_of_principal", "principal", "job", unique=True),)
+
+
+class JobUsageRow(Table):
+    """CPU time that a principal's trainings took on a day; it outlives the jobs."""
+
+    __tablename__ = "job_usage"
+
+    principal: Mapped[str] = mapped_column(ForeignKey("principals.id"), primary_key=True)
+    day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # since 1970
+    cpu_ms: Mapped[int] = mapped_column(BigInteger)

@@ -45,6 +45,8 @@ class Access:
         expires: when the token ends, RFC 3339.
         certificate_pem: the one certificate to trust; None for the system's authorities.
         allow_http: the invite itself named plain http.
+        job_key: public key, as text, with which the cloud signs results of this party's
+            training jobs; None: it enrolled with a cloud that had none.
     """
 
     url: str
@@ -54,6 +56,7 @@ class Access:
     expires: str
     certificate_pem: str | None
     allow_http: bool
+    job_key: str | None = None
 
     def __repr__(self) -> str:
         """Never shows the token."""
@@ -91,6 +94,7 @@ class Access:
             "expires": self.expires,
             "is_pinned": self.certificate_pem is not None,
             "allow_http": self.allow_http,
+            "job_key": self.job_key,
         }
         write_private(home / ACCESS_FILE, json.dumps(document, indent=2).encode())
 
@@ -124,6 +128,7 @@ class Access:
                 expires=str(document["expires"]),
                 certificate_pem=certificate,
                 allow_http=document["allow_http"] is True,
+                job_key=None if document.get("job_key") is None else str(document["job_key"]),
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise StateError(f"{path} is damaged ({error!r}): enrol again") from error

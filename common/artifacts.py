@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 _MANIFEST: Final = "triparty.manifest"
+_ONCE: Final = "once"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Manifest:
         created: when it was made.
         expires: when it stops being used.
         recipient: key id of the one device that a bundle is for; None for other kinds.
+        once: whether a model, and the bundle of it, is for one session alone.
     """
 
     kind: Kind
@@ -86,6 +88,7 @@ class Manifest:
     created: datetime
     expires: datetime
     recipient: str | None = None
+    once: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a manifest that nobody could accept."""
@@ -102,6 +105,8 @@ class Manifest:
             raise ManifestError("a bundle names its recipient, and no other kind does")
         if self.recipient is not None:
             check_key_id(self.recipient)
+        if self.once and self.kind not in (Kind.MODEL, Kind.BUNDLE):
+            raise ManifestError("only a model and its bundle are for one session")
         check_files(self.files, SUFFIXES[self.kind])
 
     @property
@@ -124,6 +129,7 @@ class Manifest:
                 "created": format_time(self.created),
                 "expires": format_time(self.expires),
                 "recipient": self.recipient,
+                **({_ONCE: True} if self.once else {}),
             },
         )
 
@@ -137,7 +143,8 @@ class Manifest:
             PathError: a path that leaves the folder.
             FileTypeError: a file that this kind never holds.
         """
-        members = read_document(payload, _MANIFEST, cls.__dataclass_fields__)
+        names = cls.__dataclass_fields__.keys() - {_ONCE}
+        members = read_document(payload, _MANIFEST, names, optional=(_ONCE,))
         return cls(
             kind=_kind(members.text("kind")),
             name=members.text("name"),
@@ -149,6 +156,7 @@ class Manifest:
             created=members.time("created"),
             expires=members.time("expires"),
             recipient=members.optional_text("recipient"),
+            once=members.is_true(_ONCE),
         )
 
 

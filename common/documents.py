@@ -85,14 +85,16 @@ class Members:
     Every method raises `ManifestError` that names the member.
     """
 
-    def __init__(self, value: object, *, where: str, names: Iterable[str]) -> None:
-        """Takes an object that has exactly the members `names`."""
+    def __init__(
+        self, value: object, *, where: str, names: Iterable[str], optional: Iterable[str] = ()
+    ) -> None:
+        """Takes an object that has the members `names`, perhaps `optional` ones, no others."""
         expected = set(names)
         if not isinstance(value, dict):
             raise ManifestError(f"{where}: expected an object, got {type(value).__name__}")
         if missing := expected - value.keys():
             raise ManifestError(f"{where}: member {min(missing)!r} is missing")
-        if unknown := value.keys() - expected:
+        if unknown := value.keys() - expected - set(optional):
             raise ManifestError(f"{where}: unknown member {min(unknown)!r:.80}")
         self._value: dict[str, object] = value
         self._where = where
@@ -107,6 +109,12 @@ class Members:
     def optional_text(self, name: str) -> str | None:
         """A text or null member."""
         return None if self._value[name] is None else self.text(name)
+
+    def is_true(self, name: str) -> bool:
+        """Whether an optional member is there; where it is, it is true."""
+        if name in self._value and self._value[name] is not True:
+            self._refuse(name, "true, or left out")
+        return name in self._value
 
     def integer(self, name: str, *, minimum: int = 0) -> int:
         """An integer member, at most `MAX_INTEGER`."""
@@ -153,8 +161,16 @@ def write_document(kind: str, members: Mapping[str, object]) -> bytes:
     return canonical({**members, "type": kind, "format_version": FORMAT_VERSION})
 
 
-def read_document(payload: bytes, kind: str, names: Iterable[str]) -> Members:
+def read_document(
+    payload: bytes, kind: str, names: Iterable[str], *, optional: Iterable[str] = ()
+) -> Members:
     """The members of a document, after its type and format version are checked.
+
+    Args:
+        payload: its bytes.
+        kind: its type.
+        names: the members that it has.
+        optional: those that it may have.
 
     Raises:
         ManifestError: not canonical JSON, another type, missing or unknown members.
@@ -172,7 +188,8 @@ def read_document(payload: bytes, kind: str, names: Iterable[str]) -> Members:
             f"{kind} has format version {version}, this triparty reads {FORMAT_VERSION}: "
             "update triparty"
         )
-    return Members(value, where=kind, names={*names, "type", "format_version"})
+    common = ("type", "format_version")
+    return Members(value, where=kind, names={*names, *common}, optional=optional)
 
 
 def whole_seconds(time: datetime) -> datetime:

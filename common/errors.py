@@ -4,6 +4,7 @@
 TripartyError
 ├── SettingsError            a configuration key or a command's argument is wrong
 ├── StateError               this home or data folder is not ready for the command
+│   └── PoolEmptyError       no one-time instance is left to grant
 ├── ArtifactError
 │   ├── ManifestError        a manifest, delegation or latest statement that cannot be read
 │   ├── FormatVersionError   made by a newer triparty
@@ -13,6 +14,8 @@ TripartyError
 │   ├── RollbackError        older than what this party has already seen
 │   ├── ExpiredError         past its expiry time
 │   ├── RevokedError         named as revoked by its developer
+│   ├── RetiredError         a session's key epoch has ended: pull and replay
+│   ├── SpentError           a one-time instance that was used: the next one is needed
 │   ├── RecipientError       a bundle for somebody else
 │   ├── PathError            a path that leaves the folder
 │   ├── SizeError            larger than the limit
@@ -97,6 +100,12 @@ class StateError(TripartyError):
     status = 500
 
 
+class PoolEmptyError(StateError):
+    """No one-time instance is left to grant."""
+
+    slug = "pool-empty"
+
+
 class ArtifactError(TripartyError):
     """An artifact that must not be used."""
 
@@ -151,6 +160,20 @@ class RevokedError(ArtifactError):
     """An artifact that its developer has revoked."""
 
     slug = "revoked"
+
+
+class RetiredError(ArtifactError):
+    """The version that a session runs on was taken out of use: pull, and replay it."""
+
+    slug = "retired"
+    status = 410
+
+
+class SpentError(ArtifactError):
+    """A one-time instance that was used."""
+
+    slug = "spent"
+    status = 410
 
 
 class RecipientError(ArtifactError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Self
 
 from triparty.common.connection import printable
@@ -29,13 +30,15 @@ class Enrolled:
     developer: str
     expires: str
     token: str = field(repr=False)
+    job_key: str | None = None
 
     @classmethod
     def of(cls, document: Document) -> Self:
         """Reads the answer of `POST /v1/enroll`."""
         names = ("principal", "role", "developer", "token")
         texts = {name: text(document, name) for name in names}
-        return cls(expires=time(document, "expires"), **texts)
+        job_key = text(document, "job_key") if "job_key" in document else None
+        return cls(expires=time(document, "expires"), job_key=job_key, **texts)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,57 @@ class Statements:
         return cls(
             delegation=signed(document, "delegation", "delegation_signature"),
             latest=signed(document, "latest", "latest_signature"),
+        )
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A training job, as the cloud tells it.
+
+    Attributes:
+        job: its id.
+        state: `waiting`, `running`, `done`, `failed` or `cancelled`.
+        epoch: passes made.
+        epochs: most passes.
+        loss: on samples that the cloud held out; None before the first pass.
+        training_loss: on those learnt from.
+        seconds_left: at most, as far as the cloud can tell.
+        problem: why it failed.
+        result: manifest and signature of the filter, once it is done.
+    """
+
+    job: str
+    state: str
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    training_loss: float | None = None
+    seconds_left: float | None = None
+    problem: str | None = None
+    result: SignedDocument | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.state not in ("waiting", "running")
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Reads a job of `/v1/jobs`, or one of its events."""
+        state = text(document, "state")
+        if state == "cancelled":  # of a job that is gone, nothing else is known
+            return cls(text(document, "job"), state)
+        has_result = document.get("manifest") is not None
+        return cls(
+            job=text(document, "job"),
+            state=state,
+            epoch=count(document, "epoch"),
+            epochs=count(document, "epochs"),
+            loss=optional_number(document, "loss"),
+            training_loss=optional_number(document, "training_loss"),
+            seconds_left=optional_number(document, "seconds_left"),
+            problem=None if document.get("problem") is None else text(document, "problem"),
+            result=signed(document, "manifest", "signature") if has_result else None,
         )
 
 
@@ -179,6 +233,16 @@ def count(document: Document, name: str, *, minimum: int = 0) -> int:
     if type(value) is not int or value < minimum:
         raise CloudError(f"the cloud's answer has no number {name!r}")
     return value
+
+
+def optional_number(document: Document, name: str) -> float | None:
+    """A finite number, or null."""
+    value = document.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise CloudError(f"the cloud's answer has no number {name!r}")
+    return float(value)
 
 
 def binary(document: Document, name: str) -> bytes:

@@ -118,6 +118,25 @@ def next_token(
     return int(rng.choice(logits.size, p=distribution(logits, options, seen)))
 
 
+def less_of_the_said(
+    logits: Logits, said: Sequence[int], *, presence: float, frequency: float
+) -> Logits:
+    """Logits (V,) from which OpenAI's penalties were subtracted.
+
+    Args:
+        logits: (V,) float32, left as they are.
+        said: ids of the answer so far, without the question.
+        presence: subtracted once from each token that was said.
+        frequency: subtracted for each time that it was said.
+    """
+    if not len(said) or presence == frequency == 0:
+        return logits
+    ids, counts = np.unique(np.asarray(said, np.int64), return_counts=True)
+    changed = logits.copy()
+    changed[ids] -= (presence + frequency * counts).astype(np.float32)
+    return changed
+
+
 def log_probabilities(logits: Logits) -> NDArray[np.float64]:
     """The model's own log-probabilities (V,), before any option changes them."""
     shifted = logits.astype(np.float64) - logits.max()

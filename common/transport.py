@@ -6,7 +6,8 @@ else: whether to believe a signed document is the business of `trust` and `artif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -17,10 +18,12 @@ from triparty.common.blob_transfer import OnBytes, download_blob, upload_blob
 from triparty.common.connection import Answer, Connection
 from triparty.common.documents import check_name
 from triparty.common.errors import CloudError, FrameError, TooLargeError
+from triparty.common.events import events
 from triparty.common.replies import (
     DeviceRecord,
     Enrolled,
     ForwardReply,
+    JobRecord,
     SessionRecord,
     Statements,
     StepReply,
@@ -30,6 +33,7 @@ from triparty.common.trust import SignedDocument
 from triparty.common.wire import MEDIA_TYPE, Frame, decode_frames, encode_frames
 
 REPLY_LIMIT_BYTES = 64 << 20
+_EVENT_LIMIT_BYTES = 1 << 20
 _HEADERS_BYTES = 1 << 10  # more than the headers of the frames of one reply
 
 
@@ -147,23 +151,40 @@ class CloudClient:
         """The developer's delegation and latest statement, unverified."""
         return Statements.of(self.connection.request("GET", "/v1/latest").document())
 
-    def put_statements(self, delegation: SignedDocument, latest: SignedDocument) -> None:
-        """Replaces the developer's delegation and latest statement."""
-        body = {
+    def put_statements(
+        self, delegation: SignedDocument, latest: SignedDocument, *, drain_s: int = 0
+    ) -> None:
+        """Replaces the developer's delegation and latest statement.
+
+        Args:
+            delegation: signed by the root key.
+            latest: signed by a publishing key.
+            drain_s: seconds for which open sessions of what `latest` newly revokes go on.
+        """
+        body: dict[str, Any] = {
             "delegation": to_base64url(delegation.payload),
             "delegation_signature": to_base64url(delegation.signature),
             "latest": to_base64url(latest.payload),
             "latest_signature": to_base64url(latest.signature),
+            **({"drain_s": drain_s} if drain_s else {}),
         }
         self.connection.request("PUT", "/v1/latest", body=body, accept=(200, 201, 204))
 
     # Sessions
 
-    def open_session(self, model: str) -> SessionRecord:
-        """A new session on a model's current version."""
+    def open_session(self, model: str, *, version: int | None = None) -> SessionRecord:
+        """A new session on a model's current version, or on that of a bundle.
+
+        Raises:
+            SpentError: a version for one session, which it had.
+            RetiredError: the version is no longer used.
+        """
         path = f"/v1/models/{check_name(model, what='model')}/sessions"
         # One that was opened without our knowing ends by its idle timeout.
-        answer = self.connection.request("POST", path, body={}, accept=(201,), repeatable=True)
+        headers = {} if version is None else {"Triparty-Version": str(version)}
+        answer = self.connection.request(
+            "POST", path, body={}, headers=headers, accept=(201,), repeatable=True
+        )
         return SessionRecord.of(answer.document())
 
     def step(
@@ -258,6 +279,57 @@ class CloudClient:
         if len(frames) != 1 or not all(n.isascii() and n.isdigit() for n in (version, epoch)):
             raise CloudError("the cloud's answer is not one frame of a version and an epoch")
         return ForwardReply(frames[0], int(version), int(epoch))
+
+    # Training jobs
+
+    def request_job(self, body: Mapping[str, Any]) -> JobRecord:
+        """Asks for a training; the body is that of `POST /v1/jobs`.
+
+        The same body again is the same job.
+        """
+        answer = self.connection.request(
+            "POST", "/v1/jobs", body=body, accept=(200, 201), repeatable=True
+        )
+        return JobRecord.of(answer.document())
+
+    def jobs(self) -> tuple[JobRecord, ...]:
+        """This device's jobs, newest first."""
+        document = self.connection.request("GET", "/v1/jobs").document()
+        return tuple(JobRecord.of(item) for item in replies.records(document, "jobs"))
+
+    def job(self, job: str) -> JobRecord:
+        """One of this device's jobs.
+
+        Raises:
+            NotFoundError: no such job, or not any more.
+        """
+        return JobRecord.of(self.connection.request("GET", f"/v1/jobs/{job}").document())
+
+    def watch_job(self, job: str) -> Iterator[JobRecord]:
+        """A job whenever it changed; ends when the job does, or when the cloud drains.
+
+        Raises:
+            NotFoundError: no such job, or not any more.
+            TransportError: the stream was cut: watch again.
+        """
+        path = f"/v1/jobs/{job}/events"
+        with self.connection.stream(path, accept=(200,)) as (_, chunks):
+            for data in events(chunks, limit_bytes=_EVENT_LIMIT_BYTES):
+                yield JobRecord.of(_object(data))
+
+    def end_job(self, job: str) -> None:
+        """Ends a job and removes all of it; nothing if it is gone already."""
+        self.connection.request("DELETE", f"/v1/jobs/{job}", accept=(200, 204, 404))
+
+
+def _object(data: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CloudError("an event of the cloud is not JSON") from error
+    if not isinstance(value, dict):
+        raise CloudError("an event of the cloud is not a JSON object")
+    return value
 
 
 def _frames(answer: Answer) -> list[Frame]:

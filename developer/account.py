@@ -18,6 +18,7 @@ from triparty.common.replies import DeviceRecord
 from triparty.developer.enroll import enroll
 from triparty.developer.grant import Granted, find_device, grant_model, models_to_grant
 from triparty.developer.home import Home, PublishedModel
+from triparty.developer.instances import Instances, Sharing
 from triparty.developer.invite import invite_device
 from triparty.developer.publish import Publication, publish_model
 from triparty.developer.publish_edge import PublishedEdge, publish_edge
@@ -152,15 +153,23 @@ class Developer:
         comparison = Comparison(str(source), Path(out))
         return comparison.agreement(samples, rng=np.random.default_rng(0))
 
-    def publish(self, out: Path | str, *, name: str | None = None) -> Publication:
+    def publish(
+        self,
+        out: Path | str,
+        *,
+        name: str | None = None,
+        instances: Instances | None = None,
+    ) -> Publication:
         """Uploads a protected model; devices that hold the name get new bundles.
 
         Args:
             out: a folder that `protect` made.
             name: on the cloud; None takes the folder's name.
+            instances: which devices share a key; None: as before, at first all.
 
         Raises:
             ArtifactError: a file that must not be published.
+            SettingsError: one-time instances of a model that keeps no session.
         """
         folder = Path(out)
         with self._alone():
@@ -170,6 +179,7 @@ class Developer:
                 name=name or folder.resolve().name,
                 settings=self.settings,
                 now=_now(),
+                instances=instances,
             )
 
     def publish_gate(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
@@ -211,14 +221,18 @@ class Developer:
         """A code with which one device can enrol, and when it expires, RFC 3339."""
         return invite_device(self.home, label=name, days=days, now=_now())
 
-    def grant(self, *devices: str, model: str | None = None) -> tuple[Granted, ...]:
+    def grant(
+        self, *devices: str, model: str | None = None, sessions: int = 1
+    ) -> tuple[Granted, ...]:
         """Seals bundles to devices, after checking that nobody swapped their keys.
 
         Args:
             *devices: names, ids, or how ids begin.
             model: one published model; None for all.
+            sessions: of a model of one-time instances, how many a device gets.
 
         Raises:
+            PoolEmptyError: no one-time instance is left.
             SealError: a device's keys were swapped; nothing was sealed to it.
         """
         models = models_to_grant(self.home, model)
@@ -230,28 +244,53 @@ class Developer:
                 )
                 for device in found
                 for published in models
+                for _ in range(sessions if published.sharing == Sharing.NOBODY else 1)
             )
 
     def revoke(self, device: str) -> Revocation:
-        """Takes a device's access back; its sessions end at once."""
-        with self.home.access().client() as client:
+        """Takes a device's access back; its sessions end at once.
+
+        Instances that nobody else has a bundle of are revoked with it.
+        """
+        with self._alone(), self.home.access().client() as client:
             found = find_device(self.home, client, device)
             client.revoke_device(found.id)
-        shared = [model.name for model in self.home.models() if found.id in model.devices]
+            held = [model for model in self.home.models() if found.id in model.devices]
+            shared = [each for each in held if each.sharing in (Sharing.ALL, Sharing.COHORT)]
+            own = [
+                f"{kind}/{model.name}@{instance.version}"
+                for model in held
+                if model not in shared
+                for instance in model.instances
+                if found.id in instance.devices
+                for kind in (Kind.MODEL, Kind.BUNDLE)
+            ]
+            if own:
+                renew_latest(
+                    self.home, client, now=_now(), days=self.settings.latest_days, revoked=own
+                )
         name = self.home.label(found.invite) or found.name
-        return Revocation(found.id, name, tuple(shared))
+        return Revocation(found.id, name, tuple(model.name for model in shared))
 
-    def rotate(self, model: str, *, source: str | None = None) -> Publication:
+    def rotate(self, model: str, *, source: str | None = None, drain_s: int = 0) -> Publication:
         """Begins a new key epoch of a published model.
 
         Args:
             model: its name.
             source: the original; None takes what it was protected from.
+            drain_s: seconds for which sessions that are open may go on in the epoch before.
         """
         from triparty.developer.rotate import rotate  # loads the compiler
 
         with self._alone():
-            return rotate(self.home, model, source=source, settings=self.settings, now=_now())
+            return rotate(
+                self.home,
+                model,
+                source=source,
+                settings=self.settings,
+                now=_now(),
+                drain_s=drain_s,
+            )
 
     def renew_key(self, *, forget: bool = False) -> str:
         """Makes a new publishing key under the same root; returns its id.

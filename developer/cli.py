@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from triparty.developer.cli_models import add_commands
 
 if TYPE_CHECKING:
     from triparty.developer.account import Developer
+    from triparty.developer.home import PublishedModel
     from triparty.developer.publish import Publication
 
 app = typer.Typer(
@@ -106,6 +108,17 @@ def publish(
     name: Annotated[
         str | None, typer.Option(help="Name on the cloud (default: the folder's name).")
     ] = None,
+    instances: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|per-device|one-time",
+            help="Keys among which devices are spread at random: N of them, one for each "
+            "device, or one for each session (default: as before, at first 1).",
+        ),
+    ] = None,
+    pool: Annotated[
+        int, typer.Option(min=1, max=1000, help="One-time instances to add to the pool.")
+    ] = 8,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -114,10 +127,15 @@ def publish(
 
     Or a gate or a filter: a folder with gate.json or filter.json, for all your devices.
     """
+    from triparty.common.errors import SettingsError
     from triparty.common.filters import is_filter
     from triparty.common.gates import is_gate
+    from triparty.developer.instances import Instances
 
     console, developer = Console(as_json=as_json), _developer(home, config)
+    wanted = Instances.of(instances, pool=pool) if instances is not None else None
+    if wanted is not None and (is_gate(out) or is_filter(out)):
+        raise SettingsError(f"{out} is no model, it has no key: leave out --instances")
     if is_gate(out):
         gate = developer.publish_gate(out, name=name)
         console.say(
@@ -131,7 +149,7 @@ def publish(
         )
         console.report({"kind": "filter", **asdict(made)})
     else:
-        _say_published(console, developer.publish(out, name=name))
+        _say_published(console, developer.publish(out, name=name, instances=wanted))
 
 
 @app.command()
@@ -158,12 +176,15 @@ def grant(
         list[str], typer.Argument(metavar="DEVICE...", help="Names, ids, or how ids begin.")
     ],
     model: Annotated[str | None, typer.Option(help="One model (default: all).")] = None,
+    sessions: Annotated[
+        int, typer.Option(min=1, max=1000, help="One-time instances that each device gets.")
+    ] = 1,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Seal the bundle of published models to devices, after checking their keys."""
-    granted = _developer(home, config).grant(*devices, model=model)
+    granted = _developer(home, config).grant(*devices, model=model, sessions=sessions)
     console = Console(as_json=as_json)
     for done in granted:
         what = "granted" if done.is_new else "has already"
@@ -196,15 +217,26 @@ def rotate(
     source: Annotated[
         str | None, typer.Option(help="The original (default: what it was protected from).")
     ] = None,
+    drain: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="How long open sessions may go on in the epoch before: 90s, 30m, 2h.",
+        ),
+    ] = "0s",
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Begin a new key epoch of a model: new keys, new bundles, earlier versions revoked.
 
+    New sessions begin in it at once. Those that are open end when they are drained; devices
+    then pull the new bundle and replay by themselves.
+
     Traffic recorded in the epoch before stays readable for whoever has a bundle of it.
     """
-    done = _developer(home, config).rotate(model, source=source)
+    drain_s = _seconds(drain)
+    done = _developer(home, config).rotate(model, source=source, drain_s=drain_s)
     _say_published(Console(as_json=as_json), done)
 
 
@@ -247,7 +279,7 @@ def status(
     for model in found.models:
         console.say(
             f"model  {model.name}  version {model.version}, epoch {model.epoch}, "
-            f"{len(model.devices)} bundles, from {model.out}"
+            f"{_forms(model)}{len(model.devices)} devices, from {model.out}"
         )
     for label, device in found.devices:
         state = "revoked" if device.is_revoked else "enrolled"
@@ -280,6 +312,10 @@ def _say_published(console: Console, done: Publication) -> None:
         f"published {model.name} version {model.version}, epoch {model.epoch} "
         f"({done.size_bytes / 1e6:,.1f} MB)"
     )
+    for made in done.compiled:
+        console.say(
+            f"  {made.out}  compiled in {made.seconds:.1f} s, {made.size_bytes / 1e6:,.1f} MB"
+        )
     for granted in done.granted:
         console.say(f"{granted.name}: new bundle; it must run 'triparty device pull'")
     document: dict[str, Any] = {
@@ -287,9 +323,26 @@ def _say_published(console: Console, done: Publication) -> None:
         "version": model.version,
         "epoch": model.epoch,
         "size_bytes": done.size_bytes,
+        "sharing": model.sharing,
+        "instances": [
+            {"out": str(made.out), "seconds": made.seconds, "size_bytes": made.size_bytes}
+            for made in done.compiled
+        ],
         "granted": [asdict(granted) for granted in done.granted],
     }
     console.report(document)
+
+
+def _forms(model: PublishedModel) -> str:
+    return f"{len(model.instances)} instances ({model.sharing}), " if model.instances else ""
+
+
+def _seconds(text: str) -> int:
+    """The seconds of `90s`, `30m` or `2h`."""
+    match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
+    if match is None:
+        raise typer.BadParameter(f"expected a time as 90s, 30m or 2h, got {text!r:.20}")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _developer(home: Path | None, config: Path | None) -> Developer:

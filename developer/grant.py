@@ -2,14 +2,15 @@
 
 1. The device's confirmation is checked with the half of its invite's secret that the cloud
    never had: a cloud that swapped the device's keys is found out here.
-2. `OUT/device` is sealed to the device's sealing key, for this model, version and epoch.
-3. The ciphertext is signed and published, visible to that device alone.
+2. The device's instance of the model is drawn (`instances.py`), if it has several.
+3. Its `device` folder is sealed to the device's sealing key, for this model, version and epoch.
+4. The ciphertext is signed and published, visible to that device alone.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +20,7 @@ from triparty.common.artifacts import (
     describe_folder,
     sign_manifest,
 )
-from triparty.common.delegation import verify_signed
 from triparty.common.errors import (
-    ArtifactError,
     RevokedError,
     SealError,
     SettingsError,
@@ -32,8 +31,15 @@ from triparty.common.replies import DeviceRecord
 from triparty.common.sealing import SEALED_FILE, seal_folder
 from triparty.common.signing import PublicKey
 from triparty.common.transport import CloudClient
-from triparty.developer.home import Home, PublishedModel
+from triparty.developer.home import Home, PublishedInstance, PublishedModel
+from triparty.developer.instances import Sharing, chosen, compile_instances
 from triparty.developer.settings import DeveloperSettings
+from triparty.developer.uploads import (
+    newest_version,
+    own_manifests,
+    shown_versions,
+    upload_model,
+)
 
 
 @dataclass(frozen=True)
@@ -131,17 +137,21 @@ def grant_model(
     settings: DeveloperSettings,
     now: datetime,
 ) -> Granted:
-    """Seals a model's bundle to a device, publishes it and notes who has it.
+    """Seals the bundle of one of a model's instances to a device, and notes who has it.
 
-    Args and errors are those of `seal_bundle`.
+    Where each device has an instance of its own, it is compiled and published if none is free.
+
+    Raises:
+        PoolEmptyError: no one-time instance is left.
+        SealError, RevokedError, StateError: as `seal_bundle`.
     """
-    done = seal_bundle(home, client, model, device, settings=settings, now=now)
     current = home.model(model.name) or model
-    home.keep_model(current.with_device(device.id))
+    done, granted = grant_one(home, client, current, device, settings=settings, now=now)
+    home.keep_model(granted)
     return done
 
 
-def seal_bundle(
+def grant_one(
     home: Home,
     client: CloudClient,
     model: PublishedModel,
@@ -149,13 +159,46 @@ def seal_bundle(
     *,
     settings: DeveloperSettings,
     now: datetime,
+) -> tuple[Granted, PublishedModel]:
+    """As `grant_model`, with the record to be kept."""
+    check_may_have(home, device)
+    unused = shown_versions(home, client, model.name, now=now)
+    instance = chosen(model, device.id, unused=unused)
+    if instance is None:
+        model, instance = _with_one_more(home, client, model, settings=settings, now=now)
+    done = seal_bundle(home, client, model, instance, device, settings=settings, now=now)
+    return done, model.with_grant(instance, device.id)
+
+
+def check_may_have(home: Home, device: DeviceRecord) -> None:
+    """Returns only if a bundle may be sealed to a device.
+
+    Raises:
+        SealError: the device's keys were swapped.
+        RevokedError: the device was revoked.
+    """
+    if device.is_revoked:
+        raise RevokedError(f"device '{device.name}' was revoked: invite it anew")
+    check_keys(home, device)
+
+
+def seal_bundle(
+    home: Home,
+    client: CloudClient,
+    model: PublishedModel,
+    instance: PublishedInstance,
+    device: DeviceRecord,
+    *,
+    settings: DeveloperSettings,
+    now: datetime,
 ) -> Granted:
-    """Seals a model's bundle to a device and publishes it; nothing if it has one.
+    """Seals an instance's bundle to a device and publishes it; nothing if it has one.
 
     Args:
         home: of the developer.
         client: with the developer's token.
         model: what is published.
+        instance: the form of it that the device gets.
         device: as the cloud describes it; its keys are checked here.
         settings: for expiry times.
         now: when it is signed.
@@ -165,17 +208,15 @@ def seal_bundle(
         RevokedError: the device was revoked.
         StateError: the protected folder is gone.
     """
-    if device.is_revoked:
-        raise RevokedError(f"device '{device.name}' was revoked: invite it anew")
-    check_keys(home, device)
-    source = Path(model.out) / "device"
+    check_may_have(home, device)
+    source = Path(instance.out) / "device"
     if not source.is_dir():
         raise StateError(f"{source} is gone: publish '{model.name}' again from where it is")
-    is_new = not _has_bundle(home, client, model, device, now=now)
+    is_new = not _has_bundle(home, client, model.name, instance.version, device, now=now)
     if is_new:
-        _publish_bundle(home, client, model, device, source, settings=settings, now=now)
+        _publish_bundle(home, client, model, instance, device, settings=settings, now=now)
     name = home.label(device.invite) or device.name
-    return Granted(device.id, name, model.name, model.version, is_new)
+    return Granted(device.id, name, model.name, instance.version, is_new)
 
 
 def models_to_grant(home: Home, name: str | None) -> list[PublishedModel]:
@@ -193,39 +234,47 @@ def models_to_grant(home: Home, name: str | None) -> list[PublishedModel]:
     return models
 
 
-def own_manifests(
-    home: Home, client: CloudClient, kind: Kind, name: str, *, now: datetime
-) -> list[Manifest]:
-    """What this developer signed under a name, newest first, expired ones too.
-
-    The cloud lists them; each counts only with the signature of a key that the root vouches
-    for, and only if it is what was asked for.
-    """
-    delegation = home.delegation(now)
-    found: list[Manifest] = []
-    for signed in client.artifacts(kind=kind, name=name):
-        try:
-            manifest = verify_signed(
-                signed, "manifest", Manifest.from_bytes, delegation=delegation, now=now
-            )
-        except ArtifactError:
-            continue  # not this developer's, or of a key that was forgotten
-        if (manifest.kind, manifest.name) == (kind, name):
-            found.append(manifest)
-    return found
+def _with_one_more(
+    home: Home,
+    client: CloudClient,
+    model: PublishedModel,
+    *,
+    settings: DeveloperSettings,
+    now: datetime,
+) -> tuple[PublishedModel, PublishedInstance]:
+    """The record with an instance more, compiled and published."""
+    version = 1 + newest_version(home, client, model.name, now=now)
+    (compiled,) = compile_instances(
+        Path(model.out), model.name, kept=(), more=1, version=version
+    )
+    manifest = upload_model(
+        home,
+        client,
+        compiled.out,
+        name=model.name,
+        version=version,
+        epoch=model.epoch,
+        once=False,
+        settings=settings,
+        now=now,
+    )
+    instance = PublishedInstance(manifest.version, str(compiled.out.resolve()))
+    instances = (*model.instances, instance)
+    return replace(model, instances=instances, highest=instance.version), instance
 
 
 def _has_bundle(
     home: Home,
     client: CloudClient,
-    model: PublishedModel,
+    name: str,
+    version: int,
     device: DeviceRecord,
     *,
     now: datetime,
 ) -> bool:
-    bundles = own_manifests(home, client, Kind.BUNDLE, model.name, now=now)
+    bundles = own_manifests(home, client, Kind.BUNDLE, name, now=now)
     return any(
-        (bundle.recipient, bundle.version) == (device.id, model.version)
+        (bundle.recipient, bundle.version) == (device.id, version)
         for bundle in bundles
         if bundle.expires > now
     )
@@ -235,8 +284,8 @@ def _publish_bundle(
     home: Home,
     client: CloudClient,
     model: PublishedModel,
+    instance: PublishedInstance,
     device: DeviceRecord,
-    source: Path,
     *,
     settings: DeveloperSettings,
     now: datetime,
@@ -245,18 +294,18 @@ def _publish_bundle(
     with tempfile.TemporaryDirectory(prefix="triparty-grant-") as name:
         folder = Path(name)
         seal_folder(
-            source,
+            Path(instance.out) / "device",
             folder / SEALED_FILE,
             recipient=device.sealing,
             device=device.id,
             model=model.name,
-            version=model.version,
+            version=instance.version,
             epoch=model.epoch,
         )
         manifest = Manifest(
             kind=Kind.BUNDLE,
             name=model.name,
-            version=model.version,
+            version=instance.version,
             epoch=model.epoch,
             developer=home.delegation(now).developer,
             signer=publishing.public.key_id,
@@ -264,6 +313,7 @@ def _publish_bundle(
             created=now,
             expires=now + timedelta(days=settings.artifact_days),
             recipient=device.id,
+            once=model.sharing == Sharing.NOBODY,
         )
         for file in manifest.files:
             client.upload_blob(folder / file.path, sha256=file.sha256, size=file.size)

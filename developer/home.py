@@ -45,15 +45,37 @@ _Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
+class PublishedInstance:
+    """One form of a published model, under a key of its own.
+
+    Attributes:
+        version: of its artifact; a device has a bundle of that version.
+        out: its protected folder.
+        devices: ids of the devices with a bundle of it.
+    """
+
+    version: int
+    out: str
+    devices: tuple[str, ...] = ()
+
+    def with_device(self, device: str) -> PublishedInstance:
+        """The record after one more grant."""
+        return replace(self, devices=tuple(sorted({*self.devices, device})))
+
+
+@dataclass(frozen=True)
 class PublishedModel:
     """What this developer published under a name.
 
     Attributes:
         name: on the cloud.
         out: the protected folder.
-        version: of the artifact.
+        version: of the artifact; of several instances the lowest that is current.
         epoch: generation of the key.
         devices: ids of the devices with a bundle of it.
+        sharing: who shares a key, one of `instances.Sharing`.
+        instances: its forms, by version; none where all devices share the one in `out`.
+        highest: version that was published, that of a used one-time instance too.
     """
 
     name: str
@@ -61,10 +83,28 @@ class PublishedModel:
     version: int
     epoch: int
     devices: tuple[str, ...] = ()
+    sharing: str = "all"
+    instances: tuple[PublishedInstance, ...] = ()
+    highest: int = 0
 
-    def with_device(self, device: str) -> PublishedModel:
-        """The record after one more grant."""
-        return replace(self, devices=tuple(sorted({*self.devices, device})))
+    @property
+    def forms(self) -> tuple[PublishedInstance, ...]:
+        """Its instances, or the one that all devices share."""
+        return self.instances or (PublishedInstance(self.version, self.out, self.devices),)
+
+    @property
+    def newest_version(self) -> int:
+        """The highest version of all forms, those that were used up too."""
+        return max(self.highest, *(form.version for form in self.forms))
+
+    def with_grant(self, instance: PublishedInstance, device: str) -> PublishedModel:
+        """The record after an instance was granted to one more device."""
+        devices = tuple(sorted({*self.devices, device}))
+        instances = tuple(
+            each.with_device(device) if each.version == instance.version else each
+            for each in self.instances
+        )
+        return replace(self, devices=devices, instances=instances)
 
 
 @dataclass(frozen=True)
@@ -267,12 +307,7 @@ class Home:
         return self.folder / "models" / f"{check_name(name)}.json"
 
     def _model(self, path: Path) -> PublishedModel:
-        return self._read(
-            path,
-            lambda document: PublishedModel(
-                **{**document, "devices": tuple(document["devices"])}
-            ),
-        )
+        return self._read(path, _published)
 
     def latest_state(self) -> LatestState:
         """What the next latest statement goes on from."""
@@ -294,3 +329,12 @@ class Home:
             return build(json.loads(path.read_bytes()))
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"{path} is damaged: restore it from a backup") from error
+
+
+def _published(document: dict[str, Any]) -> PublishedModel:
+    instances = tuple(
+        PublishedInstance(**{**item, "devices": tuple(item["devices"])})
+        for item in document.get("instances", ())
+    )
+    devices = tuple(document["devices"])
+    return PublishedModel(**{**document, "devices": devices, "instances": instances})

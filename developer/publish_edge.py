@@ -23,11 +23,10 @@ from triparty.common.filters import LIMIT_BYTES as FILTER_LIMIT_BYTES
 from triparty.common.gates import GATE_FILE, WEIGHTS_FILE, read_gate_document
 from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.transport import CloudClient
-from triparty.developer.grant import own_manifests
 from triparty.developer.home import Home
-from triparty.developer.publish import upload_files
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
+from triparty.developer.uploads import own_manifests, upload_files
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """A new key epoch of a published model: new master key, new version, new bundles.
 
-The versions before are revoked, and devices that were revoked get no bundle of the new one.
+The versions before are revoked: no session begins on them, and those that are open end, at
+once or when they were drained for as long as asked. Their devices pull the new bundle and
+replay. Devices that were revoked get no bundle of it. Instances are compiled anew, as many as
+there were.
+
 What it does not do: recorded traffic of the epoch before stays readable for whoever has a
 bundle of it, and the relative key of two epochs can be found from their weights alone.
 """
@@ -26,6 +30,7 @@ def rotate(
     source: str | None,
     settings: DeveloperSettings,
     now: datetime,
+    drain_s: int = 0,
 ) -> Publication:
     """Re-keys a published model and publishes it as the next epoch.
 
@@ -35,6 +40,7 @@ def rotate(
         source: the original checkpoint; None takes the one it was protected from.
         settings: for expiry times.
         now: when it is signed.
+        drain_s: seconds for which sessions that are open may go on in the epoch before.
 
     Raises:
         StateError: not published from this home, or the original is gone.
@@ -64,4 +70,12 @@ def rotate(
             f"{original} is a {found.family} model with {found.vocabulary} tokens, '{name}' is "
             f"a {held.family} model with {held.vocabulary}: publish it under another name"
         )
-    return publish_model(home, out, name=name, settings=settings, now=now, revoke_earlier=True)
+    return publish_model(
+        home,
+        out,
+        name=name,
+        settings=settings,
+        now=now,
+        revoke_earlier=True,
+        drain_s=drain_s,
+    )

@@ -25,6 +25,7 @@ def renew_latest(
     days: int,
     versions: Mapping[str, int] | None = None,
     revoked: Iterable[str] = (),
+    drain_s: int = 0,
 ) -> Latest:
     """Signs and uploads the next latest statement; notes it once the cloud has it.
 
@@ -35,6 +36,7 @@ def renew_latest(
         days: how long it counts.
         versions: current versions, by `kind/name`; a later one that is current stays.
         revoked: further `kind/name@version`.
+        drain_s: seconds for which open sessions of what is newly revoked may go on.
 
     Returns:
         The statement.
@@ -54,7 +56,9 @@ def renew_latest(
         revoked=tuple(sorted({*before.revoked, *revoked})),
         signer=publishing.public.key_id,
     )
-    client.put_statements(home.signed_delegation(), sign_latest(latest, publishing))
+    client.put_statements(
+        home.signed_delegation(), sign_latest(latest, publishing), drain_s=drain_s
+    )
     home.keep_latest_state(LatestState(latest.sequence, dict(latest.versions), latest.revoked))
     return latest
 

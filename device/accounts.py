@@ -61,7 +61,7 @@ class Accounts:
         """The model that is meant by NAME or ACCOUNT/NAME, and whose it is.
 
         Raises:
-            StateError: no account has it.
+            StateError: no account has it; a PoolEmptyError if its instances were used.
             SettingsError: several have one of that name.
         """
         account, slash, name = wanted.rpartition("/")
@@ -73,6 +73,9 @@ class Accounts:
                 raise StateError(f"this device has no account '{account}' (it has: {have})")
         found = [(home, model) for home in homes for model in home.held() if model.name == name]
         if not found:
+            for home in homes:
+                if home.has_used(name):
+                    raise home.pool_empty(name)
             have = ", ".join(asked_names(self.models())) or "none"
             raise StateError(
                 f"this device has no bundle of '{wanted}' (it has: {have}): ask the developer "

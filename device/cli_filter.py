@@ -1,8 +1,8 @@
-"""`triparty device filter`: fit, evaluate."""
+"""`triparty device filter`: fit, evaluate, request, jobs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,16 @@ from triparty.common.console import Console, JsonOption, progress
 from triparty.common.errors import SettingsError
 
 if TYPE_CHECKING:
+    from triparty.common.nets.calibration import Calibration
+    from triparty.common.nets.course import Course
+    from triparty.common.replies import JobRecord
     from triparty.device.filters.baselines import Curve
     from triparty.device.filters.evaluation import Evaluation
     from triparty.device.filters.filter import Filter
     from triparty.device.filters.filterability import Filterability
+    from triparty.device.filters.fitting import Recipe
     from triparty.device.filters.measures import Measure
+    from triparty.device.home import Home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,9 +29,16 @@ app = typer.Typer(
     help="Train an input filter from what a model said, see whether it is worth having.",
 )
 
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", help="This device's folder (default: ~/.local/share/triparty/device)."
+    ),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
 DataArgument = Annotated[
     Path,
-    typer.Argument(help="A data set: .npz, .parquet, or a folder of .npy files."),
+    typer.Argument(help="A data set: .npz, .parquet, a folder of .npy or of .npz files."),
 ]
 InputsOption = Annotated[
     list[str] | None,
@@ -118,17 +130,8 @@ def fit(
         f"wrote {output}: {', '.join(one.modality for one in artifact.design.inputs)}, "
         f"{artifact.training.samples} samples, {artifact.training.epochs} passes"
     )
-    if found.threshold is None:
-        console.say(
-            f"filters nothing: {found.samples} samples show no threshold that keeps an "
-            f"accuracy of {target_accuracy:.0%} with a confidence of {confidence:.0%}"
-        )
-    else:
-        console.say(
-            f"filters {found.filter_rate:.1%} of {found.samples} samples held out, accuracy "
-            f"{found.accuracy:.1%}; at least {target_accuracy:.0%} with a confidence of "
-            f"{confidence:.0%}"
-        )
+    for line in _calibration_lines(found):
+        console.say(line)
     console.say(f"next: triparty device filter evaluate {output} OTHER-DATA")
     console.report(
         {
@@ -173,7 +176,7 @@ def evaluate(
         raise SettingsError("--plot draws what --baselines compares: name both")
     made = Filter.load(folder)
     source = _label_model(model)
-    names = [one.name for one in made.artifact.design.inputs]
+    names = [one.name for one in made.artifact.inputs]
     columns, said = _data(data, inputs or names, results, source)
     timed = None if source is None else lambda one: source(_only(one))
     found = made.evaluate(columns, {made.artifact.tasks[0].name: said}, model=timed)
@@ -214,8 +217,255 @@ def _compared(made: Filter, columns: dict[str, Any], said: Any) -> list[Curve]:
     from triparty.device.filters.baselines import compared
 
     core = made.core
-    samples = made.samples(columns, {core.artifact.tasks[0].name: said})
+    samples = made.samples(columns, {core.artifact.tasks[0].name: said}, core)
     return compared(core.artifact, core.session, samples.inputs, samples.labels)
+
+
+@app.command()
+def request(
+    data: DataArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The filter's folder.")],
+    send: Annotated[
+        str | None,
+        typer.Option(
+            help="What the cloud is sent: nothing (train here), features (of a random first "
+            "stage that stays here), or inputs (raw). Default: nothing where torch is "
+            "installed, else features."
+        ),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="skip useless inputs, or reuse results of earlier ones.")
+    ] = "skip",
+    measure: Annotated[
+        str, typer.Option(help="What makes a result redundant, as for fit. For skip alone.")
+    ] = "as-given",
+    inputs: InputsOption = None,
+    results: ResultsOption = None,
+    model: ModelOption = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=MODALITY where shapes do not tell; may be repeated."),
+    ] = None,
+    target_accuracy: Annotated[
+        float, typer.Option(help="Agreement with the model to keep.")
+    ] = 0.9,
+    confidence: Annotated[float, typer.Option(help="With which it is kept.")] = 0.95,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=NUMBER of the network: units, embedding, filters, text_width, "
+            "resolution or dropout; may be repeated (default: as published)."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Most passes over the samples.")] = 20,
+    loss: Annotated[
+        str, typer.Option(help="Of reuse: pairs, or contrastive as published.")
+    ] = "pairs",
+    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the cloud train a filter; cut, the same command goes on waiting."""
+    from typing import cast
+
+    from triparty.common.nets.course import Course, Loss
+    from triparty.common.nets.design import FilterKind
+    from triparty.device.filters.fitting import Recipe, can_train
+    from triparty.device.filters.requests import CLOUD_LEARNS, SENDINGS
+
+    sending = send or ("nothing" if can_train() else "features")
+    if sending not in SENDINGS:
+        raise SettingsError(f"--send {sending:.40}: expected one of {', '.join(SENDINGS)}")
+    console = Console(as_json=as_json)
+    learns = CLOUD_LEARNS[sending]
+    console.say(f"sending {sending}: {learns}")
+    columns, said = _data(data, inputs, results, _label_model(model))
+    asked = _Asked(
+        columns,
+        said,
+        _measure(measure) if kind == "skip" else None,
+        Recipe(cast(FilterKind, kind), target_accuracy, confidence, sizes=_sizes(size)),
+        Course(epochs=epochs, seed=seed, loss=cast(Loss, loss)),
+        _modalities(modality),
+    )
+    if sending == "nothing":
+        document = _trained_here(asked, output)
+    else:
+        document = _trained_there(asked, output, sending, home, config)
+    for line in document.pop("lines"):
+        console.say(line)
+    console.report({"filter": str(output), "sent": sending, "cloud_learns": learns, **document})
+
+
+@app.command()
+def jobs(
+    cancel: Annotated[
+        str | None, typer.Option(help="End this job at once and remove all of it.")
+    ] = None,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List this device's training jobs on the cloud, or cancel one."""
+    from triparty.device.filters import requests
+
+    own = _home(home, config)
+    console = Console(as_json=as_json)
+    if cancel is not None:
+        requests.cancel(own, cancel)
+        console.say(f"cancelled {cancel}: its data are gone from the cloud")
+    with own.access().client() as client:
+        found = client.jobs()
+    for one in found:
+        console.say(f"{one.job}  {one.state}  epoch {one.epoch} of {one.epochs}")
+    if not found:
+        console.say("no jobs")
+    console.report(
+        {
+            "jobs": [
+                {
+                    "job": one.job,
+                    "state": one.state,
+                    "epoch": one.epoch,
+                    "epochs": one.epochs,
+                    "loss": one.loss,
+                    "seconds_left": one.seconds_left,
+                    "problem": one.problem,
+                }
+                for one in found
+            ]
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `request` was asked for."""
+
+    columns: dict[str, Any]
+    said: Any
+    measure: Measure | None
+    recipe: Recipe
+    course: Course
+    modalities: dict[str, Any]
+
+
+def _trained_here(asked: _Asked, output: Path) -> dict[str, Any]:
+    from triparty.device.filters.filter import Filter
+
+    with progress(f"training on {len(asked.said)} inputs", asked.course.epochs) as advance:
+        made = Filter.fit(
+            asked.columns,
+            asked.said,
+            asked.measure,
+            recipe=asked.recipe,
+            modality=asked.modalities,
+            course=asked.course,
+            on_epoch=lambda epoch: advance(1, note=f"held-out loss {epoch.loss:.3f}"),
+        )
+    made.save(output)
+    found = made.artifact.tasks[0].calibration
+    lines = [f"wrote {output}", *_calibration_lines(found)]
+    return {
+        "lines": lines,
+        "job": None,
+        "taken": True,
+        "calibration": asdict(found),
+        "sent_rows": 0,
+        "sent_bytes": 0,
+    }
+
+
+def _trained_there(
+    asked: _Asked, output: Path, sending: str, home: Path | None, config: Path | None
+) -> dict[str, Any]:
+    from datetime import UTC, datetime
+    from typing import cast
+
+    from triparty.device.filters.requests import Sending, request_filter, wanted_filter
+
+    wanted = wanted_filter(
+        asked.columns,
+        asked.said,
+        asked.measure,
+        recipe=asked.recipe,
+        course=asked.course,
+        modality=asked.modalities,
+        sending=cast(Sending, sending),
+    )
+    with progress("waiting for the cloud", asked.course.epochs) as advance:
+        before = 0
+
+        def show(record: JobRecord) -> None:
+            nonlocal before
+            advance(record.epoch - before, note=_job_note(record))
+            before = record.epoch
+
+        done = request_filter(
+            _home(home, config), wanted, output, now=datetime.now(UTC), on_job=show
+        )
+    found = done.artifact.tasks[0].calibration
+    taken = f"wrote {output}" if done.taken.is_taken else f"kept the filter in {output}"
+    return {
+        "lines": [
+            f"{taken}: {done.taken.reason}",
+            *_calibration_lines(found),
+            f"the cloud was sent {done.sent_rows} samples ({done.sent_bytes} bytes) and has "
+            f"removed them; {done.kept_rows} never left",
+        ],
+        "job": done.job,
+        "taken": done.taken.is_taken,
+        "calibration": asdict(found),
+        "sent_rows": done.sent_rows,
+        "sent_bytes": done.sent_bytes,
+    }
+
+
+def _job_note(record: JobRecord) -> str:
+    if record.state == "waiting" or not record.epoch:
+        return f"the cloud: {record.state}"
+    losses = [
+        f"{name} {value:.3f}"
+        for name, value in (("loss", record.training_loss), ("held-out loss", record.loss))
+        if value is not None
+    ]
+    return f"epoch {record.epoch} of {record.epochs}: {', '.join(losses)}"
+
+
+def _calibration_lines(found: Calibration) -> list[str]:
+    if found.threshold is None:
+        return [
+            f"filters nothing: {found.samples} samples show no threshold that keeps an "
+            f"accuracy of {found.target_accuracy:.0%} with a confidence of "
+            f"{found.confidence:.0%}"
+        ]
+    return [
+        f"filters {found.filter_rate:.1%} of {found.samples} samples kept back, accuracy "
+        f"{found.accuracy:.1%}; at least {found.target_accuracy:.0%} with a confidence of "
+        f"{found.confidence:.0%}"
+    ]
+
+
+def _sizes(texts: list[str] | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        name, separator, number = text.partition("=")
+        try:
+            found[name] = float(number) if name == "dropout" else int(number)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise SettingsError(f"--size {text}: expected NAME=NUMBER, as in units=64")
+    return found
+
+
+def _home(home: Path | None, config: Path | None) -> Home:
+    from triparty.device.home import Home
+    from triparty.device.settings import DeviceSettings
+
+    settings = DeviceSettings.load(config, home=home)
+    return Home(settings.home, passphrase=settings.passphrase)
 
 
 def _data(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,13 @@ from triparty.common.access import Access, trust_certificate
 from triparty.common.connection import Connection
 from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
-from triparty.common.errors import RequestError, SettingsError, TripartyError
+from triparty.common.errors import (
+    RequestError,
+    RetiredError,
+    RollbackError,
+    SettingsError,
+    TripartyError,
+)
 from triparty.common.files import locked
 from triparty.common.invites import Invite
 from triparty.common.keying import Bundle
@@ -61,6 +67,7 @@ from triparty.device.inference.reading import (
 from triparty.device.inference.shields import Shields, shielded_pieces
 from triparty.device.inference.speculation import Speculation
 from triparty.device.inference.traffic import CountedForwards, CountedSteps, Traffic
+from triparty.device.keyring import InUse, Key, Keyring
 from triparty.device.keystore import Keys
 from triparty.device.pull import Pulled, pull_all
 
@@ -99,6 +106,7 @@ class Device:
         self._attestation = attestation
         self._models: dict[str, OpenedModel] = {}
         self._opening = threading.Lock()
+        self._in_use = InUse()
 
     def enroll(
         self,
@@ -350,7 +358,12 @@ class Device:
         with self._opening:
             opened = self._models.get(model)
             if opened is None or opened.held != held:
-                opened = OpenedModel.open(held, home.bundle_folder(held.name))
+                folder = (
+                    home.once_folder(held.name, held.version)
+                    if held.once
+                    else home.bundle_folder(held.name)
+                )
+                opened = OpenedModel.open(held, folder)
                 self._models[model] = opened
             return opened
 
@@ -368,9 +381,9 @@ class Device:
         kept: Kept | None,
     ) -> Pieces:
         deadline = Deadline(wanted.deadline_s)
-        if pixels is not None or self._shields.decoys:
+        if pixels is not None or self._shields.decoys or opened.held.once:
             kept = None
-        with self._access(opened.held).client(deadline) as client:
+        with ExitStack() as rings, self._access(opened.held).client(deadline) as client:
             picture = None
             if pixels is not None and question.image_at is not None:
                 forward = Forward(
@@ -384,11 +397,17 @@ class Device:
                 picture = Picture(forward.image_rows(pixels), question.image_at)
 
             def conversation() -> Conversation:
+                keyring = rings.enter_context(self._keyring(opened.held, opened.bundle))
+                key = keyring.key()
                 return Conversation(
                     CountedSteps(client, traffic),
-                    opened.bundle,
+                    key.bundle,
                     opened.held.name,
-                    version=opened.held.version,
+                    version=key.version,
+                    once=key.once,
+                    begin=key.begin,
+                    # The rows of an image are of one key.
+                    renew=keyring.next_key if picture is None else None,
                     shield=self._shields.shield(),
                     block=self._shields.block,
                     attestation=self._attestation,
@@ -410,6 +429,9 @@ class Device:
                 )
             )
 
+    def _keyring(self, held: HeldModel, bundle: Bundle) -> Keyring:
+        return Keyring(self._accounts.named(held.account), self._in_use, held, bundle)
+
     def _from_words(
         self,
         opened: OpenedModel,
@@ -420,21 +442,36 @@ class Device:
     ) -> Pieces:
         if self._attestation is not None:
             self._attestation.require()
-        held, epoch = opened.held, opened.bundle.info.epoch
         deadline = Deadline(wanted.deadline_s)
-        with self._connection(held, engine, deadline) as connection:
-            completions = (
-                Completions(connection, engine.model, traffic=traffic)
-                if engine
-                else Completions(connection, held.name, (held.version, epoch), traffic)
-            )
+        with (
+            self._keyring(opened.held, opened.bundle) as keyring,
+            self._connection(opened.held, engine, deadline) as connection,
+        ):
+            if engine is not None and opened.held.once:
+                raise SettingsError(
+                    f"'{opened.held.name}' has one-time instances, which a triparty cloud "
+                    "gives out: leave out the engine"
+                )
+
+            def under(key: Key) -> tuple[Completions, Bundle]:
+                hosted = (key.version, key.bundle.info.epoch)
+                name = opened.held.name
+                asked = Completions(connection, name, hosted, traffic, key.once, key.begin)
+                return asked, key.bundle
+
+            if engine is not None:
+                completions = Completions(connection, engine.model, traffic=traffic)
+                bundle = opened.bundle
+            else:
+                completions, bundle = under(keyring.key())
             return (
                 yield from text_pieces(
                     question,
-                    bundle=opened.bundle,
+                    bundle=bundle,
                     tokenizer=opened.tokenizer,
                     completions=completions,
                     options=wanted,
+                    renew=None if engine else lambda: under(keyring.next_key()),
                 )
             )
 
@@ -534,17 +571,27 @@ class Device:
         if inputs.has_texts and bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(held.name)
         deadline = Deadline(deadline_s)
-        with self._access(held).client(deadline) as client:
-            forward = Forward(
-                client,
-                bundle,
-                held.name,
-                version=held.version,
-                shield=self._shields.shield(),
-                attestation=self._attestation,
-                deadline=deadline,
-            )
-            return inputs.answers(forward)
+        with (
+            self._keyring(held, bundle) as keyring,
+            self._access(held).client(deadline) as client,
+        ):
+
+            def asked(key: Key) -> list[Answer]:
+                forward = Forward(
+                    client,
+                    key.bundle,
+                    held.name,
+                    version=key.version,
+                    shield=self._shields.shield(),
+                    attestation=self._attestation,
+                    deadline=deadline,
+                )
+                return inputs.answers(forward)
+
+            try:
+                return asked(keyring.key())
+            except (RetiredError, RollbackError):
+                return asked(keyring.next_key())
 
     def _connection(
         self, held: HeldModel, engine: StockEngine | None, deadline: Deadline

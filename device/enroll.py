@@ -18,10 +18,10 @@ from triparty.common.access import Access, check_invite, check_same_cloud, first
 from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.delegation import verify_delegation
 from triparty.common.enrolment import Enrolment, prove_enrolment
-from triparty.common.errors import CloudError, InviteError, SignerError
+from triparty.common.errors import CloudError, InviteError, ManifestError, SignerError
 from triparty.common.invites import Invite, confirmation
 from triparty.common.latest import Seen
-from triparty.common.signing import to_base64url
+from triparty.common.signing import PublicKey, to_base64url
 from triparty.device.home import Home
 from triparty.device.keystore import RECORD
 
@@ -134,6 +134,7 @@ def _enroll(
         expires=account.expires,
         certificate_pem=certificate,
         allow_http=invite.url.startswith("http:"),
+        job_key=_checked_job_key(account.job_key),
     )
     with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
         signed = client.statements().delegation
@@ -141,3 +142,13 @@ def _enroll(
         delegation = verify_delegation(signed, root_fingerprint=root, now=judged)
     seen = home.seen()
     return access, seen.raised_delegation(delegation)
+
+
+def _checked_job_key(text: str | None) -> str | None:
+    """The cloud's job key as text, if it is one; None of a cloud that trains nothing."""
+    if text is None:
+        return None
+    try:
+        return PublicKey.from_text(text).to_text()
+    except ManifestError as error:
+        raise CloudError("the cloud's job key is no Ed25519 key") from error

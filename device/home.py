@@ -6,6 +6,8 @@ HOME/cloud.json, cloud.pem       access
 HOME/seen.json                   highest versions so far: nothing older is taken
 HOME/models/NAME/                opened bundle, mode 0700
 HOME/held/NAME.json              its version and epoch
+HOME/once/NAME/VERSION/          bundle of a one-time instance, until it was used
+HOME/used/NAME.json              versions of one-time instances that were used
 HOME/gates/NAME/                 gate with its signed manifest, mode 0700
 HOME/filters/NAME/               filter, the same
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
@@ -15,6 +17,7 @@ HOME/accounts/NAME/              the same for another cloud or developer (`accou
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,9 +25,11 @@ from pathlib import Path
 
 from triparty.common.access import ACCESS_FILE, Access
 from triparty.common.artifacts import MANIFEST_FILE, Manifest
+from triparty.common.deviceinfo import DeviceInfo
 from triparty.common.documents import check_name
-from triparty.common.errors import ArtifactError, StateError
+from triparty.common.errors import ArtifactError, PoolEmptyError, StateError
 from triparty.common.files import locked, make_private_folder, write_private
+from triparty.common.keying import DEVICE_FILE
 from triparty.common.latest import Seen
 from triparty.common.sealing import SealingKey
 from triparty.common.signing import PrivateKey
@@ -41,6 +46,8 @@ MAIN = "main"
 """The account that a home is by itself."""
 MAY_MOVE = "there is a keyring: 'triparty device keys --to keyring' moves them"
 
+_NONE: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True)
 class HeldModel:
@@ -51,12 +58,14 @@ class HeldModel:
         version: of the bundle.
         epoch: generation of the key.
         account: of this device, by which it has the model.
+        once: whether it is one of several, each for one session.
     """
 
     name: str
     version: int
     epoch: int
     account: str = MAIN
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,19 +203,79 @@ class Home:
         return self.folder / "models" / check_name(name)
 
     def held(self) -> list[HeldModel]:
-        """The models that this device can use, by name.
+        """The models that this device can use, by name; of one-time instances the lowest.
 
         Raises:
             StateError: a record is damaged.
         """
         files = sorted((self.folder / "held").glob("*.json"))
-        return [replace(_read_held(file), account=self.account_name) for file in files]
+        shared = [replace(_read_held(file), account=self.account_name) for file in files]
+        names = sorted(path.name for path in (self.folder / "once").glob("[!.]*"))
+        once = [held for name in names for held in self.held_once(name)[:1]]
+        return sorted([*shared, *once], key=lambda held: held.name)
 
     def hold(self, model: HeldModel) -> None:
-        """Notes version and epoch of the bundle in `bundle_folder`."""
-        target = self.folder / "held" / f"{model.name}.json"
+        """Notes version and epoch of the bundle in its folder; what it replaces is removed."""
+        shared = self.folder / "held" / f"{model.name}.json"
+        if model.once:
+            shared.unlink(missing_ok=True)
+            shutil.rmtree(self.bundle_folder(model.name), ignore_errors=True)
+            return
         members = {"name": model.name, "version": model.version, "epoch": model.epoch}
-        write_private(target, json.dumps(members).encode())
+        write_private(shared, json.dumps(members).encode())
+        shutil.rmtree(self.folder / "once" / model.name, ignore_errors=True)
+
+    def once_folder(self, name: str, version: int) -> Path:
+        """Where the bundle of a one-time instance lies, or will lie."""
+        return self.folder / "once" / check_name(name) / str(version)
+
+    def held_once(self, name: str) -> list[HeldModel]:
+        """The one-time instances of a model that were not used, lowest version first.
+
+        Raises:
+            CheckpointError: a bundle is damaged.
+        """
+        used = self.used(name)
+        folders = (self.folder / "once" / check_name(name)).glob("[0-9]*")
+        versions = sorted(int(folder.name) for folder in folders)
+        return [
+            HeldModel(name, version, _epoch_of(folder), self.account_name, once=True)
+            for version, folder in ((n, self.once_folder(name, n)) for n in versions)
+            if version not in used
+        ]
+
+    def used(self, name: str) -> frozenset[int]:
+        """The versions of a model's one-time instances that this device used.
+
+        Raises:
+            StateError: the record is damaged.
+        """
+        file = self.folder / "used" / f"{check_name(name)}.json"
+        try:
+            return (
+                frozenset(map(int, json.loads(file.read_bytes()))) if file.exists() else _NONE
+            )
+        except (ValueError, TypeError) as error:
+            raise StateError(
+                f"{file} is damaged: restore it from a backup, or enrol anew"
+            ) from error
+
+    def has_used(self, name: str) -> bool:
+        """Whether this device used one-time instances of a model, if that is a name at all."""
+        return (self.folder / "used" / f"{name}.json").is_file()
+
+    @staticmethod
+    def pool_empty(name: str) -> PoolEmptyError:
+        """What a device says that has used all its one-time instances of a model."""
+        return PoolEmptyError(
+            f"this device has no unused one-time instance of '{name}' left: ask the developer "
+            "for more ('triparty developer grant'), then run 'triparty device pull'"
+        )
+
+    def note_used(self, name: str, version: int) -> None:
+        """Notes that a one-time instance was used, for ever."""
+        versions = sorted({*self.used(name), version})
+        write_private(self.folder / "used" / f"{name}.json", json.dumps(versions).encode())
 
     def gate_folder(self, name: str) -> Path:
         """Where a gate that was pulled lies, or will lie."""
@@ -235,6 +304,10 @@ class Home:
     def _manifests(self, room: str) -> list[Manifest]:
         files = sorted(self.folder.glob(f"{room}/[!.]*/{MANIFEST_FILE}"))
         return [_read_manifest(file) for file in files]
+
+
+def _epoch_of(folder: Path) -> int:
+    return DeviceInfo.from_json((folder / DEVICE_FILE).read_bytes()).epoch
 
 
 def _read_held(file: Path) -> HeldModel:

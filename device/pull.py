@@ -15,7 +15,7 @@ all files must have the manifest's hashes and be what they say (`pull_edge.py`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -112,7 +112,10 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         filters = _bring_all(pulling, Kind.FILTER, _bring_filter, failures)
         if failures:
             raise failures[0]
-    if not bundles and not gates and not filters:
+    has_any = bool(bundles or gates or filters)
+    if name is not None and not has_any and home.used(name):
+        raise home.pool_empty(name)
+    if not has_any:
         wanted = f"model '{name}'" if name else "any model"
         raise NotFoundError(
             f"no bundle of {wanted} for this device: ask the developer to run "
@@ -173,10 +176,11 @@ def _bring_all(
 ) -> list[tuple[Manifest, bool]]:
     """What is current of a kind, and whether it was taken; others go to `failures`."""
     done: list[tuple[Manifest, bool]] = []
-    current: set[str] = set()
+    current: dict[str, bool] = {}  # what is dealt with, and whether it is for one session
     for signed in pulling.client.artifacts(kind=kind, name=pulling.name):
-        if _claimed_name(signed) in current:
-            continue  # an older one of what is dealt with
+        claimed = _claimed(signed)
+        if claimed is not None and _is_passed_over(claimed, current, pulling.home):
+            continue
         try:
             manifest = verify_manifest(
                 signed,
@@ -185,32 +189,51 @@ def _bring_all(
                 kind=kind,
                 name=pulling.name,
                 recipient=pulling.access.principal,
-                seen=pulling.home.seen(),
+                # One-time instances come in any order; used ones are known one by one.
+                seen=None if claimed is not None and claimed.once else pulling.home.seen(),
                 latest=pulling.latest,
                 limit_bytes=_LIMITS[kind],
             )
-            current.add(manifest.name)
+            current[manifest.name] = manifest.once
             done.append((manifest, bring(pulling, signed, manifest)))
         except (ArtifactError, SealError, CheckpointError) as error:
             failures.append(error)  # the others are brought all the same
     return done
 
 
+def _is_passed_over(claimed: Manifest, current: Mapping[str, bool], home: Home) -> bool:
+    """Whether it is older than what is dealt with, or a one-time instance that was used."""
+    if claimed.once and claimed.version in home.used(claimed.name):
+        return True
+    return claimed.name in current and not (claimed.once and current[claimed.name])
+
+
 def _bring_bundle(pulling: _Pulling, _: SignedDocument, manifest: Manifest) -> bool:
     """Takes a bundle unless this device holds it, and it opens; whether it was taken."""
     home = pulling.home
     model = _held(home, manifest)
-    if model in home.held() and _opens(home, model):
+    held = home.held_once(model.name) if model.once else home.held()
+    if model in held and _opens(home, model):
         return False
     _take(pulling.client, home, pulling.access, manifest)
     # In this order: cut in between, the next pull takes it again, and nothing older.
-    home.save_seen(home.seen().raised(manifest))
+    if not manifest.once:
+        home.save_seen(home.seen().raised(manifest))
     home.hold(model)
     return True
 
 
 def _held(home: Home, manifest: Manifest) -> HeldModel:
-    return HeldModel(manifest.name, manifest.version, manifest.epoch, home.account_name)
+    return HeldModel(
+        manifest.name, manifest.version, manifest.epoch, home.account_name, manifest.once
+    )
+
+
+def _folder(home: Home, model: HeldModel) -> Path:
+    """Where the opened bundle of a model lies, or will lie."""
+    if model.once:
+        return home.once_folder(model.name, model.version)
+    return home.bundle_folder(model.name)
 
 
 def _bring_gate(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
@@ -258,10 +281,10 @@ def _current(
     return delegation, latest, seen.raised_delegation(delegation).raised_latest(latest)
 
 
-def _claimed_name(signed: SignedDocument) -> str | None:
-    """What a manifest says it is of, not believed before step 3; None if it says nothing."""
+def _claimed(signed: SignedDocument) -> Manifest | None:
+    """What a manifest says, not believed before step 3; None if it says nothing."""
     try:
-        return Manifest.from_bytes(signed.payload).name
+        return Manifest.from_bytes(signed.payload)
     except ArtifactError:
         return None  # its signature is checked before this is reported
 
@@ -269,7 +292,7 @@ def _claimed_name(signed: SignedDocument) -> str | None:
 def _opens(home: Home, model: HeldModel) -> bool:
     """Whether the bundle of a record is there and whole."""
     try:
-        return Bundle.open(home.bundle_folder(model.name)).info.epoch == model.epoch
+        return Bundle.open(_folder(home, model)).info.epoch == model.epoch
     except (CheckpointError, ArtifactError):
         return False
 
@@ -278,8 +301,8 @@ def _take(client: CloudClient, home: Home, access: Access, manifest: Manifest) -
     """Downloads, opens and checks one bundle; the one before stays until then."""
     if [file.path for file in manifest.files] != [SEALED_FILE]:
         raise ManifestError(f"a bundle holds one file, {SEALED_FILE}")
-    target = home.bundle_folder(manifest.name)
-    sealed, opened = (target.with_name(f".{manifest.name}.{w}") for w in ("sealed", "opened"))
+    target = _folder(home, _held(home, manifest))
+    sealed, opened = (target.with_name(f".{target.name}.{w}") for w in ("sealed", "opened"))
     file = manifest.files[0]
     with progress(f"pulling {manifest.name}", file.size) as advance:
         client.download_blob(sealed, sha256=file.sha256, size=file.size, on_bytes=advance)

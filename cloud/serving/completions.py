@@ -11,7 +11,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from triparty.cloud.serving.routes import (
     Inferrer,
     serving_of,
     unless_gone,
+    wanted_version,
 )
 from triparty.common import opaque
 from triparty.common.errors import TripartyError, to_problem
@@ -40,7 +41,9 @@ router = APIRouter(prefix="/v1", tags=["completions"])
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MAX_SEED = 2**63 - 1
 
-NoPenalty = Annotated[float | None, Field(ge=0, le=0)]
+MAX_LOGPROBS = 20
+
+Penalty = Annotated[float | None, Field(ge=-2, le=2)]
 One = Literal[1] | None
 
 
@@ -59,6 +62,11 @@ class CompletionRequest(bodies.Request):
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    frequency_penalty: Penalty = None
+    presence_penalty: Penalty = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -67,10 +75,7 @@ class CompletionRequest(bodies.Request):
     n: One = None
     best_of: One = None
     echo: Literal[False] | None = None
-    frequency_penalty: NoPenalty = None
-    presence_penalty: NoPenalty = None
     logit_bias: None = None
-    logprobs: None = None
     stop: None = None
     suffix: None = None
 
@@ -83,9 +88,14 @@ class CompletionRequest(bodies.Request):
                 temperature=1.0 if self.temperature is None else self.temperature,
                 top_k=self.top_k or 0,
                 top_p=self.top_p or 1.0,
+                min_p=self.min_p or 0.0,
+                repetition_penalty=self.repetition_penalty or 1.0,
                 seed=self.seed,
             ),
             ignore_eos=self.ignore_eos,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logprobs=self.logprobs,
         )
 
 
@@ -101,12 +111,13 @@ class _Form:
     def new(cls, model: ServableModel) -> _Form:
         return cls(f"cmpl-{secrets.token_hex(12)}", int(time.time()), model.name)
 
-    def document(self, words: str, finish_reason: str | None, **more: Any) -> dict[str, Any]:
+    def document(self, tokens: Sequence[Token], *, at: int = 0, **more: Any) -> dict[str, Any]:
+        """The document of tokens that follow `at` others."""
         choice = {
             "index": 0,
-            "text": words,
-            "finish_reason": finish_reason,
-            "logprobs": None,
+            "text": opaque.words([token.id for token in tokens]),
+            "finish_reason": tokens[-1].finish_reason,
+            "logprobs": _logprobs(tokens, at=at),
         }
         return self.envelope(choices=[choice], **more)
 
@@ -125,16 +136,15 @@ async def complete(body: CompletionRequest, request: Request, principal: Inferre
     """Continues opaque words with a model of the interface `tokens`."""
     wanted = body.generation()
     catalog = request.app.state.catalog
-    model = await asyncio.to_thread(catalog.model_for, principal, body.model)
+    version = wanted_version(request)
+    model = await asyncio.to_thread(catalog.model_for, principal, body.model, version=version)
     tokens = generate(serving_of(request), principal.id, model, wanted)
     form, headers = _Form.new(model), _version_headers(model)
     if not body.stream:
         whole = await unless_gone(request, _collected(tokens))
         if whole is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        words = opaque.words([token.id for token in whole])
-        usage = _usage(wanted, len(whole))
-        document = form.document(words, whole[-1].finish_reason, usage=usage)
+        document = form.document(whole, usage=_usage(wanted, len(whole)))
         return JSONResponse(document, headers=headers)
     # The first token before the first byte: what fails until then has a status of its own.
     first = await unless_gone(request, anext(tokens))
@@ -182,11 +192,11 @@ async def _events(
     has_usage: bool,
 ) -> AsyncGenerator[bytes, None]:
     count = 1
-    yield _chunk(form, first)
+    yield _chunk(form, first, at=0)
     try:
         async for token in rest:
+            yield _chunk(form, token, at=count)
             count += 1
-            yield _chunk(form, token)
     except TripartyError as error:
         yield event(json.dumps({"error": to_problem(error)}))
         return
@@ -195,8 +205,22 @@ async def _events(
     yield event("[DONE]")
 
 
-def _chunk(form: _Form, token: Token) -> bytes:
-    return event(json.dumps(form.document(opaque.words([token.id]), token.finish_reason)))
+def _chunk(form: _Form, token: Token, *, at: int) -> bytes:
+    return event(json.dumps(form.document([token], at=at)))
+
+
+def _logprobs(tokens: Sequence[Token], *, at: int) -> dict[str, Any] | None:
+    """The log-probabilities of tokens in OpenAI's form; offsets are within the answer."""
+    if tokens[0].logprob is None:
+        return None
+    first = at * opaque.WORD_CHARACTERS
+    tops = [{opaque.words([each]): log for each, log in token.top} for token in tokens]
+    return {
+        "tokens": [opaque.words([token.id]) for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": tops if tokens[0].top else None,
+        "text_offset": [first + n * opaque.WORD_CHARACTERS for n in range(len(tokens))],
+    }
 
 
 def _usage(wanted: GenerationRequest, count: int) -> dict[str, int]:

@@ -31,6 +31,7 @@ from triparty.cloud.serving.routes import (
     read_body,
     serving_of,
     unless_gone,
+    wanted_version,
 )
 from triparty.cloud.serving.serving import ForwardTurn, Serving
 from triparty.common.errors import RequestError
@@ -63,7 +64,8 @@ _HEADERS = [
 async def forward(name: str, request: Request, principal: Inferrer) -> Response:
     """Answers about whole texts or images."""
     catalog = request.app.state.catalog
-    model = await asyncio.to_thread(catalog.model_for, principal, name)
+    version = wanted_version(request)
+    model = await asyncio.to_thread(catalog.model_for, principal, name, version=version)
     serving = serving_of(request)
     async with serving.forwarding(principal.id, model) as turn:
         names = input_names(request.headers.get(INPUTS_HEADER))

@@ -7,8 +7,8 @@ both share one continuous batch; between two steps it holds nothing but its sess
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,13 @@ from triparty.cloud.serving.sessions import Session
 from triparty.cloud.serving.text import TextRules
 from triparty.common import opaque
 from triparty.common.errors import NotFoundError, RequestError, TooLargeError
-from triparty.common.sampling import SamplingOptions, next_token
+from triparty.common.sampling import (
+    Logits,
+    SamplingOptions,
+    less_of_the_said,
+    log_probabilities,
+    next_token,
+)
 
 FinishReason = Literal["stop", "length"]
 
@@ -34,12 +40,29 @@ class GenerationRequest:
         max_tokens: most ids to generate, at least 1; fewer where the model's positions end.
         options: how ids are chosen.
         ignore_eos: go on after an end id, for measurements.
+        presence_penalty: subtracted from the logits of ids that were said.
+        frequency_penalty: subtracted for each time that they were said.
+        logprobs: how many of the likeliest ids are told beside the chosen one; None: none,
+            and no log-probability at all.
     """
 
     prompt: str
     max_tokens: int
     options: SamplingOptions
     ignore_eos: bool = False
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether each id is the likeliest one, and nothing else is told."""
+        return (
+            self.options.is_greedy
+            and self.options.repetition_penalty == 1
+            and self.presence_penalty == self.frequency_penalty == 0
+            and self.logprobs is None
+        )
 
 
 @dataclass(frozen=True)
@@ -49,10 +72,15 @@ class Token:
     Attributes:
         id: keyed.
         finish_reason: why it is the last one; None for those before.
+        logprob: the model's own log-probability of it, before any option changes it; None
+            if it was not asked for.
+        top: the likeliest ids with theirs, likeliest first.
     """
 
     id: int
     finish_reason: FinishReason | None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 async def generate(
@@ -74,17 +102,20 @@ async def generate(
         ids = _prompt_ids(request.prompt, hosted)
         most = min(request.max_tokens, hosted.positions - len(ids))
         rules, rng = info.text or TextRules(frozenset()), request.options.generator()
+        question, said = [int(n) for n in ids], list[int]()
         for count in range(1, most + 1):
             suppressed = rules.suppressed_first if count == 1 else rules.suppressed
-            token = await _next(serving, session, ids, request.options, rng, suppressed)
-            is_end = token in rules.end_ids and not request.ignore_eos
+            choice = _Choice(request, rng, question, said, suppressed)
+            token = await _next(serving, session, ids, choice)
+            is_end = token.id in rules.end_ids and not request.ignore_eos
             reason: FinishReason | None = (
                 "stop" if is_end else "length" if count == most else None
             )
-            yield Token(token, reason)
+            yield replace(token, finish_reason=reason)
             if reason:
                 return
-            ids = np.array([token])
+            said.append(token.id)
+            ids = np.array([token.id])
 
 
 def _prompt_ids(prompt: str, hosted: Hosted) -> Ids:
@@ -99,26 +130,62 @@ def _prompt_ids(prompt: str, hosted: Hosted) -> Ids:
     return ids
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """How one id is chosen.
+
+    Attributes:
+        request: what was asked for.
+        rng: of the answer's draws.
+        question: ids of the prompt.
+        said: ids of the answer so far.
+        suppressed: ids that are not chosen.
+    """
+
+    request: GenerationRequest
+    rng: np.random.Generator
+    question: Sequence[int]
+    said: Sequence[int]
+    suppressed: tuple[int, ...]
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the cloud's own argmax is the choice."""
+        return self.request.is_argmax and not self.suppressed
+
+    def of(self, logits: Logits) -> Token:
+        """The id chosen from logits (V,), with what was asked for about it."""
+        request = self.request
+        allowed = logits.copy()
+        allowed[list(self.suppressed)] = -np.inf
+        penalised = less_of_the_said(
+            allowed,
+            self.said,
+            presence=request.presence_penalty,
+            frequency=request.frequency_penalty,
+        )
+        seen = [*self.question, *self.said]
+        token = next_token(penalised, request.options, self.rng, seen)
+        if request.logprobs is None:
+            return Token(token, None)
+        logs = log_probabilities(logits)
+        likeliest = np.argsort(-logs, kind="stable")[: request.logprobs]
+        top = tuple((int(n), float(logs[n])) for n in likeliest)
+        return Token(token, None, float(logs[token]), top)
+
+
 async def _next(
-    serving: Serving,
-    session: Session[AnyHosted],
-    ids: Ids,
-    options: SamplingOptions,
-    rng: np.random.Generator,
-    suppressed: tuple[int, ...],
-) -> int:
-    is_argmax = options.is_greedy and not suppressed
-    reply = Reply(ReplyKind.ID if is_argmax else ReplyKind.LOGITS)
+    serving: Serving, session: Session[AnyHosted], ids: Ids, choice: _Choice
+) -> Token:
+    reply = Reply(ReplyKind.ID if choice.is_argmax else ReplyKind.LOGITS)
     try:
         (array,) = await serving.advance(session, ids, reply)
     except NotFoundError as error:
         raise NotFoundError(
             "the cloud ended this completion: access was revoked, or nobody read it"
         ) from error
-    if is_argmax:
-        return int(array[0])
-    logits = array[0]
-    logits[list(suppressed)] = -np.inf
-    if options.is_greedy:
-        return next_token(logits, options, rng)
-    return await asyncio.to_thread(next_token, logits, options, rng)
+    if choice.is_argmax:
+        return Token(int(array[0]), None)
+    if choice.request.options.is_greedy:
+        return choice.of(array[0])
+    return await asyncio.to_thread(choice.of, array[0])

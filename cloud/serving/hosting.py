@@ -27,7 +27,7 @@ from triparty.cloud.serving.engine import (
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ModelSettings, ServingSettings
 from triparty.cloud.serving.worker import Tasks, Worker, WorkerCounts
-from triparty.common.errors import LimitError
+from triparty.common.errors import LimitError, TooLargeError
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,14 @@ class ServableModel(Protocol):
         """Key generation."""
 
     @property
+    def current(self) -> int:
+        """The lowest version that its developer calls current."""
+
+    @property
+    def once(self) -> bool:
+        """Whether it is for one session alone."""
+
+    @property
     def folder(self) -> Path:
         """Verified files laid out as a Hugging Face folder."""
 
@@ -74,11 +82,6 @@ class ModelKey:
     def of(cls, model: ServableModel) -> ModelKey:
         """The key of a published model."""
         return cls(model.developer, model.name, model.version, model.epoch)
-
-    def replaces(self, other: ModelKey) -> bool:
-        """Whether this is a newer version of the same model."""
-        same = (self.developer, self.name) == (other.developer, other.name)
-        return same and self.version > other.version
 
 
 class _Threads:
@@ -151,6 +154,11 @@ class HostedEncoder(_Threads):
 
 AnyWorker: TypeAlias = Tasks[Work] | Tasks[Passage]
 AnyHosted: TypeAlias = Hosted | HostedEncoder
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Memory that a model will take, by its files."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def load_local(folder: Path, settings: ModelSettings) -> Loaded:
@@ -261,16 +269,28 @@ class LocalBackend:
 class Models:
     """The loaded models."""
 
-    def __init__(self, settings: ServingSettings, *, backend: Backend) -> None:
+    def __init__(
+        self,
+        settings: ServingSettings,
+        *,
+        backend: Backend,
+        reserved_bytes: Callable[[], int] = lambda: 0,
+    ) -> None:
         """No model yet.
 
         Args:
             settings: limits.
             backend: where they run.
+            reserved_bytes: memory that sessions count for.
         """
         self._settings = settings
         self._backend = backend
         self._tasks: dict[ModelKey, asyncio.Task[AnyHosted]] = {}
+        self._reserved_bytes = reserved_bytes
+        self._weights: dict[ModelKey, int] = {}
+        self._current: dict[tuple[str, str], int] = {}
+        self._has_stopped = False
+        self.evicted = 0
         self._unloading: set[AnyHosted] = set()
         self._unloaded = WorkerCounts()
 
@@ -292,14 +312,79 @@ class Models:
             LimitError: all of the developer's models are in use.
         """
         key = ModelKey.of(model)
+        line = (key.developer, key.name)
+        self._current[line] = max(model.current, self._current.get(line, 0))
+        while True:
+            task = await self._task(key, model.folder, in_use)
+            hosted = await asyncio.shield(task)
+            # It may have made room for another between its load's end and this moment.
+            if self._has_stopped or self._tasks.get(key) is task:
+                return hosted
+
+    async def _task(
+        self, key: ModelKey, folder: Path, in_use: Callable[[AnyHosted], bool]
+    ) -> asyncio.Task[AnyHosted]:
+        """The load of a model, begun if need be; others make room for it."""
         if key not in self._tasks:
+            size = await asyncio.to_thread(_weight_bytes, folder)
             await self._make_room(key.developer, in_use)
-        task = self._tasks.get(key)
+            await self.make_memory(size, in_use=in_use, what=f"model '{key.name}'")
+        task = self._tasks.pop(key, None)
         if task is None:
-            task = asyncio.create_task(self._host(key, model.folder))
-            self._tasks[key] = task
+            self._weights[key] = size
+            task = asyncio.create_task(self._host(key, folder))
             task.add_done_callback(lambda done: self._forget_failed(key, done))
-        return await asyncio.shield(task)
+        self._tasks[key] = task  # last: those that were asked for longest ago make room first
+        return task
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the loaded models, and of those that are being loaded."""
+        return sum(list(self._weights.values()))
+
+    async def make_memory(
+        self, more_bytes: int, *, in_use: Callable[[AnyHosted], bool], what: str
+    ) -> None:
+        """Returns when the cloud's memory has room for `more_bytes`.
+
+        Models without sessions are unloaded for it, the one first that was asked for longest
+        ago; if that is not enough, none is.
+
+        Args:
+            more_bytes: memory that is wanted, beside what is used.
+            in_use: whether a loaded model must stay.
+            what: that wants it, for the message.
+
+        Raises:
+            LimitError: there is not so much, now; a TooLargeError if there never is.
+        """
+        limit = self._settings.max_memory_bytes
+        if limit is None:
+            return
+        if more_bytes > limit:
+            raise TooLargeError(
+                f"{what} needs {more_bytes} bytes of memory, this cloud has {limit} for models "
+                "and sessions: its operator can raise max_memory_bytes"
+            )
+        surplus = self.weight_bytes + self._reserved_bytes() + more_bytes - limit
+        chosen = []
+        for hosted in self._ready():
+            if surplus <= 0:
+                break
+            if not in_use(hosted):
+                surplus -= self._weights[hosted.key]
+                chosen.append(hosted)
+        if surplus > 0:
+            raise LimitError(
+                f"{what} needs {more_bytes} bytes of memory, {surplus} too many: wait",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        for hosted in chosen:
+            if hosted.key in self._tasks and not in_use(hosted):
+                self.evicted += 1
+                await self._unload(hosted)
+        if chosen:  # others may have asked for room meanwhile
+            await self.make_memory(more_bytes, in_use=in_use, what=what)
 
     def loaded(self) -> list[AnyHosted]:
         """The models that are ready."""
@@ -324,11 +409,13 @@ class Models:
                 f"{most} models of this developer are in use, which is the limit: wait",
                 retry_after_s=BUSY_RETRY_S,
             )
-        for hosted in unused[: max(0, surplus)]:  # the first loaded first
+        for hosted in unused[: max(0, surplus)]:  # asked for longest ago
+            self.evicted += 1
             await self._unload(hosted)
 
     async def _unload(self, hosted: AnyHosted) -> None:
         del self._tasks[hosted.key]
+        del self._weights[hosted.key]
         self._unloading.add(hosted)
         await asyncio.to_thread(hosted.stop)
         self._unloading.remove(hosted)
@@ -339,16 +426,23 @@ class Models:
         )
 
     async def unload_replaced(self, in_use: Callable[[AnyHosted], bool]) -> None:
-        """Unloads each model without sessions of which a newer version is loaded."""
-        loaded = self.loaded()
-        for old in loaded:
-            if any(new.key.replaces(old.key) for new in loaded) and not in_use(old):
-                await self._unload(old)
+        """Unloads each model without sessions that its developer has replaced."""
+        for hosted in self.loaded():
+            current = self._current[hosted.key.developer, hosted.key.name]
+            if hosted.key.version < current and not in_use(hosted):
+                await self._unload(hosted)
+
+    async def discard(self, hosted: AnyHosted) -> None:
+        """Unloads a model that is not used again; nothing if it is not loaded."""
+        if hosted.key in self._tasks:
+            await self._unload(hosted)
 
     async def stop(self) -> None:
         """Stops all models' threads; steps that wait fail."""
+        self._has_stopped = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
+        self._weights.clear()
         for hosted in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(hosted, AnyHosted):
                 await asyncio.to_thread(hosted.stop)
@@ -385,6 +479,7 @@ class Models:
         failed = task.cancelled() or task.exception() is not None
         if failed and self._tasks.get(key) is task:
             del self._tasks[key]
+            del self._weights[key]
 
     def _ready(self) -> Iterator[AnyHosted]:
         for task in list(self._tasks.values()):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
@@ -32,6 +33,9 @@ HEADER_BYTES = 64  # more than the header of a frame with four dims
 JSON_LIMIT_BYTES = 4096
 CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for any more
 
+VERSION_HEADER = "Triparty-Version"
+
+_VERSION = re.compile(r"[1-9][0-9]{0,15}")
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 _POSITION = re.compile(r"[0-9]{1,10}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
@@ -79,12 +83,16 @@ async def step(session_id: str, request: Request, principal: Inferrer) -> Respon
 
 
 @router.post("/models/{name}/sessions", status_code=201)
-async def open_session(name: str, request: Request, principal: Inferrer) -> dict[str, Any]:
-    """Opens a session on the newest version of a model."""
+async def open_session(name: str, request: Request, principal: Inferrer) -> Response:
+    """Opens a session on a model: the version of a device's bundle, the newest or the named."""
     catalog = request.app.state.catalog
-    model = await asyncio.to_thread(catalog.model_for, principal, name)
+    version = wanted_version(request)
+    model = await asyncio.to_thread(catalog.model_for, principal, name, version=version)
     serving = serving_of(request)
-    return _session_body(await serving.open_session(principal.id, model), serving)
+    info = await unless_gone(request, serving.open_session(principal.id, model))
+    if info is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return JSONResponse(_session_body(info, serving), status_code=201)
 
 
 @router.post("/sessions/{session_id}/rollback")
@@ -108,6 +116,16 @@ async def close(session_id: str, request: Request, principal: Inferrer) -> Respo
     """Closes a session."""
     serving_of(request).close(principal.id, session_id)
     return Response(status_code=204)
+
+
+def wanted_version(request: Request) -> int | None:
+    """The version of the bundle that a device uses, if it says so."""
+    given = request.headers.get(VERSION_HEADER)
+    if given is None:
+        return None
+    if not _VERSION.fullmatch(given):
+        raise RequestError(f"{VERSION_HEADER} is the version of a bundle, got {given[:40]!r}")
+    return int(given)
 
 
 def serving_of(request: Request) -> Serving:

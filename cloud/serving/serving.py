@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -46,16 +46,19 @@ from triparty.cloud.serving.hosting import (
     ServableModel,
 )
 from triparty.cloud.serving.sessions import (
+    Ending,
     Session,
     SessionLimits,
     Sessions,
     StoredReply,
+    retired_error,
     session_not_found,
 )
 from triparty.cloud.serving.settings import ServingSettings
 from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
+from triparty.cloud.serving.usage import Usage
 from triparty.cloud.serving.worker import Step, Whole, WorkerCounts
 from triparty.common.errors import (
     LimitError,
@@ -63,6 +66,7 @@ from triparty.common.errors import (
     PositionError,
     RequestError,
     TooLargeError,
+    TripartyError,
     UnavailableError,
 )
 from triparty.common.wire import Frame, encode_frames
@@ -177,7 +181,9 @@ class Serving:
         """
         self._settings = settings
         self._backend = backend or LocalBackend(settings, load=load)
-        self._models = Models(settings, backend=self._backend)
+        self._models = Models(
+            settings, backend=self._backend, reserved_bytes=self._reserved_bytes
+        )
         self._sessions: Sessions[AnyHosted] = Sessions(
             SessionLimits(
                 per_principal=settings.max_sessions_per_principal,
@@ -185,16 +191,21 @@ class Serving:
                 in_all=settings.max_sessions,
                 idle_s=settings.session_idle_s,
             ),
-            on_close=_free,
+            on_close=self._free,
             clock=clock,
         )
+        self._by_model = Usage(settings.metrics_names)
+        self._by_principal = Usage(settings.metrics_names)
         self._tokens = 0
         self._passages = 0
         self._shares = Shares(
             steps=settings.max_steps_per_developer,
             cache_bytes=settings.max_cache_bytes_per_developer,
         )
-        self._check_principal: Callable[[str], None] = lambda _: None
+        self._admit: Callable[[str, ServableModel], None] = lambda *_: None
+        self._remove_used: Callable[[str, str, int], None] = lambda *_: None
+        self._retired: dict[str, frozenset[tuple[str, int]]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._trace: Trace | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -222,6 +233,7 @@ class Serving:
             self._sweeper = None
         await self._models.stop()
         self._sessions.close_all()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await asyncio.to_thread(self._backend.stop)
         if self._trace is not None:
             self._trace.close()
@@ -293,6 +305,7 @@ class Serving:
         finally:
             session.running = None
         self._passages += len(passages)
+        self._count(session, sum(each.rows for each in passages), len(passages))
         return arrays
 
     async def step(
@@ -392,10 +405,12 @@ class Serving:
             LimitError: too many sessions.
         """
         async with self._turn(principal_id, session_id) as source:
+            if source.once:
+                raise RequestError("a one-time instance is for one session: it takes no fork")
             hosted, position = decoder_of(source), source.position
             target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             try:
-                self._shares.reserve(target, hosted, position, self._sessions)
+                await self._reserve(target, hosted, position)
                 copied = hosted.worker.call(
                     lambda: hosted.engine.fork(source.id, target.id, position=position)
                 )
@@ -428,13 +443,54 @@ class Serving:
         """
         return self._in_loop(lambda: self._sessions.close_of_developer(developer))
 
-    def ask_before_opening(self, check: Callable[[str], None]) -> None:
-        """Has `check` called, in a thread, with a principal's id whenever it opens a session.
+    def retire(
+        self, developer: str, versions: frozenset[tuple[str, int]], *, drain_s: float
+    ) -> None:
+        """Takes versions of a developer's models out of use.
+
+        No session begins on them. Those that are open go on for `drain_s` seconds if their
+        version was not named before, and end then; their clients are told to replay.
+
+        Any thread may call.
+
+        Args:
+            developer: whose models.
+            versions: names and versions, all that are out of use.
+            drain_s: 0 ends sessions before this returns.
+        """
+
+        def taken() -> int:
+            new = versions - self._retired.get(developer, frozenset())
+            self._retired[developer] = versions
+            if not drain_s or self._loop is None:
+                return self._end_retired(developer, new)
+            self._loop.call_later(drain_s, self._end_retired, developer, new)
+            return 0
+
+        self._in_loop(taken)
+
+    def _end_retired(self, developer: str, versions: Collection[tuple[str, int]]) -> int:
+        return sum(
+            self._sessions.retire(hosted)
+            for hosted in self._models.loaded()
+            if hosted.key.developer == developer
+            and (hosted.key.name, hosted.key.version) in versions
+        )
+
+    def ask_before_opening(self, admit: Callable[[str, ServableModel], None]) -> None:
+        """Has `admit` called in a thread with a principal's id and a model at each opening.
 
         The session is known by then but nobody has its id, so that a revocation either makes
         the check raise or finds the session and closes it.
         """
-        self._check_principal = check
+        self._admit = admit
+
+    def after_use(self, remove: Callable[[str, str, int], None]) -> None:
+        """Has `remove` called, in a thread, when a one-time instance was used.
+
+        It gets developer, name and version; the model is no longer loaded by then.
+        """
+        self._remove_used = remove
 
     def session_count(self) -> int:
         """How many sessions are open. Any thread may call."""
@@ -461,6 +517,16 @@ class Serving:
             steps=counts.steps,
             tokens=self._tokens,
             passages=self._passages,
+            opened=self._sessions.opened,
+            weight_bytes=self._models.weight_bytes,
+            reserved_bytes=self._reserved_bytes(),
+            memory_limit_bytes=self._settings.max_memory_bytes or 0,
+            evicted_models=self._models.evicted,
+            ran=counts.ran,
+            waited=counts.waited,
+            by_model=self._by_model.read(),
+            by_principal=self._by_principal.read(),
+            endings={ending.value: self._sessions.endings[ending] for ending in Ending},
         )
 
     def step_limit_bytes(self, principal_id: str, session_id: str) -> int:
@@ -583,19 +649,49 @@ class Serving:
         self, principal_id: str, model: ServableModel, *, encoder: bool = False
     ) -> Session[AnyHosted]:
         self._check_running()
+        self._check_current(model)
         self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
         if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
             raise _wrong_kind(model.name, is_encoder=not encoder)
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
+        session.once = model.once
         try:
-            await asyncio.to_thread(self._check_principal, principal_id)
+            await asyncio.to_thread(self._admit, principal_id, model)
+            self._check_current(model)
             _check_open(session)
         except BaseException:
             self._sessions.close(session)
             raise
         return session
+
+    def _check_current(self, model: ServableModel) -> None:
+        if (model.name, model.version) in self._retired.get(model.developer, ()):
+            raise retired_error()
+
+    def _free(self, session: Session[AnyHosted]) -> None:
+        """Fails the step that runs on a closed session, and frees its cache."""
+        if session.running is not None:
+            with suppress(InvalidStateError):
+                session.running.set_exception(session.because)
+        hosted = session.hosted
+        if not isinstance(hosted, HostedEncoder):
+            hosted.worker.call(lambda: hosted.engine.close(session.id))
+        if session.once and self._loop is not None:  # else the next start removes it
+            task = self._loop.create_task(self._forget_used(hosted))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _forget_used(self, hosted: AnyHosted) -> None:
+        if self._sessions.has_any_on(hosted):
+            return  # who came first goes on with it
+        await self._models.discard(hosted)
+        key = hosted.key
+        try:
+            await asyncio.to_thread(self._remove_used, key.developer, key.name, key.version)
+        except TripartyError as error:
+            _log.warning(f"a used instance is left to the next start: {error.message}")
 
     def _in_loop(self, close: Callable[[], int]) -> int:
         """What `close` returns, called in the event loop's thread."""
@@ -609,7 +705,7 @@ class Serving:
 
     async def _run(self, session: Session[AnyHosted], rows: Inputs, reply: Reply) -> Arrays:
         hosted = decoder_of(session)
-        self._shares.reserve(session, hosted, session.position + len(rows), self._sessions)
+        await self._reserve(session, hosted, session.position + len(rows))
         step = Step(
             session=session.id,
             principal=session.principal,
@@ -629,7 +725,29 @@ class Serving:
             self._sessions.touch(session)
         _check_open(session)
         session.position += len(rows)
+        self._count(session, len(rows))
         return arrays
+
+    async def _reserve(self, session: Session[AnyHosted], hosted: Hosted, rows: int) -> None:
+        """Counts the memory of a session that will hold `rows` rows.
+
+        Raises:
+            LimitError: over the developer's share, or the cloud's memory.
+        """
+        more_bytes = self._shares.more_bytes(session, hosted, rows, self._sessions)
+        if more_bytes:
+            in_use = self._sessions.has_any_on
+            await self._models.make_memory(more_bytes, in_use=in_use, what="the session")
+            _check_open(session)
+            session.reserved_bytes += more_bytes
+
+    def _reserved_bytes(self) -> int:
+        return sum(session.reserved_bytes for session in list(self._sessions))
+
+    def _count(self, session: Session[AnyHosted], rows: int, replies: int = 1) -> None:
+        """Counts what was used under its names."""
+        self._by_model.count(session.hosted.key.name, rows=rows, replies=replies)
+        self._by_principal.count(session.principal, rows=rows, replies=replies)
 
     async def _sweep(self) -> None:
         """Drops idle sessions, and models that a newer version has replaced."""
@@ -664,17 +782,7 @@ def _reply_rows(info: ModelInfo, settings: ServingSettings) -> int:
 
 def _check_open(session: Session[AnyHosted]) -> None:
     if session.closed:
-        raise session_not_found()
-
-
-def _free(session: Session[AnyHosted]) -> None:
-    """Fails the step that runs on a closed session, and frees its cache."""
-    if session.running is not None:
-        with suppress(InvalidStateError):
-            session.running.set_exception(session_not_found())
-    hosted = session.hosted
-    if not isinstance(hosted, HostedEncoder):
-        hosted.worker.call(lambda: hosted.engine.close(session.id))
+        raise session.because
 
 
 def decoder_of(session: Session[AnyHosted]) -> Hosted:

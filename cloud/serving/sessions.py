@@ -12,17 +12,31 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from triparty.common.errors import LimitError, NotFoundError
+from triparty.common.errors import LimitError, NotFoundError, RetiredError, TripartyError
 
 HostedT = TypeVar("HostedT")
 
 SESSION_ID_BYTES = 32
+MOST_RETIRED = 4096
+"""Sessions that ended with their version and whose clients can still be told so."""
+
+
+class Ending(StrEnum):
+    """Why a session ended."""
+
+    CLOSED = "closed"
+    IDLE = "idle"
+    REPLACED = "replaced"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,8 @@ class Session(Generic[HostedT]):
         pending: requests that wait for the lock or hold it.
         running: the step that is waiting for the model or in it.
         closed: true from the moment it is closed or dropped.
+        once: whether the model is for this session alone.
+        because: what whoever uses it from then on is told.
         lock: one step at a time.
     """
 
@@ -87,6 +103,8 @@ class Session(Generic[HostedT]):
     pending: int = 0
     running: Future[Any] | None = None
     closed: bool = False
+    once: bool = False
+    because: TripartyError = field(default_factory=lambda: session_not_found())
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def is_idle(self, now: float, idle_s: float) -> bool:
@@ -115,6 +133,9 @@ class Sessions(Generic[HostedT]):
         self._on_close = on_close
         self._clock = clock
         self._sessions: dict[str, Session[HostedT]] = {}
+        self._retired: OrderedDict[str, str] = OrderedDict()
+        self.opened = 0
+        self.endings: Counter[Ending] = Counter()
 
     def __len__(self) -> int:
         """How many are open."""
@@ -129,7 +150,7 @@ class Sessions(Generic[HostedT]):
         """
         self.check_room(principal, developer=developer)
         if len(self._sessions) >= self._limits.in_all:
-            self._close(self._in_excess(developer)[0])
+            self._close(self._in_excess(developer)[0], Ending.REPLACED)
         session = Session(
             id=secrets.token_urlsafe(SESSION_ID_BYTES),
             principal=principal,
@@ -138,6 +159,7 @@ class Sessions(Generic[HostedT]):
             last_used=self._clock(),
         )
         self._sessions[session.id] = session
+        self.opened += 1
         return session
 
     def check_room(self, principal: str, *, developer: str) -> None:
@@ -168,14 +190,17 @@ class Sessions(Generic[HostedT]):
         """An open session of `principal`; marks it as used.
 
         Raises:
+            RetiredError: it ended with the version that it ran on.
             NotFoundError: no such session, or not this principal's.
         """
         session = self._sessions.get(session_id)
+        if self._retired.get(session_id) == principal:
+            raise retired_error()
         if session is None or session.principal != principal:
             raise session_not_found()
         now = self._clock()
         if session.is_idle(now, self._limits.idle_s):
-            self._close(session)
+            self._close(session, Ending.IDLE)
             raise session_not_found()
         session.last_used = now
         return session
@@ -187,24 +212,38 @@ class Sessions(Generic[HostedT]):
     def close(self, session: Session[HostedT]) -> None:
         """Closes a session; nothing if it is closed."""
         if not session.closed:
-            self._close(session)
+            self._close(session, Ending.CLOSED)
+
+    def retire(self, hosted: HostedT) -> int:
+        """Closes all sessions on a loaded model that is taken out of use; returns how many.
+
+        Whoever goes on with one is told so.
+        """
+        chosen = [session for session in self._sessions.values() if session.hosted is hosted]
+        for session in chosen:
+            session.because = retired_error()
+            self._retired[session.id] = session.principal
+            self._close(session, Ending.RETIRED)
+        while len(self._retired) > MOST_RETIRED:
+            self._retired.popitem(last=False)
+        return len(chosen)
 
     def close_of(self, principal: str) -> int:
         """Closes all sessions of a principal; returns how many."""
-        return self._close_all(lambda session: session.principal == principal)
+        return self._close_all(lambda session: session.principal == principal, Ending.REVOKED)
 
     def close_of_developer(self, developer: str) -> int:
         """Closes all sessions on a developer's models; returns how many."""
-        return self._close_all(lambda session: session.developer == developer)
+        return self._close_all(lambda session: session.developer == developer, Ending.REVOKED)
 
     def close_all(self) -> int:
         """Closes all sessions; returns how many."""
-        return self._close_all(lambda _: True)
+        return self._close_all(lambda _: True, Ending.STOPPED)
 
     def drop_idle(self) -> int:
         """Closes the sessions that have been idle for too long; returns how many."""
         now, idle_s = self._clock(), self._limits.idle_s
-        return self._close_all(lambda session: session.is_idle(now, idle_s))
+        return self._close_all(lambda session: session.is_idle(now, idle_s), Ending.IDLE)
 
     def __iter__(self) -> Iterator[Session[HostedT]]:
         """All that are open."""
@@ -227,15 +266,16 @@ class Sessions(Generic[HostedT]):
         theirs = [each for each in self._sessions.values() if each.developer == largest]
         return sorted(theirs, key=lambda each: (each.pending > 0, each.last_used))
 
-    def _close_all(self, wanted: Callable[[Session[HostedT]], bool]) -> int:
+    def _close_all(self, wanted: Callable[[Session[HostedT]], bool], ending: Ending) -> int:
         chosen = [session for session in self._sessions.values() if wanted(session)]
         for session in chosen:
-            self._close(session)
+            self._close(session, ending)
         return len(chosen)
 
-    def _close(self, session: Session[HostedT]) -> None:
+    def _close(self, session: Session[HostedT], ending: Ending) -> None:
         del self._sessions[session.id]
         session.closed = True
+        self.endings[ending] += 1
         self._on_close(session)
 
     def _next_idle_s(self, sessions: list[Session[HostedT]]) -> int:
@@ -246,3 +286,11 @@ class Sessions(Generic[HostedT]):
 def session_not_found() -> NotFoundError:
     """The one answer for a session that is unknown, foreign, closed or dropped."""
     return NotFoundError("no such session: open one and replay the rows sent so far")
+
+
+def retired_error() -> RetiredError:
+    """The answer for a session whose version was taken out of use while it was open."""
+    return RetiredError(
+        "the key epoch of this session has ended: run 'triparty device pull', open another "
+        "session and replay what was sent so far"
+    )

@@ -71,6 +71,14 @@ class ServingSettings(ModelSettings, Protocol):
         """Most loaded models of one developer."""
 
     @property
+    def max_memory_bytes(self) -> int | None:
+        """Most memory of loaded models and sessions together; None: no bound."""
+
+    @property
+    def metrics_names(self) -> int:
+        """Models, and principals, that metrics count by name."""
+
+    @property
     def max_sessions(self) -> int:
         """Most open sessions in all."""
 

@@ -52,14 +52,14 @@ class Shares:
             if not self._steps[developer]:
                 del self._steps[developer]
 
-    def reserve(
+    def more_bytes(
         self,
         session: Session[AnyHosted],
         hosted: Hosted,
         rows: int,
         everybody: Iterable[Session[AnyHosted]],
-    ) -> None:
-        """Counts the memory of a session that will hold `rows` rows.
+    ) -> int:
+        """How much more memory a session needs that will hold `rows` rows.
 
         Args:
             session: whose memory.
@@ -68,12 +68,12 @@ class Shares:
             everybody: all sessions; those that are one forward request hold no memory.
 
         Raises:
-            LimitError: over the developer's share; the session is as it was.
+            LimitError: over the developer's share.
         """
         info = hosted.engine.info
         reserved = reserved_rows(rows, positions=info.positions) * info.cache_row_bytes
         if reserved <= session.reserved_bytes:
-            return
+            return 0
         others = sum(
             other.reserved_bytes
             for other in everybody
@@ -85,7 +85,7 @@ class Shares:
                 "of memory: close one, or wait until one is dropped",
                 retry_after_s=RETRY_S,
             )
-        session.reserved_bytes = reserved
+        return reserved - session.reserved_bytes
 
 
 def reserved_rows(rows: int, *, positions: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from triparty.cloud.serving.durations import NONE, Durations
 from triparty.cloud.serving.engine import Arrays, Inputs, Passage, Reply, Work
 from triparty.cloud.serving.scheduler import Limits, Schedule, Slice, WaitingStep
 from triparty.common.errors import CloudError, TripartyError, UnavailableError
@@ -45,12 +47,14 @@ class Task(Protocol[MadeT]):
         principal: whose turn it uses.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
+        submitted_s: when it was made, by a clock that never goes back.
         replies: what the model said of them, piece by piece.
     """
 
     principal: str
     future: Future[Arrays]
     done: int
+    submitted_s: float
     replies: list[Arrays]
 
     @property
@@ -73,6 +77,7 @@ class Step:
         reply: what to answer about the last rows.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
+        submitted_s: when it was made.
         replies: what the model said of them, piece by piece.
     """
 
@@ -83,6 +88,7 @@ class Step:
     reply: Reply
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
     replies: list[Arrays] = field(default_factory=list)
 
     @property
@@ -111,6 +117,7 @@ class Whole:
         passage: the text or image.
         future: gets the answer, or an error; done early means cancelled.
         done: rows that have run.
+        submitted_s: when it was made.
         replies: what the model said of it.
     """
 
@@ -118,6 +125,7 @@ class Whole:
     passage: Passage
     future: Future[Arrays] = field(default_factory=Future)
     done: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
     replies: list[Arrays] = field(default_factory=list)
 
     @property
@@ -140,6 +148,8 @@ class WorkerCounts:
         failed_batches: of these, failed.
         works: sessions, texts and images in all batches.
         steps: tasks that ran to their end.
+        ran: how long each batch ran.
+        waited: how long each task waited for its first batch.
     """
 
     batches: int = 0
@@ -147,6 +157,8 @@ class WorkerCounts:
     failed_batches: int = 0
     works: int = 0
     steps: int = 0
+    ran: Durations = NONE
+    waited: Durations = NONE
 
     def __add__(self, other: WorkerCounts) -> WorkerCounts:
         """Both together."""
@@ -156,6 +168,8 @@ class WorkerCounts:
             failed_batches=self.failed_batches + other.failed_batches,
             works=self.works + other.works,
             steps=self.steps + other.steps,
+            ran=self.ran + other.ran,
+            waited=self.waited + other.waited,
         )
 
 
@@ -320,6 +334,7 @@ class Worker(Generic[WorkT]):
         pairs = list(zip(slices, tasks, strict=True))
         works = [task.work(part.rows) for part, task in pairs]
         failure: TripartyError | None = None
+        started_s = time.monotonic()
         try:
             replies = self._engine.run(works)
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
@@ -332,6 +347,10 @@ class Worker(Generic[WorkT]):
             failed_batches=int(failure is not None),
             works=len(slices),
             steps=0 if failure else ended,
+            ran=Durations.of(time.monotonic() - started_s),
+            waited=Durations.of(
+                *(started_s - task.submitted_s for _, task in pairs if not task.done)
+            ),
         )
         if failure is not None:
             self._fail_batch(slices, failure)

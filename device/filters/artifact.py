@@ -1,5 +1,7 @@
 """A filter as a folder: `filter.json` says what it is, `filter.onnx` is its network.
 
+A filter that was trained on features has `stage.npz` beside them (`first_stage.py`).
+
 `filter.json` is a canonical document (`common/documents.py`): the network's design, the tasks
 with their measures and calibrated thresholds, how results are reused, and how it was trained.
 Fractions are decimal text. Whoever trained a filter uses it as it is; others get it signed
@@ -11,28 +13,29 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Final, Self
 
-from triparty.common.documents import Members, check_name, write_document
+from triparty.common.documents import Members, check_name
 from triparty.common.errors import FileTypeError, ManifestError, SettingsError
 from triparty.common.files import make_private_folder, replace_folder, write_private
 from triparty.common.filters import (
-    FILTER_DOCUMENT,
     FILTER_FILE,
     LIMIT_BYTES,
     NETWORK_FILE,
+    filter_document,
     read_filter_document,
 )
 from triparty.common.nets.calibration import Calibration
-from triparty.common.nets.design import Design, FilterKind
-from triparty.common.nets.inputs import InputSpec, Modality
+from triparty.common.nets.design import Design
+from triparty.common.nets.documents import decimal, read_design
+from triparty.common.nets.inputs import InputSpec
+from triparty.common.nets.samples import Inputs
 from triparty.device.filters.cache import CacheSettings
+from triparty.device.filters.first_stage import FirstStage
 from triparty.device.filters.measures import Measure, restored
 
-_SPEC: Final = ("name", "modality", "shape", "vocabulary")
-_SIZES: Final = ("units", "embedding", "filters", "text_width", "resolution")
 _CALIBRATION: Final = (
     "threshold",
     "target_accuracy",
@@ -93,6 +96,7 @@ class FilterArtifact:
         tasks: one an output.
         reuse: how results are reused; of no use to `skip`.
         training: how it came about.
+        stage: what inputs go through first; None: the network takes them as they are.
     """
 
     design: Design
@@ -100,6 +104,20 @@ class FilterArtifact:
     tasks: tuple[FilterTask, ...]
     reuse: CacheSettings
     training: TrainingFacts
+    stage: FirstStage | None = None
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the filter takes: the network's inputs, or those of its first stage."""
+        return self.design.inputs if self.stage is None else self.stage.specs
+
+    def prepared(self, inputs: Inputs) -> Inputs:
+        """Inputs as the network takes them.
+
+        Args:
+            inputs: as `check_inputs` returns them for `inputs`.
+        """
+        return inputs if self.stage is None else self.stage.features(inputs)
 
     def __post_init__(self) -> None:
         """Refuses a filter whose parts do not fit.
@@ -113,6 +131,8 @@ class FilterArtifact:
                 f"a filter with {self.design.tasks} outputs needs as many tasks with different "
                 f"names, got {', '.join(task.name for task in self.tasks) or 'none'}"
             )
+        if self.stage is not None and self.stage.feature_specs != self.design.inputs:
+            raise SettingsError("a filter's first stage makes other inputs than it takes")
 
     def save(self, folder: Path) -> None:
         """Writes the filter, in the place of one that is there; for its owner alone.
@@ -128,44 +148,36 @@ class FilterArtifact:
             make_private_folder(making)
             write_private(making / NETWORK_FILE, self.network)
             write_private(making / FILTER_FILE, self._document())
+            if self.stage is not None:
+                self.stage.save(making)
             replace_folder(making, folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
 
     def _document(self) -> bytes:
         design, reuse, facts = self.design, self.reuse, self.training
-        return write_document(
-            FILTER_DOCUMENT,
-            {
-                "design": {
-                    "kind": design.kind,
-                    "inputs": [
-                        {**asdict(one), "shape": list(one.shape)} for one in design.inputs
-                    ],
-                    "dropout": _decimal(design.dropout),
-                    **{name: getattr(design, name) for name in _SIZES},
-                },
-                "tasks": [
-                    {
-                        "name": task.name,
-                        "measure": task.measure.name,
-                        "parameters": list(task.measure.parameters),
-                        "calibration": _calibration_document(task.calibration),
-                    }
-                    for task in self.tasks
-                ],
-                "reuse": {
-                    "size": reuse.size,
-                    "neighbours": reuse.neighbours,
-                    "least_theta": _decimal(reuse.least_theta),
-                    "first": reuse.first,
-                },
-                "training": {
-                    "samples": facts.samples,
-                    "epochs": facts.epochs,
-                    "seed": facts.seed,
-                    "loss": _decimal(facts.loss),
-                },
+        return filter_document(
+            design,
+            tasks=[
+                {
+                    "name": task.name,
+                    "measure": task.measure.name,
+                    "parameters": list(task.measure.parameters),
+                    "calibration": _calibration_document(task.calibration),
+                }
+                for task in self.tasks
+            ],
+            training={
+                "samples": facts.samples,
+                "epochs": facts.epochs,
+                "seed": facts.seed,
+                "loss": decimal(facts.loss),
+            },
+            reuse={
+                "size": reuse.size,
+                "neighbours": reuse.neighbours,
+                "least_theta": decimal(reuse.least_theta),
+                "first": reuse.first,
             },
         )
 
@@ -176,17 +188,18 @@ class FilterArtifact:
         Raises:
             ManifestError: `filter.json` is absent, not canonical, or says what cannot be.
             FormatVersionError: made by a newer triparty.
-            FileTypeError: `filter.onnx` cannot be read.
+            FileTypeError: `filter.onnx` or `stage.npz` cannot be read.
         """
         members = read_filter_document(folder)
         try:
             tasks = tuple(_task(item) for item in members.items("tasks"))
             return cls(
-                _design(members, len(tasks)),
+                read_design(members.mapping("design"), len(tasks)),
                 _read_network(folder / NETWORK_FILE),
                 tasks,
                 _reuse(members),
                 _facts(members),
+                FirstStage.open(folder),
             )
         except SettingsError as error:
             raise ManifestError(f"{folder / FILTER_FILE}: {error}") from error
@@ -195,38 +208,13 @@ class FilterArtifact:
 def _calibration_document(calibration: Calibration) -> dict[str, object]:
     threshold = calibration.threshold
     return {
-        "threshold": None if threshold is None else _decimal(threshold),
-        "target_accuracy": _decimal(calibration.target_accuracy),
-        "confidence": _decimal(calibration.confidence),
-        "filter_rate": _decimal(calibration.filter_rate),
-        "accuracy": _decimal(calibration.accuracy),
+        "threshold": None if threshold is None else decimal(threshold),
+        "target_accuracy": decimal(calibration.target_accuracy),
+        "confidence": decimal(calibration.confidence),
+        "filter_rate": decimal(calibration.filter_rate),
+        "accuracy": decimal(calibration.accuracy),
         "samples": calibration.samples,
     }
-
-
-def _design(members: Members, tasks: int) -> Design:
-    names = ("kind", "inputs", "dropout", *_SIZES)
-    design = Members(members.mapping("design"), where="filter: 'design'", names=names)
-    return Design(
-        kind=cast(FilterKind, design.text("kind")),
-        inputs=tuple(_spec(item) for item in design.items("inputs")),
-        tasks=tasks,
-        dropout=design.fraction("dropout"),
-        **{name: design.integer(name) for name in _SIZES},
-    )
-
-
-def _spec(item: object) -> InputSpec:
-    spec = Members(item, where="filter: an input", names=_SPEC)
-    shape: list[int] = []
-    for side in spec.items("shape"):
-        if isinstance(side, bool) or not isinstance(side, int):
-            raise ManifestError(
-                f"filter: a side of a shape must be an integer, got {side!r:.40}"
-            )
-        shape.append(side)
-    modality = cast(Modality, spec.text("modality"))
-    return InputSpec(spec.text("name"), modality, tuple(shape), spec.integer("vocabulary"))
 
 
 def _task(item: object) -> FilterTask:
@@ -274,10 +262,6 @@ def _facts(members: Members) -> TrainingFacts:
         facts.integer("seed"),
         facts.fraction("loss"),
     )
-
-
-def _decimal(value: Any) -> str:
-    return repr(float(value))
 
 
 def _read_network(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triparty.common.errors import DatasetError, SettingsError
 from triparty.common.nets.inputs import Modality
 from triparty.common.nets.samples import Inputs, Samples, check_inputs, gather, one_input
+from triparty.device.filters.adoption import adopted
 from triparty.device.filters.artifact import FilterArtifact
 from triparty.device.filters.evaluation import Evaluation, Labels, evaluate
 from triparty.device.filters.fitting import (
@@ -93,11 +94,10 @@ class Filter:
             SettingsError: torch is not installed, or a setting that cannot be.
         """
         recipe = recipe or Recipe()
-        by_task = results if isinstance(results, Mapping) else {ONE_TASK: results}
-        by_name = _measures(measures, recipe, list(by_task))
+        by_task, by_name = tasks_of(results, measures, recipe)
         gathered = gather(inputs)
         labels = labels_of(by_task, by_name, recipe.kind)
-        modalities = _modalities(modality, list(gathered.columns))
+        modalities = modalities_of(modality, list(gathered.columns))
         return cls(
             fit(
                 gathered,
@@ -163,7 +163,7 @@ class Filter:
             DatasetError: inputs that are none of the filter's.
         """
         core = self._core
-        return core.session.run(check_inputs(gather(inputs), core.artifact.design.inputs))
+        return core.session.run(_taken(core, inputs))
 
     def needed(self, inputs: Any) -> NDArray[np.bool_]:
         """(n, tasks) for which inputs a skip filter would run the model.
@@ -175,7 +175,7 @@ class Filter:
         core = self._core
         if core.artifact.design.kind != "skip":
             raise SettingsError("a reuse filter decides with a cache: use apply or in_front_of")
-        logits = core.session.run(check_inputs(gather(inputs), core.artifact.design.inputs))
+        logits = core.session.run(_taken(core, inputs))
         thresholds = [task.calibration.threshold for task in core.artifact.tasks]
         return logits > np.array([-np.inf if one is None else one for one in thresholds])
 
@@ -218,7 +218,7 @@ class Filter:
             DatasetError: inputs or results that are none of the filter's.
         """
         core = self._core
-        samples = self.samples(inputs, results)
+        samples = self.samples(inputs, results, core)
         return evaluate(
             core.artifact,
             core.session,
@@ -247,8 +247,8 @@ class Filter:
         Raises:
             DatasetError: inputs or results that are none of the filter's.
         """
-        samples = self.samples(inputs, results)
         with self._changing:
+            samples = self.samples(inputs, results)
             artifact = recalibrated(self.artifact, samples, target_accuracy, confidence)
             self._core = Core(artifact, self._core.session)
 
@@ -274,21 +274,48 @@ class Filter:
             DatasetError: data that nothing can be learnt from, or too few to decide by.
             SettingsError: torch is not installed.
         """
-        samples, validating = self.samples(inputs, results), self.samples(*validation)
         with self._changing:
+            samples, validating = self.samples(inputs, results), self.samples(*validation)
             done, artifact = update(self.artifact, samples, validating, course)
             if done.is_taken:
                 self._core = Core(artifact, Session(artifact.network, artifact.design))
         return done
 
-    def samples(self, inputs: Any, results: Results) -> Samples:
+    def adopt(self, candidate: FilterArtifact, *, validation: tuple[Any, Results]) -> Updated:
+        """Takes a filter that somebody else trained, unless it is worse than this one here.
+
+        Calls that run meanwhile use the weights that they began with.
+
+        Args:
+            candidate: of the same kind, inputs and tasks; its thresholds are set anew.
+            validation: inputs and results that it has not seen, drawn without regard to what
+                a filter says.
+
+        Raises:
+            DatasetError: too few inputs to decide by, or none of the filter's.
+            SettingsError: a filter of something else.
+        """
+        inputs, results = validation
+        gathered = check_inputs(gather(inputs), self.artifact.inputs)
+        kept = Samples(gathered, self._labels(results))
+        with self._changing:
+            done, artifact = adopted(self.artifact, candidate, kept)
+            if done.is_taken:
+                self._core = Core(artifact, Session(artifact.network, artifact.design))
+        return done
+
+    def samples(self, inputs: Any, results: Results, core: Core | None = None) -> Samples:
         """Inputs and labels as the network takes them.
+
+        Args:
+            inputs: as for `fit`.
+            results: of the model.
+            core: whose network; None: the one in use now.
 
         Raises:
             DatasetError: inputs or results that are none of the filter's.
         """
-        design = self.artifact.design
-        gathered = check_inputs(gather(inputs), design.inputs)
+        gathered = _taken(core or self._core, inputs)
         labels = self._labels(results)
         if len(labels) != len(gathered):
             raise DatasetError(
@@ -296,19 +323,42 @@ class Filter:
             )
         return Samples(gathered, labels)
 
-    def single(self, value: Any) -> Inputs:
+    def single(self, value: Any, core: Core | None = None) -> Inputs:
         """One input as the network takes it.
+
+        Args:
+            value: the input.
+            core: whose network; None: the one in use now.
 
         Raises:
             DatasetError: none of the filter's.
         """
-        return one_input(value, self.artifact.design.inputs)
+        artifact = (core or self._core).artifact
+        return artifact.prepared(one_input(value, artifact.inputs))
 
     def _labels(self, results: Results) -> Labels:
         tasks = self.artifact.tasks
         by_task = results if isinstance(results, Mapping) else {tasks[0].name: results}
         measures = {task.name: task.measure for task in tasks}
         return labels_of(by_task, measures, self.artifact.design.kind)
+
+
+def _taken(core: Core, inputs: Any) -> Inputs:
+    """Inputs as the network takes them."""
+    artifact = core.artifact
+    return artifact.prepared(check_inputs(gather(inputs), artifact.inputs))
+
+
+def tasks_of(
+    results: Results, measures: Measures | None, recipe: Recipe
+) -> tuple[Mapping[str, Any], dict[str, Measure]]:
+    """Results and measures by task.
+
+    Raises:
+        SettingsError: a measure for a filter that has none.
+    """
+    by_task = results if isinstance(results, Mapping) else {ONE_TASK: results}
+    return by_task, _measures(measures, recipe, list(by_task))
 
 
 def _measures(
@@ -323,9 +373,10 @@ def _measures(
     return {tasks[0]: measures} if isinstance(measures, Measure) else dict(measures)
 
 
-def _modalities(
+def modalities_of(
     modality: Modality | Mapping[str, Modality] | None, names: list[str]
 ) -> dict[str, Modality]:
+    """Modalities by name of the input, where any were named."""
     if modality is None:
         return {}
     return dict(modality) if isinstance(modality, Mapping) else {names[0]: modality}

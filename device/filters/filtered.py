@@ -150,7 +150,7 @@ class Filtered:
             is_audit = bool(self._rng.random() < self._audit_share)
         try:
             prepared = self._prepare(value)
-            outputs = core.session.run(self._filter.single(prepared))[0]
+            outputs = core.session.run(self._filter.single(prepared, core))[0]
         except (DatasetError, ArtifactError):
             with self._lock:
                 self._unreadable += 1
@@ -309,7 +309,7 @@ class Filtered:
 
     def _columns(self, kept: list[tuple[Any, dict[str, Any]]]) -> tuple[Any, Any]:
         """Inputs and results as `Filter.update` takes them."""
-        names = [spec.name for spec in self._filter.artifact.design.inputs]
+        names = [spec.name for spec in self._filter.artifact.inputs]
         first = kept[0][0] if kept else None
         inputs: Any = [prepared for prepared, _ in kept]
         if isinstance(first, Mapping):

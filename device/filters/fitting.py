@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -164,7 +165,7 @@ def fit(
         **recipe.sizes,
     )
     samples = check_samples(Samples(inputs, labels), design)
-    learned, kept = _parted(samples, recipe.calibration_share, course.seed)
+    learned, kept = parted(samples, recipe.calibration_share, course.seed)
     trained = training.train(design, learned, course, on_epoch=on_epoch)
     unknown = Calibration(None, recipe.target_accuracy, recipe.confidence, 0.0, 1.0, 0)
     artifact = FilterArtifact(
@@ -246,7 +247,7 @@ def update(
             f"{len(validation)} validation samples: expected at least {2 * LEAST_VALIDATION}"
         )
     course = course or training.Course(epochs=5, patience=5)
-    validation = _checked_validation(validation, artifact.design)
+    validation = checked_validation(validation, artifact.design)
     half = len(validation) // 2
     deciding, calibrating = (
         validation.part(np.arange(half)),
@@ -264,7 +265,7 @@ def update(
         target.confidence,
         apart=samples.inputs,
     )
-    before, after = (_rate_of(one, deciding) for one in (artifact, candidate))
+    before, after = (rate_of(one, deciding) for one in (artifact, candidate))
     if after < before:
         return Updated(False, before, after, "the new weights filter less"), artifact
     if any(task.calibration.threshold is None for task in candidate.tasks):
@@ -280,7 +281,7 @@ def training_file(trained: Trained) -> bytes:
     return to_onnx(trained.network)
 
 
-def _checked_validation(validation: Samples, design: Design) -> Samples:
+def checked_validation(validation: Samples, design: Design) -> Samples:
     """Validation may hold one class alone: nothing is learnt from it."""
     from triparty.common.nets.samples import check_inputs
 
@@ -292,12 +293,13 @@ def _checked_validation(validation: Samples, design: Design) -> Samples:
     return Samples(inputs, validation.labels)
 
 
-def _rate_of(artifact: FilterArtifact, deciding: Samples) -> float:
+def rate_of(artifact: FilterArtifact, deciding: Samples) -> float:
+    """The filter rate of the best thresholds for these very samples."""
     session = Session(artifact.network, artifact.design)
     return best_rate(artifact, session.run(deciding.inputs), deciding.labels)
 
 
-def _parted(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+def parted(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """Samples to learn from, and a share of them drawn at random, in their order."""
     count = max(1, round(share * len(samples)))
     drawn = np.random.default_rng(seed).permutation(len(samples))[:count]
@@ -326,3 +328,8 @@ def training_module() -> Any:
     except ImportError as error:
         raise SettingsError(_TORCH) from error
     return training
+
+
+def can_train() -> bool:
+    """Whether what fitting needs is installed here."""
+    return all(find_spec(name) is not None for name in ("torch", "onnx"))

@@ -8,7 +8,7 @@ same words, and needs no part of triparty.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,8 +22,10 @@ from triparty.common.deadline import Deadline
 from triparty.common.errors import (
     CloudError,
     RequestError,
+    RetiredError,
     RollbackError,
     SettingsError,
+    SpentError,
     TripartyError,
     from_problem,
 )
@@ -37,6 +39,7 @@ from triparty.device.inference.traffic import Traffic
 
 PATH = "/v1/completions"
 EVENT_LIMIT_BYTES = 1 << 20
+MOST_KEYS = 3
 _DONE = "[DONE]"
 
 
@@ -90,12 +93,16 @@ class Completions:
         key: version and epoch of the bundle, which the answer must name; None for a stock
             engine, which knows neither.
         traffic: where requests and answers are counted.
+        once: whether the bundle is for one completion.
+        begin: called before anything is sent.
     """
 
     connection: Connection
     model: str | None
     key: tuple[int, int] | None = None
     traffic: Traffic = field(default_factory=Traffic)
+    once: bool = False
+    begin: Callable[[], None] = lambda: None
 
     def parts(
         self,
@@ -107,7 +114,7 @@ class Completions:
         """Sends a prompt of opaque words; yields the answer as it comes.
 
         Raises:
-            SettingsError: an option that needs the logits, or that the cloud does not have.
+            SettingsError: an option that needs the logits.
             RollbackError: the cloud hosts another version than the bundle's.
             CloudError: an answer that makes no sense, or one that breaks off.
             TransportError: the engine was not reached.
@@ -133,10 +140,11 @@ class Completions:
         body |= {name: value for name, value in optional.items() if value is not None}
         self.traffic.requests += 1
         self.traffic.bytes_sent += len(json.dumps(body))
-        with self.connection.stream(PATH, method="POST", body=body, accept=(200,)) as (
-            answer,
-            chunks,
-        ):
+        headers = {"Triparty-Version": str(self.key[0])} if self.key and self.once else {}
+        self.begin()
+        with self.connection.stream(
+            PATH, method="POST", body=body, headers=headers, accept=(200,)
+        ) as (answer, chunks):
             self._check_key(answer)
             yield from _parts(self._counted(chunks))
 
@@ -145,18 +153,6 @@ class Completions:
             raise SettingsError(
                 "a model of the interface 'tokens' answers without logits: leave out logprobs, "
                 "or ask a model of the interface 'embeddings'"
-            )
-        if self.key is None:  # a stock engine refuses by itself what it lacks
-            return
-        lacking = {
-            "min-p": options.min_p > 0,
-            "repetition-penalty": options.repetition_penalty != 1,
-        }
-        if any(lacking.values()):
-            names = " and ".join(name for name, asked in lacking.items() if asked)
-            raise SettingsError(
-                f"'{self.model}' is of the interface 'tokens': the cloud draws its tokens, and "
-                f"does not have {names}: leave that out"
             )
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -188,8 +184,12 @@ def text_pieces(
     tokenizer: Tokenizer,
     completions: Completions,
     options: GenerationOptions,
+    renew: Callable[[], tuple[Completions, Bundle]] | None = None,
 ) -> Pieces:
     """Yields the answer to a question token by token, as `generation.pieces` does.
+
+    Where the key epoch ends inside of the answer, the rest is asked for under the next key:
+    of greedy answers the same tokens, of others further draws.
 
     An engine that leaves the end token out of its text (vLLM does) leaves it out here too.
 
@@ -199,19 +199,19 @@ def text_pieces(
         tokenizer: of the bundle.
         completions: where the model is.
         options: how the engine chooses tokens, and where the answer ends.
+        renew: the completions and the bundle of the next key; None: there is none.
 
     Raises:
         SettingsError: an option that this interface does not have.
         CloudError: words that are not the model's, or more than were asked for.
     """
     most, eos_ids = question.most, bundle.info.eos_ids
-    words = opaque.words(bundle.keyed_ids(np.asarray(question.ids, np.int64)))
     answer = GrowingAnswer(tokenizer, question.ids, options=options, most=most, eos_ids=eos_ids)
     waiting: Piece | None = None  # its text may be the beginning of a stop
     said: FinishReason | None = None
     completions.traffic.rows += len(question.ids)
-    with closing(completions.parts(words, max_tokens=most, options=options)) as parts:
-        for tokens, reason in _tokens(parts, bundle):
+    with closing(_said(question, completions, bundle, options, renew)) as parts:
+        for tokens, reason in parts:
             said = reason or said
             for token in tokens:
                 if answer.count == most:
@@ -229,6 +229,35 @@ def text_pieces(
     if not answer.count and said != "stop":
         raise CloudError("the answer has no words")
     return "stop" if "stop" in (said, answer.reason) else "length"
+
+
+_Said = Generator[tuple[list[int], FinishReason | None]]
+
+
+def _said(
+    question: Question,
+    completions: Completions,
+    bundle: Bundle,
+    options: GenerationOptions,
+    renew: Callable[[], tuple[Completions, Bundle]] | None,
+) -> _Said:
+    """The plain ids of each part, under one key after another."""
+    ids, renewed = list(question.ids), 0
+    while True:
+        words = opaque.words(bundle.keyed_ids(np.asarray(ids, np.int64)))
+        left = question.most + len(question.ids) - len(ids)
+        try:
+            with closing(completions.parts(words, max_tokens=left, options=options)) as parts:
+                for tokens, reason in _tokens(parts, bundle):
+                    ids += tokens
+                    left -= len(tokens)
+                    yield tokens, reason
+            return
+        except (RetiredError, RollbackError, SpentError):
+            renewed += 1
+            if renew is None or renewed > MOST_KEYS or not left:
+                raise
+            completions, bundle = renew()
 
 
 def _tokens(

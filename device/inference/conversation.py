@@ -3,7 +3,7 @@
 The device keeps the token ids that it sent. If the cloud lost the session (eviction,
 restart), it opens another and replays them; the answer goes on as if nothing had happened.
 If the connection broke in the middle of a step, it repeats the step under the same request
-id, and the cloud runs it once.
+id, and the cloud runs it once. If the key epoch ended, it goes on under the next key.
 
 Tokens may be taken back. The cloud learns of it with the next step, which begins inside the one
 before and names it.
@@ -29,7 +29,9 @@ from triparty.common.errors import (
     NotFoundError,
     PositionError,
     RequestError,
+    RetiredError,
     RollbackError,
+    SpentError,
     TripartyError,
     UnreachableError,
 )
@@ -49,8 +51,8 @@ CLOSING_S = 2.0
 class Steps(Protocol):
     """The session routes of a cloud, as a conversation uses them; `CloudClient` has them."""
 
-    def open_session(self, model: str) -> SessionRecord:
-        """Opens a session of a model."""
+    def open_session(self, model: str, *, version: int | None = None) -> SessionRecord:
+        """Opens a session of a model, on the version of a bundle if it is named."""
 
     def step(
         self,
@@ -70,6 +72,26 @@ class Steps(Protocol):
 
     def close_session(self, session: str) -> None:
         """Ends a session; one that is gone already is no error."""
+
+
+class Renewed(Protocol):
+    """What a conversation goes on with; `keyring.Key` is one."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """Opened."""
+
+    @property
+    def version(self) -> int:
+        """Of the bundle."""
+
+    @property
+    def once(self) -> bool:
+        """Whether it is for one session."""
+
+    @property
+    def begin(self) -> Callable[[], None]:
+        """Called when a session is open."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,10 @@ class Conversation:
         bundle: opened bundle of the model.
         model: its name on the cloud.
         version: of the bundle, which is that of the model it belongs to.
+        once: whether the bundle is for one session.
+        begin: called when a session is open, before anything is sent on it.
+        renew: gets another bundle, when the version of this one was taken out of use; None:
+            that is an error.
         shield: what becomes of the rows before they go; None sends them as they are.
         block: rows that requests and the whole session are multiples of, as far as they can
             be (`request_sizes`); 1 shows every length as it is.
@@ -110,6 +136,9 @@ class Conversation:
         model: str,
         *,
         version: int,
+        once: bool = False,
+        begin: Callable[[], None] = lambda: None,
+        renew: Callable[[], Renewed] | None = None,
         shield: Shield | None = None,
         block: int = 1,
         attestation: Attestation | None = None,
@@ -120,6 +149,7 @@ class Conversation:
         """Sends nothing yet."""
         self._steps, self._bundle, self._model = steps, bundle, model
         self._version, self._deadline = version, deadline or Deadline()
+        self._once, self._begin, self._renew = once, begin, renew
         self._shield, self._block = shield or Shield(), block
         self._attestation, self._picture = attestation, picture
         self._session: SessionRecord | None = None
@@ -223,19 +253,35 @@ class Conversation:
         Raises:
             RequestError: no tokens, or more than the model has positions.
             RollbackError: the cloud hosts another version or epoch than the bundle's.
+            RetiredError: the bundle's was taken out of use.
+            SpentError: a bundle for one session was used.
             UnreachableError: the cloud stayed away.
             AttestationError: no proof that the cloud runs what it should; nothing was sent.
         """
         if not ids:
             raise RequestError("expected at least one token to send; give a prompt")
-        for _ in range(SESSIONS - 1):
+        lost = renewed = 0
+        while True:
             try:
                 return self._sent_after(ids, count)
             except (NotFoundError, PositionError):
-                if self._session is None:
+                lost += 1
+                if self._session is None or lost == SESSIONS:
                     raise  # no such model for this device
                 self._session = None  # gone, or not ours to continue: another one
-        return self._sent_after(ids, count)
+            except (RetiredError, RollbackError, SpentError):
+                renewed += 1
+                if self._renew is None or renewed == SESSIONS:
+                    raise
+                self._session = None
+                self._go_on_under(self._renew())
+
+    def _go_on_under(self, key: Renewed) -> None:
+        """Goes on under another key; what was sent is replayed under it."""
+        self._bundle, self._version = key.bundle, key.version
+        self._once, self._begin = key.once, key.begin
+        if self._kept is not None:
+            self._kept.key = (key.version, key.bundle.info.epoch)
 
     def take_back(self, count: int) -> None:
         """Forgets the last `count` tokens; sends nothing."""
@@ -273,7 +319,12 @@ class Conversation:
     def _open(self) -> SessionRecord:
         if self._attestation is not None:
             self._attestation.require()
-        session = self._steps.open_session(self._model)
+        session = (
+            self._steps.open_session(self._model, version=self._version)
+            if self._once
+            else self._steps.open_session(self._model)
+        )
+        self._begin()
         hosted, held = (
             (session.version, session.epoch),
             (self._version, self._bundle.info.epoch),

@@ -48,9 +48,10 @@ class CountedSteps:
         """Counts from now on."""
         self._steps, self._traffic = steps, traffic
 
-    def open_session(self, model: str) -> SessionRecord:
+    def open_session(self, model: str, *, version: int | None = None) -> SessionRecord:
         """Opens a session of a model."""
-        session = self._steps.open_session(model)
+        named = {} if version is None else {"version": version}
+        session = self._steps.open_session(model, **named)
         self._traffic.sessions += 1
         return session
 

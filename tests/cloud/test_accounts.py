@@ -74,7 +74,7 @@ ROUTES = {
     ("GET", "/v1/devices/x"): {"developer"},
     ("DELETE", "/v1/devices/x"): {"developer"},
     ("POST", "/v1/invites"): {"operator", "developer"},
-    ("PUT", "/v1/blobs/" + "0" * 64): {"developer"},
+    ("PUT", "/v1/blobs/" + "0" * 64): {"developer", "device"},
     ("HEAD", "/v1/blobs/" + "0" * 64): {"developer", "device"},
     ("GET", "/v1/blobs/" + "0" * 64): {"developer", "device"},
     ("POST", "/v1/artifacts"): {"developer"},
@@ -87,6 +87,11 @@ ROUTES = {
     ("POST", "/v1/sessions/x/rollback"): {"device"},
     ("POST", "/v1/sessions/x/fork"): {"device"},
     ("DELETE", "/v1/sessions/x"): {"device"},
+    ("POST", "/v1/jobs"): {"device"},
+    ("GET", "/v1/jobs"): {"device"},
+    ("GET", "/v1/jobs/x"): {"device"},
+    ("GET", "/v1/jobs/x/events"): {"device"},
+    ("DELETE", "/v1/jobs/x"): {"device"},
 }
 
 

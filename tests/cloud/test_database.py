@@ -37,7 +37,7 @@ def test_the_migrations_make_the_tables(store):
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
-        assert context.get_current_revision() == "0001"
+        assert context.get_current_revision() == "0003"
 
 
 def test_sqlite_is_set_up(sqlite_store):

@@ -28,7 +28,7 @@ def test_the_reply_names_developer_and_scopes(developer, device):
     body = response.json()
     assert response.status_code == 201
     assert body["developer"] == developer.id
-    assert body["scopes"] == ["infer", "pull"]
+    assert body["scopes"] == ["infer", "pull", "train"]
     assert body["expires"].endswith("Z")
 
 

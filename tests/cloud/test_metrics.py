@@ -7,6 +7,11 @@ import os
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from triparty.cloud.overview import lines
+from triparty.cloud.serving.durations import Durations
+from triparty.cloud.serving.sessions import Ending
+from triparty.cloud.serving.worker import WorkerCounts
+
 TOKEN = "scrape-" + "s" * 40
 
 
@@ -146,3 +151,39 @@ def test_a_short_scrape_token_is_refused(make_cloud):
     with pytest.raises(Exception, match="metrics_token") as refused:
         make_cloud(metrics_token="short")
     assert "short" not in str(refused.value).replace("shorter", "")
+
+
+def test_serving_is_measured(make_cloud):
+    """Queue, passes, memory and why sessions ended; names only as many as asked for."""
+    cloud = make_cloud(metrics_token=TOKEN, metrics_names=1, max_memory_bytes=1 << 20)
+    serving = cloud.serving
+    for name, rows in (("first", 3), ("second", 4), ("third", 5), ("first", 1)):
+        serving._by_model.count(name, rows=rows)
+    serving._models._unloaded += WorkerCounts(
+        ran=Durations.of(0.004, 0.3), waited=Durations.of(0.0005, 40.0)
+    )
+    serving._sessions.endings[Ending.REPLACED] += 2
+    page = samples(cloud)
+    assert page['triparty_model_rows_total{model="first"}'] == 4
+    assert page['triparty_model_replies_total{model="other"}'] == 2
+    assert page['triparty_model_rows_total{model="other"}'] == 9
+    assert not any('"second"' in name or '"third"' in name for name in page)
+    assert page['triparty_queue_seconds_bucket{le="0.001"}'] == 1
+    assert page['triparty_queue_seconds_bucket{le="30.0"}'] == 1
+    assert page['triparty_queue_seconds_bucket{le="+Inf"}'] == 2
+    assert page["triparty_batch_seconds_count"] == 2
+    assert page["triparty_batch_seconds_sum"] == pytest.approx(0.304)
+    assert page['triparty_sessions_ended_total{reason="replaced"}'] == 2
+    assert page['triparty_sessions_ended_total{reason="idle"}'] == 0
+    assert page["triparty_memory_limit_bytes"] == 1 << 20
+    status = cloud.request("GET", "/v1/status", cloud.operator).json()
+    assert status["pass_ms"] == 152.0
+    assert status["sessions_ended"]["replaced"] == 2
+    shown = "\n".join(lines(status))
+    assert "2 replaced" in shown
+    assert "1.0 MB" in shown
+
+
+def test_nobody_is_named_unless_asked_for(cloud):
+    cloud.serving._by_model.count("secret-name", rows=3)
+    assert not any("secret-name" in name for name in samples(cloud))

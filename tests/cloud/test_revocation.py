@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from triparty.cloud.accounts import check_alive
+from triparty.cloud.serving.hosting import Hosted, ModelKey
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.errors import TokenRevokedError
 
@@ -69,12 +70,12 @@ def test_a_revoked_device_pulls_nothing(cloud, developer, device, slug):
 def test_who_is_revoked_while_a_model_loads_gets_no_session(cloud, developer, device, whom):
     """Let in by its token, then revoked before the session was there to be closed."""
     serving, loop_call = cloud.serving, cloud._portal.call
-    model = SimpleNamespace(developer=developer.id, name="tiny", version=1, epoch=1)
-    hosted = SimpleNamespace(
-        key=SimpleNamespace(developer=developer.id),
-        engine=SimpleNamespace(close=lambda _: None),
-        worker=SimpleNamespace(call=lambda function: function()),
+    model = SimpleNamespace(
+        developer=developer.id, name="tiny", version=1, epoch=1, current=1, once=False
     )
+    engine = SimpleNamespace(close=lambda _: None)
+    worker = SimpleNamespace(call=lambda function: function())
+    hosted = Hosted(ModelKey.of(model), engine, worker, positions=8)
 
     async def host(_, **__):
         revoked = {"device": device, "developer": developer}[whom]

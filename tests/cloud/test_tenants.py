@@ -22,6 +22,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from made_jobs import body_of, data_of, post, samples
 from sqlalchemy import event
 
 from tests.cloud.conftest import START, URL, Cloud, Developer, Device, b64, proof_of, sha
@@ -43,6 +44,8 @@ from triparty.common.wire import Frame, encode_frames
 
 BLOB = b"a blob that only the other tenant has"
 PARTIAL = b"an upload that the other tenant has not finished"
+UPLOAD = b"an upload of the other tenant's device"
+JOB = "0123456789abcdef" * 2
 ROOT, PUBLISHING = (PrivateKey.from_seed(seed * 32) for seed in (b"r", b"p"))
 ROWS = encode_frames(Frame.of(np.ones((1, 16), np.float32)))
 
@@ -76,6 +79,8 @@ class Tenant:
             device("GET", "/v1/artifacts"),
             step(device, self.session, "first", position=0),  # the stored reply
             step(device, self.session, "wrong", position=9),  # where the session stands
+            device("GET", "/v1/jobs"),
+            device("HEAD", f"/v1/blobs/{sha(UPLOAD)}"),
         ]
         return [inviter, *((a.status_code, a.headers.get("range"), a.content) for a in answers)]
 
@@ -125,6 +130,8 @@ def plain(path: str, **kwargs: Any) -> Probe:
             blob=sha(BLOB),
             partial=sha(PARTIAL),
             sealed=sha(sealed(other)),
+            job=JOB,
+            upload=sha(UPLOAD),
         ),
         kwargs,
     )
@@ -203,6 +210,15 @@ def as_its_device(asker: Asker, other: Tenant) -> dict[str, Any]:
     return body | {"identity": other.device.identity.public.to_text()}
 
 
+def with_its_id(asker: Asker, other: Tenant) -> dict[str, Any]:
+    """The other's job id, over an upload that the asker never sent."""
+    return body_of(asker.device, UPLOAD, job=JOB)
+
+
+def with_its_signature(asker: Asker, other: Tenant) -> dict[str, Any]:
+    return body_of(other.device, UPLOAD, job=JOB)
+
+
 @dataclass
 class _Login:
     login_hash: str
@@ -239,15 +255,19 @@ PROBES: dict[tuple[str, str], list[Probe]] = {
         plain("/v1/blobs/{blob}"),
         plain("/v1/blobs/{partial}"),
         plain("/v1/blobs/{sealed}"),
+        plain("/v1/blobs/{upload}"),
     ],
     ("GET", "/v1/blobs/{sha256}"): [
         plain("/v1/blobs/{blob}"),
+        plain("/v1/blobs/{upload}"),
         plain("/v1/blobs/{partial}"),
         plain("/v1/blobs/{sealed}", headers={"Range": "bytes=0-0"}),
     ],
     ("PUT", "/v1/blobs/{sha256}"): [
         plain("/v1/blobs/{blob}", content=BLOB),
         plain("/v1/blobs/{blob}", content=BLOB[::-1]),
+        plain("/v1/blobs/{upload}", content=UPLOAD),
+        plain("/v1/blobs/{upload}", **piece(UPLOAD, 0, 0)),
         plain("/v1/blobs/{blob}", **piece(BLOB, 0, 0)),
         plain("/v1/blobs/{blob}", **piece(BLOB, len(BLOB), len(BLOB) - 1)),
         plain("/v1/blobs/{partial}", **piece(PARTIAL, 10, len(PARTIAL) - 1)),
@@ -287,6 +307,14 @@ PROBES: dict[tuple[str, str], list[Probe]] = {
     ],
     ("POST", "/v1/sessions/{session_id}/fork"): [plain(f"{SESSION}/fork")],
     ("DELETE", "/v1/sessions/{session_id}"): [plain(SESSION)],
+    ("POST", "/v1/jobs"): [
+        with_body("/v1/jobs", with_its_id),
+        with_body("/v1/jobs", with_its_signature),
+    ],
+    ("GET", "/v1/jobs"): [plain("/v1/jobs")],
+    ("GET", "/v1/jobs/{job}"): [plain("/v1/jobs/{job}")],
+    ("GET", "/v1/jobs/{job}/events"): [plain("/v1/jobs/{job}/events")],
+    ("DELETE", "/v1/jobs/{job}"): [plain("/v1/jobs/{job}")],
 }
 FOR_OPERATORS = {
     ("GET", "/v1/status"),
@@ -347,7 +375,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def running(folder: Path) -> Iterator[Cloud]:
     token = initialise(folder, url=URL, now=START).token
     cloud = Cloud(
-        folder, token, enrolments_per_minute=100_000, failures_per_minute=100_000
+        folder,
+        token,
+        enrolments_per_minute=100_000,
+        failures_per_minute=100_000,
+        max_trainers=0,
     ).start()
     try:
         yield cloud
@@ -377,6 +409,10 @@ def other(tmp_path_factory: pytest.TempPathFactory, checkpoint: Any) -> Iterator
         assert developer.put(BLOB).status_code == 201
         path = f"/v1/blobs/{sha(PARTIAL)}"
         assert developer.request("PUT", path, **piece(PARTIAL, 0, 9)).status_code == 308
+        data = data_of(tmp_path_factory.mktemp("data"), samples())
+        assert post(device, data, job=JOB).status_code == 201
+        path = f"/v1/blobs/{sha(UPLOAD)}"
+        assert device.request("PUT", path, content=UPLOAD).status_code == 201
         opened = device.request("POST", "/v1/models/tiny/sessions", json={})
         session = opened.json()["session"]
         assert step(device.request, session, "first", position=0).status_code == 200
@@ -454,7 +490,7 @@ def seen_by(asker: Asker, role: str, method: str, probe: Probe, other: Tenant) -
     text = answer.text.replace(asker.developer.id, "DEVELOPER")
     text = text.replace(asker.device.id, "DEVICE")
     text = re.sub(r"tpt_[\w-]{43}", "TOKEN", text)
-    for own in ("artifact", "sealing", "confirmation", "identity", "invite"):
+    for own in ("artifact", "sealing", "confirmation", "identity", "invite", "job_key"):
         if answer.headers.get("content-type") == "application/json" and own in text:
             text = re.sub(rf'"{own}":"[\w-]+"', f'"{own}":"OWN"', text)
     return answer.status_code, headers, text, sql, work

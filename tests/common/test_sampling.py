@@ -17,6 +17,7 @@ from triparty.common.keying import PlainLogits
 from triparty.common.sampling import (
     SamplingOptions,
     distribution,
+    less_of_the_said,
     log_probabilities,
     next_token,
 )
@@ -194,3 +195,13 @@ def test_top_k_one_is_greedy() -> None:
 def test_values_without_a_meaning_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match="must be"):
         SamplingOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_openais_penalties_are_subtracted_from_what_was_said() -> None:
+    logits = np.arange(5, dtype=np.float32)
+    less = less_of_the_said(logits, [1, 3, 3], presence=0.5, frequency=0.25)
+    assert less.tolist() == [0, 0.25, 2, 2, 4]
+    assert logits.tolist() == [0, 1, 2, 3, 4]
+    assert less_of_the_said(logits, [], presence=1, frequency=1) is logits
+    more = less_of_the_said(logits, [4], presence=-1, frequency=0)
+    assert more.tolist() == [0, 1, 2, 3, 5]

@@ -195,6 +195,9 @@ def test_status_renews_the_statement(run: Run, enrolled: Developer, protected: P
         "version": 1,
         "epoch": 1,
         "devices": [phone],
+        "sharing": "all",
+        "instances": [],
+        "highest": 1,
     }
     (device,) = found["devices"]
     assert (device["id"], device["invited_as"], device["name"], device["revoked"]) == (
@@ -204,7 +207,7 @@ def test_status_renews_the_statement(run: Run, enrolled: Developer, protected: P
         False,
     )
     said = run("status")
-    assert "model  tiny  version 1, epoch 1, 1 bundles" in said
+    assert "model  tiny  version 1, epoch 1, 1 devices" in said
     assert f"device phone (Ada's)  enrolled {device['created']}  {phone}" in said
     assert enrolled.latest().sequence == after.sequence + 1
 

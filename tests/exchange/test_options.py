@@ -190,15 +190,20 @@ def test_a_batch_is_its_answers_one_by_one(stage: Stage, model: str) -> None:
     free_of_sessions(stage)
 
 
-@pytest.mark.parametrize(
-    "option", [{"min_p": 0.1}, {"repetition_penalty": 1.1}, {"logprobs": 1}], ids=str
-)
-def test_options_that_need_the_logits_are_refused_where_the_cloud_draws(
-    stage: Stage, option: dict[str, Any]
-) -> None:
+def test_logprobs_are_refused_where_the_cloud_draws(stage: Stage) -> None:
     with pytest.raises(SettingsError, match="interface 'tokens'"):
-        stage.device.generate("words", PROMPT, **option)
-    assert stage.device.generate("rows", PROMPT, max_tokens=2, **option).token_ids
+        stage.device.generate("words", PROMPT, logprobs=1)
+    assert stage.device.generate("rows", PROMPT, max_tokens=2, logprobs=1).token_ids
+
+
+def test_penalty_and_min_p_mean_the_same_wherever_is_drawn(stage: Stage) -> None:
+    options: dict[str, Any] = {"repetition_penalty": 3.0, "max_tokens": 12}
+    rows = stage.device.generate("rows", PROMPT, **options).token_ids
+    assert stage.device.generate("words", PROMPT, **options).token_ids == rows
+    assert rows != stage.device.generate("rows", PROMPT, max_tokens=12).token_ids
+    greedy = stage.device.generate("words", PROMPT, max_tokens=6).token_ids
+    alone: dict[str, Any] = {"temperature": 1.0, "min_p": 1.0, "max_tokens": 6}
+    assert stage.device.generate("words", PROMPT, **alone).token_ids == greedy
 
 
 def test_traffic_is_counted(stage: Stage) -> None:

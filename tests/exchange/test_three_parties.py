@@ -244,12 +244,17 @@ def test_another_cloud_with_another_certificate_is_refused(
         impostor.stop()
 
 
-def test_rotation_begins_an_epoch_that_the_old_bundle_cannot_use(parties: Parties) -> None:
-    triparty("developer", "rotate", "capp", "--home", parties.developer)
-    with pytest.raises(CommandError, match="pull"):
-        parties.ask("phone", "capp", PROMPTS["capp"], "--max-tokens", "4")
-    parties.pull("phone")
-    assert parties.ask("phone", "capp", PROMPTS["capp"], "--max-tokens", "4")["token_ids"]
+def test_rotation_begins_an_epoch_that_devices_follow_by_themselves(parties: Parties) -> None:
+    before = parties.ask("phone", "capp", PROMPTS["capp"], "--max-tokens", "4")["token_ids"]
+    home = parties.device("phone") / "held" / "capp.json"
+    epoch = json.loads(home.read_text())["epoch"]
+    words = ("rotate", "capp", "--drain", "5m", "--home", parties.developer)
+    assert triparty("developer", *words)["epoch"] == epoch + 1
+    with pytest.raises(CommandError, match="expected a time as 90s, 30m or 2h"):
+        triparty("developer", "rotate", "capp", "--drain", "5", "--home", parties.developer)
+    after = parties.ask("phone", "capp", PROMPTS["capp"], "--max-tokens", "4")["token_ids"]
+    assert after == before
+    assert json.loads(home.read_text())["epoch"] == epoch + 1
 
 
 def test_everything_survives_a_restart_of_the_cloud(parties: Parties) -> None:

@@ -20,7 +20,6 @@ from stock_engine import transformers_serve
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
-    RollbackError,
     SettingsError,
 )
 from triparty.common.sampling import SamplingOptions
@@ -117,13 +116,15 @@ def test_a_device_that_stops_listening_frees_the_clouds_slot(stage: Stage) -> No
         time.sleep(0.01)
 
 
-def test_a_bundle_of_an_earlier_version_is_refused(stage: Stage) -> None:
-    """The cloud serves the newest granted version; before it pulls, a device must not read."""
+def test_a_device_with_a_bundle_of_an_earlier_version_pulls_before_it_reads(
+    stage: Stage,
+) -> None:
+    """The cloud serves the newest granted version; an answer under it is never read as is."""
+    expected = stage.device.generate("tiny", PROMPT, max_tokens=3).token_ids
     stage.developer.publish(stage.model.out)
-    with pytest.raises(RollbackError, match=r"version 2.*version 1"):
-        stage.device.generate("tiny", PROMPT, max_tokens=3)
-    stage.device.pull()
-    assert stage.device.generate("tiny", PROMPT, max_tokens=3).token_ids
+    assert [held.version for held in stage.device.models()] == [1]
+    assert stage.device.generate("tiny", PROMPT, max_tokens=3).token_ids == expected
+    assert [held.version for held in stage.device.models()] == [2]
 
 
 def test_who_may_use_a_model_is_the_rule_of_sessions(stage: Stage) -> None:

@@ -59,6 +59,8 @@ class Settings:
     max_steps_per_developer: int = 64
     max_cache_bytes_per_developer: int = 1 << 30
     max_models_per_developer: int = 16
+    max_memory_bytes: int | None = None
+    metrics_names: int = 0
     max_sessions: int = 64
     session_idle_s: float = 600.0
     max_batch_rows: int = 512
@@ -83,6 +85,11 @@ class Published:
     developer: str = "ed25519:dev"
     version: int = 1
     epoch: int = 1
+    once: bool = False
+
+    @property
+    def current(self) -> int:
+        return self.version
 
 
 class Reference:

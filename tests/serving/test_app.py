@@ -30,7 +30,7 @@ class OneModel:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def model_for(self, principal: object, name: str) -> Any:
+    def model_for(self, principal: object, name: str, *, version: int | None = None) -> Any:
         return self.model
 
 

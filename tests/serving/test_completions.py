@@ -48,7 +48,9 @@ def make_app(serving: Any, model: Any) -> FastAPI:
     app.state.serving = serving
 
     class Catalog:
-        def model_for(self, principal: Principal, name: str) -> Any:
+        def model_for(
+            self, principal: Principal, name: str, *, version: int | None = None
+        ) -> Any:
             if name != "story":
                 raise NotFoundError("no such model")
             return model
@@ -321,6 +323,76 @@ def test_draws_repeat_under_a_seed_and_follow_their_options(
     run(story())
 
 
+def test_penalties_and_min_p_change_what_is_said(
+    permuted: dict[str, Permuted], tiny_folders: dict[str, Path], cloud: Any, run: Run
+) -> None:
+    """The repetition penalty is stock's; the others are checked by what they are for."""
+    model = permuted["llama"]
+
+    async def story() -> None:
+        async with cloud(model.model) as (app, _):
+
+            async def ids(**changes: Any) -> list[int]:
+                document = body(model.words(PROMPT), ignore_eos=True, **changes)
+                return model.plain(said(await ask(client(app), document))["choices"][0]["text"])
+
+            greedy = await ids()
+            assert await ids(repetition_penalty=1.7) == stock(
+                tiny_folders["llama"], PROMPT, 20, repetition_penalty=1.7, eos_token_id=None
+            )
+            assert await ids(temperature=1.5, min_p=1.0, seed=1) == greedy
+            for name in ("presence_penalty", "frequency_penalty"):
+                assert await ids(**{name: 2.0}) != greedy
+                assert len(set(await ids(**{name: 2.0}))) > len(set(greedy))
+                assert len(set(await ids(**{name: -2.0}))) <= len(set(greedy))
+
+    run(story())
+
+
+def test_logprobs_are_the_models_own_in_openais_form(
+    permuted: dict[str, Permuted], tiny_folders: dict[str, Path], cloud: Any, run: Run
+) -> None:
+    model = permuted["llama"]
+
+    async def story() -> None:
+        async with cloud(model.model) as (app, _):
+            asked = body(model.words(PROMPT), max_tokens=6, logprobs=3, temperature=1.5, seed=4)
+            choice = said(await ask(client(app), asked))["choices"][0]
+            told = choice["logprobs"]
+            answer = model.plain(choice["text"])
+            assert model.plain("".join(told["tokens"])) == answer
+            assert told["text_offset"] == [0, 4, 8, 12, 16, 20]
+            logs = model_logs(tiny_folders["llama"], [*PROMPT, *answer])[len(PROMPT) - 1 : -1]
+            for token, log, top, row in zip(
+                answer, told["token_logprobs"], told["top_logprobs"], logs, strict=True
+            ):
+                assert log == pytest.approx(row[token], abs=1e-4)
+                likeliest = sorted(row, reverse=True)[:3]
+                assert list(top.values()) == pytest.approx(likeliest, abs=1e-4)
+                assert model.plain(next(iter(top))) == [int(np.argmax(row))]
+            chunks = streamed(await ask(client(app), asked | {"stream": True}))
+            parts = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+            for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+                assert [part[name][0] for part in parts] == told[name]
+            bare = said(await ask(client(app), asked | {"logprobs": 0}))["choices"][0]
+            assert bare["logprobs"]["top_logprobs"] is None
+            assert bare["logprobs"]["token_logprobs"] == told["token_logprobs"]
+            assert bare["text"] == choice["text"]
+
+    run(story())
+
+
+def model_logs(folder: Path, ids: Sequence[int]) -> list[list[float]]:
+    """Log-probabilities of a stock model after each id."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.inference_mode():
+        logits = model(torch.tensor([list(ids)])).logits[0]
+    logs: list[list[float]] = torch.log_softmax(logits.double(), dim=-1).tolist()
+    return logs
+
+
 @pytest.mark.parametrize(
     ("changes", "slug", "named"),
     [
@@ -339,12 +411,15 @@ def test_draws_repeat_under_a_seed_and_follow_their_options(
         ({"n": 2}, "request", "body.n"),
         ({"best_of": 2}, "request", "best_of"),
         ({"echo": True}, "request", "echo"),
-        ({"logprobs": 1}, "request", "logprobs"),
+        ({"logprobs": 21}, "request", "logprobs"),
         ({"stop": ["x"]}, "request", "stop"),
         ({"suffix": "x"}, "request", "suffix"),
-        ({"frequency_penalty": 0.5}, "request", "frequency_penalty"),
+        ({"frequency_penalty": 2.5}, "request", "frequency_penalty"),
+        ({"presence_penalty": -3}, "request", "presence_penalty"),
+        ({"repetition_penalty": 0}, "request", "repetition_penalty"),
         ({"logit_bias": {"5": 1}}, "request", "logit_bias"),
-        ({"min_p": 0.1}, "request", "min_p"),
+        ({"min_p": 1.1}, "request", "min_p"),
+        ({"min_tokens": 3}, "request", "min_tokens"),
     ],
 )
 def test_what_is_not_done_is_refused(

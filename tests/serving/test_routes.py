@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -291,6 +292,39 @@ def test_no_token_and_no_model_are_refused(cloud: Any, run: Run) -> None:
     run(story())
 
 
+async def leaving(
+    app: Any, path: str, headers: dict[str, str], body: bytes, until: Callable[[], Any]
+) -> int:
+    """The status that a client is answered with that sends a request, and leaves at a time."""
+    gone = asyncio.Event()
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+    }
+    call = asyncio.create_task(app(scope, receive, send))
+    assert await asyncio.to_thread(until)
+    gone.set()
+    await call
+    status: int = sent[0]["status"]
+    return status
+
+
 def test_a_client_that_leaves_frees_its_slot(
     settings: Any, published: Any, fake_engine: Any, tmp_path: Path, run: Run
 ) -> None:
@@ -302,37 +336,39 @@ def test_a_client_that_leaves_frees_its_slot(
         session = await device.open()
         fake_engine.gate.clear()
         body = encode_frames(Frame.of(np.ones((1, 4), np.float32)))
-        gone = asyncio.Event()
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            if messages:
-                return messages.pop()
-            await gone.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
         path = f"/v1/sessions/{session}/step"
         names = {"Authorization": "Bearer alice"} | step_headers(reply="hidden")
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": [(k.lower().encode(), v.encode()) for k, v in names.items()],
-        }
-        call = asyncio.create_task(app(scope, receive, send))
-        assert await asyncio.to_thread(fake_engine.entered.wait, 5)
-        gone.set()
-        await call
-        assert sent[0]["status"] == routes.CLIENT_CLOSED_REQUEST
+        status = await leaving(app, path, names, body, lambda: fake_engine.entered.wait(5))
+        assert status == routes.CLIENT_CLOSED_REQUEST
         fake_engine.gate.set()
         answer = await device.step(session, 0, np.ones((1, 4), np.float32), reply="hidden")
         assert answer.headers["Triparty-Position"] == "1"
+        await serving.stop()
+
+    run(story())
+
+
+def test_a_client_that_leaves_while_a_model_loads_takes_no_session(
+    settings: Any, published: Any, fake_engine: Any, tmp_path: Path, run: Run
+) -> None:
+    loading, may_load = threading.Event(), threading.Event()
+
+    def load(_: Path) -> Any:
+        loading.set()
+        may_load.wait(5)
+        return fake_engine
+
+    async def story() -> None:
+        serving = Serving(settings(max_sessions_per_principal=1), load=load)
+        await serving.start()
+        app = make_app(serving, published(tmp_path))
+        names = {"Authorization": "Bearer alice"}
+        path = "/v1/models/story/sessions"
+        status = await leaving(app, path, names, b"", lambda: loading.wait(5))
+        assert status == routes.CLIENT_CLOSED_REQUEST
+        may_load.set()
+        assert await Device(app, "alice").open()  # the one that she may have
+        assert serving.totals().opened == 1
         await serving.stop()
 
     run(story())

@@ -103,6 +103,39 @@ def test_decoders_do_not_crowd_a_prompt_out() -> None:
     assert sum(part.rows for part in batch) == 8
 
 
+def test_512_sessions_of_mixed_length_all_end_in_turn() -> None:
+    """Eight principals with 1 to 256 sessions each: nobody waits for the sessions of others."""
+    limits = Limits(batch_rows=256, chunk_rows=64)
+    counts = {"a": 1, "b": 3, "c": 8, "d": 20, "e": 32, "f": 64, "g": 128, "h": 256}
+    owners = [name for name, count in counts.items() for _ in range(count)]
+    lengths = [(1, 1, 1, 700)[number % 4] for number in range(512)]
+    steps = [WaitingStep(n, owners[n], lengths[n]) for n in range(512)]
+    schedule, ended = Schedule().with_steps(steps), dict[int, int]()
+    left, at = dict(enumerate(lengths)), 0
+    while schedule:
+        batch, schedule = schedule.next_batch(limits)
+        assert sum(part.rows for part in batch) <= limits.batch_rows
+        long = [part for part in batch if lengths[part.number] > limits.short_rows]
+        finishing = [part for part in long if left[part.number] <= limits.short_rows]
+        assert sum(part.rows for part in long if part not in finishing) <= limits.chunk_rows
+        for part in batch:
+            left[part.number] -= part.rows
+            if not left[part.number]:
+                ended[part.number] = at
+        at += 1
+    assert len(ended) == 512
+    rows = sum(lengths)
+    # As many passes as the rows of prompts need, and not one decoder waited for them.
+    assert at <= rows / limits.chunk_rows + 16
+    short = [ended[n] for n in range(512) if lengths[n] == 1]
+    assert max(short) <= 2
+    last = {name: max(ended[n] for n in range(512) if owners[n] == name) for name in counts}
+    # Who has few sessions is served before who has many, whatever the numbers of the others.
+    assert last["a"] <= last["b"] <= last["c"] <= last["d"] <= last["e"] <= last["h"]
+    prompts_of_c = sum(lengths[n] for n in range(512) if owners[n] == "c" and lengths[n] > 1)
+    assert last["c"] <= len(counts) * prompts_of_c / limits.chunk_rows + len(counts)
+
+
 def test_prompts_of_different_principals_alternate() -> None:
     limits = Limits(batch_rows=64, chunk_rows=16)
     schedule = Schedule().with_steps(

@@ -19,6 +19,7 @@ import pytest
 from triparty.cloud.serving import Serving
 from triparty.cloud.serving.engine import Reply, ReplyKind
 from triparty.cloud.serving.serving import StepRequest
+from triparty.cloud.serving.sessions import session_not_found
 from triparty.common.errors import (
     CheckpointError,
     CloudError,
@@ -324,6 +325,25 @@ def test_a_model_without_a_head_replies_nothing_but_hidden_states(
     run(story())
 
 
+def test_a_session_whose_cache_is_lost_ends(
+    start: Any, model: Any, fake_engine: Any, run: Run
+) -> None:
+    """So that it counts no more while its client replays it to another."""
+
+    async def story() -> None:
+        async with start() as serving:
+            name = (await serving.open_session(ALICE, model)).session
+            kept = (await serving.open_session(ALICE, model)).session
+            await serving.step(ALICE, name, request(0, 1))
+            fake_engine.error = session_not_found()
+            with pytest.raises(NotFoundError, match="replay"):
+                await serving.step(ALICE, name, request(1, 2))
+            assert serving.session_count() == 1
+            await serving.step(ALICE, kept, request(0, 1))
+
+    run(story())
+
+
 def test_closing_fails_the_step_that_runs(
     start: Any, model: Any, fake_engine: Any, run: Run
 ) -> None:
@@ -563,6 +583,9 @@ def test_totals_count_what_was_done_and_outlive_the_model(
             assert totals.cache_bytes == 4 * 4 * 4  # rows, columns, bytes
             assert (totals.batches, totals.failed_batches, totals.works) == (4, 1, 4)
             assert (totals.rows, totals.steps, totals.tokens) == (5, 2, 0)
+            assert (totals.ran.count, totals.waited.count) == (4, 3)  # passes; steps
+            assert totals.ran.sum_s > 0
+            assert (totals.opened, sum(totals.endings.values())) == (1, 0)
 
             fake_engine.gate.clear()
             fake_engine.entered.clear()
@@ -577,5 +600,7 @@ def test_totals_count_what_was_done_and_outlive_the_model(
             while serving.totals().models == 2:
                 await asyncio.sleep(0.01)
             assert (serving.totals().batches, serving.totals().steps) == (5, 3)
+            assert serving.totals().ran.count == 5
+            assert serving.totals().endings["closed"] == 1
 
     run(story())

@@ -136,7 +136,7 @@ def test_sessions(start: Any, mine: Any, theirs: Any, run: Run) -> None:
 
 
 def test_a_completion_of_somebody_revoked_meanwhile(start: Any, mine: Any, run: Run) -> None:
-    def revoked(principal: str) -> None:
+    def revoked(principal: str, _: object) -> None:
         raise TokenRevokedError(f"{principal} was revoked")
 
     async def scenario() -> None:

@@ -31,6 +31,7 @@ from triparty.common.replies import DeviceRecord
 from triparty.common.tls import certificate_pin
 from triparty.common.transport import CloudClient
 from triparty.common.trust import Latest
+from triparty.developer.account import Developer as Account
 from triparty.developer.enroll import enroll
 from triparty.developer.grant import Granted, find_device, grant_model
 from triparty.developer.home import Home
@@ -198,8 +199,15 @@ class Developer:
     def client(self) -> CloudClient:
         return self.home.access().client()
 
-    def publish(self, out: Path, name: str = "tiny") -> Publication:
-        return publish_model(self.home, out, name=name, settings=self.settings, now=self.now())
+    def publish(self, out: Path, name: str = "tiny", **options: Any) -> Publication:
+        return publish_model(
+            self.home, out, name=name, settings=self.settings, now=self.now(), **options
+        )
+
+    @property
+    def account(self) -> Account:
+        """The same, as programs use it."""
+        return Account(self.home.folder, settings=self.settings)
 
     def invite(self, label: str) -> str:
         return invite_device(self.home, label=label, days=1, now=self.now())[0]

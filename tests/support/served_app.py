@@ -23,7 +23,7 @@ class FakeCatalog:
     def __init__(self, models: Any) -> None:
         self.models = {model.name: model for model in models}
 
-    def model_for(self, principal: Principal, name: str) -> Any:
+    def model_for(self, principal: Principal, name: str, *, version: int | None = None) -> Any:
         if name not in self.models:
             raise NotFoundError("no such model")
         return self.models[name]
