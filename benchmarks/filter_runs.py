@@ -84,10 +84,11 @@ def skip(split: Split, modality: str) -> Figures:
     logits = fitted.outputs(task.inputs[tested])[:, 0].astype(np.float64)
     needed = task.needed[tested]
     kept = point_at(logits, needed, fitted.artifact.tasks[0].calibration.threshold)
-    return _skip_figures(logits, needed) | {"kept": kept.filter_rate, "accuracy": kept.accuracy}
+    return skip_figures(logits, needed) | {"kept": kept.filter_rate, "accuracy": kept.accuracy}
 
 
-def _skip_figures(logits: NDArray[np.float64], needed: NDArray[np.bool_]) -> dict[str, float]:
+def skip_figures(logits: NDArray[np.float64], needed: NDArray[np.bool_]) -> dict[str, float]:
+    """Best rates, what is possible and what is luck, at every target."""
     found: dict[str, float] = {}
     for target in TARGETS:
         rate = best_point(logits, needed, target).filter_rate
@@ -132,7 +133,7 @@ def skip_shifted(split: Split, modality: str, copies: int) -> Figures:
     )
     needed = task.needed[tested]
     point = point_at(logits, needed, calibrate_skip(calibrating, task.needed[kept]).threshold)
-    figures = _skip_figures(logits, needed)
+    figures = skip_figures(logits, needed)
     return figures | {"kept": point.filter_rate, "accuracy": point.accuracy}
 
 

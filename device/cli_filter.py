@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from triparty.common.nets.calibration import Calibration
     from triparty.common.nets.course import Course
     from triparty.common.replies import JobRecord
+    from triparty.device.filters.baselines import Curve
     from triparty.device.filters.evaluation import Evaluation
+    from triparty.device.filters.filter import Filter
     from triparty.device.filters.filterability import Filterability
     from triparty.device.filters.fitting import Recipe
     from triparty.device.filters.measures import Measure
@@ -154,11 +156,24 @@ def evaluate(
         float | None,
         typer.Option(help="What the model takes for one input, if it is not at hand."),
     ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            help="Beside luck and ways that need no network, which learn from the first half "
+            "of the data; all are judged by the second."
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="With --baselines: accuracy against filter rate, .png or .svg."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a filter on other data, and say whether it is worth having on this device."""
     from triparty.device.filters.filter import Filter
 
+    if plot is not None and not baselines:
+        raise SettingsError("--plot draws what --baselines compares: name both")
     made = Filter.load(folder)
     source = _label_model(model)
     names = [one.name for one in made.artifact.inputs]
@@ -171,6 +186,13 @@ def evaluate(
     for line in _evaluation_lines(found):
         console.say(line)
     task, worth = found.tasks[0], found.worth
+    curves = _compared(made, columns, said) if baselines else []
+    for curve in curves:
+        console.say(f"{curve.name:>24} {curve.rate_at(task.target_accuracy):>7.1%}")
+    if plot is not None:
+        from triparty.device.filters.plots import plot_curves
+
+        plot_curves(curves, task.target_accuracy, plot)
     is_worth = worth.worth_having
     if is_worth is None:
         console.say("the model's cost is unknown: worth having for the traffic alone")
@@ -186,8 +208,17 @@ def evaluate(
             "break_even": worth.break_even,
             "samples": found.samples,
             "tasks": [asdict(one) for one in found.tasks],
+            "baselines": {one.name: one.rate_at(task.target_accuracy) for one in curves},
         }
     )
+
+
+def _compared(made: Filter, columns: dict[str, Any], said: Any) -> list[Curve]:
+    from triparty.device.filters.baselines import compared
+
+    core = made.core
+    samples = made.samples(columns, {core.artifact.tasks[0].name: said}, core)
+    return compared(core.artifact, core.session, samples.inputs, samples.labels)
 
 
 @app.command()
