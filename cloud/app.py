@@ -95,16 +95,17 @@ def create_app(
     app.state.serving.after_use(app.state.catalog.remove_used)
     app.state.is_ready = False
     app.state.started = clock()
+    # In the order in which paths are compared: those of every token first.
     for module in (
+        routes,
+        completions,
+        forward,
         health,
         scrape,
         enroll,
         account_routes,
         blob_routes,
         artifacts,
-        routes,
-        completions,
-        forward,
         job_routes,
     ):
         app.include_router(module.router)

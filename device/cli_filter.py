@@ -36,7 +36,7 @@ HomeOption = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings as a TOML file.")]
 DataArgument = Annotated[
     Path,
-    typer.Argument(help="A data set: .npz, .parquet, or a folder of .npy files."),
+    typer.Argument(help="A data set: .npz, .parquet, a folder of .npy or of .npz files."),
 ]
 InputsOption = Annotated[
     list[str] | None,

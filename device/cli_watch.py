@@ -148,6 +148,9 @@ def _warnings(settings: WatchSettings) -> Iterator[str]:
                 f"model '{model.name}' runs {model.python} with all rights of this process: "
                 "only from a configuration that you wrote"
             )
+    for one in settings.filters:
+        if one.samples is not None:
+            yield f"filter '{one.name}' keeps pictures of cameras in {one.samples}"
     if settings.metrics.port is not None and settings.metrics.host not in _LOOPBACK:
         yield (
             f"metrics are shown to whoever reaches {settings.metrics.host}; they tell when "

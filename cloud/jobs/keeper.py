@@ -226,7 +226,7 @@ class Jobs:
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
         """Trains while the block runs; then what is being trained is kept and stopped."""
-        await asyncio.to_thread(self._take_up)
+        await asyncio.to_thread(self._remove_strays)
         self._is_over = False
         thread = threading.Thread(target=self._go_on, name="jobs", daemon=True)
         thread.start()
@@ -235,24 +235,33 @@ class Jobs:
         finally:
             await asyncio.to_thread(self._stop, thread)
 
-    def _take_up(self) -> None:
-        """Finds what a process before this one left."""
-        with self._database.writing() as session:
-            register.put_back(session)
-        with self._database.reading() as session:
-            rows = register.all_jobs(session)
+    def _remove_strays(self) -> None:
+        """Removes what a process that died left, before anybody asks for anything."""
+        try:
+            with self._database.reading() as session:
+                rows = register.all_jobs(session)
+        except TripartyError as error:
+            _log.warning(f"files of jobs are not looked at: {error.message}")
+            return
         known = {row.folder for row in rows}
         for folder in self._work.iterdir():
             if folder.name not in known:
                 self.drop_folder(folder.name)
-        for row in rows:  # nobody asks yet, so nobody else sends the same again
+        for row in rows:  # nobody else sends the same again now
             self.drop_upload(row.principal, row.dataset)
-        self.sweep()
+
+    def _put_back(self) -> None:
+        with self._database.writing() as session:
+            register.put_back(session)
 
     def _go_on(self) -> None:
+        has_begun = False
         while not self._is_over:
             self._wanted.clear()
             try:
+                if not has_begun:
+                    self._put_back()
+                    has_begun = True
                 while self._start_next():
                     pass
                 self.sweep()

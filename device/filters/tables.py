@@ -23,20 +23,24 @@ def read_table(path: Path) -> dict[str, Any]:
     """The columns of a data set: arrays with a row an input, or lists of texts.
 
     Args:
-        path: `.npz`, `.parquet`, or a folder of `.npy` files. Pickled objects are refused.
+        path: `.npz`, `.parquet`, a folder of `.npy` files, one a column, or a folder of `.npz`
+            files, which are parts and put together by name. Pickled objects are refused.
 
     Raises:
         DatasetError: a file that cannot be read, or columns of different lengths.
         SettingsError: another kind of file, or pyarrow is not installed.
     """
     if path.is_dir():
-        columns = {file.stem: _array(file) for file in sorted(path.glob("*.npy"))}
+        parts = sorted(path.glob("*.npz"))
+        columns = _joined(parts) if parts else _folder(path)
     elif path.suffix == ".npz":
         columns = _archive(path)
     elif path.suffix == ".parquet":
         columns = _parquet(path)
     else:
-        raise SettingsError(f"{path}: expected .npz, .parquet, or a folder of .npy files")
+        raise SettingsError(
+            f"{path}: expected .npz, .parquet, a folder of .npy or of .npz files"
+        )
     lengths = {len(column) for column in columns.values()}
     if not columns or len(lengths) > 1:
         told = ", ".join(f"{name}: {len(column)}" for name, column in columns.items())
@@ -86,6 +90,24 @@ def _array(path: Path) -> NDArray[Any]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     return _rows(path, path.stem, found)
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    return {file.stem: _array(file) for file in sorted(path.glob("*.npy"))}
+
+
+def _joined(parts: Sequence[Path]) -> dict[str, Any]:
+    found = [_archive(part) for part in parts]
+    for part, columns in zip(parts, found, strict=True):
+        for name in columns.keys() ^ found[0].keys():
+            raise DatasetError(f"{part} and {parts[0]} do not both have a column '{name}'")
+        for name, column in columns.items():
+            if column.shape[1:] != found[0][name].shape[1:]:
+                raise DatasetError(
+                    f"{part}: '{name}' has rows of shape {column.shape[1:]}, in {parts[0]} "
+                    f"they have {found[0][name].shape[1:]}"
+                )
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
 def _archive(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from triparty.device.gateway.frames import Purpose
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.rounds import Judged
 from triparty.device.gateway.stages import Outcome
+from triparty.device.gateway.stand_ins import stood_in
 
 
 class Answering:
@@ -35,20 +36,30 @@ class Answering:
             return []
         if frame.purpose is Purpose.DEPENDENCY:
             camera.observed += 1
-            if not (outcome.seen or outcome.redundant):
+            if not (outcome.seen or outcome.redundant or outcome.filtered):
                 return []
         camera.looks += bool(outcome.seen) or frame.purpose is not Purpose.DEPENDENCY
-        answers, before = _answers(camera, outcome), camera.held
+        before = camera.held
+        filtered = [task for task in camera.tasks if task.model in outcome.filtered]
+        answers = _answers(camera, outcome) | stood_in(
+            filtered, outcome.filtered, before.answers
+        )
         camera.held, given = judge(
-            camera.tasks, before, answers, frame.time, redundant=outcome.redundant
+            camera.tasks,
+            before,
+            answers,
+            frame.time,
+            redundant=outcome.redundant,
+            filtered=[task.name for task in filtered],
         )
         if camera.held is not before:
             self._audits.hear_held(camera, frame.time)
         if frame.purpose is Purpose.CHOSEN:
             camera.heard = max(camera.heard, frame.time)
             self._audits.finish(camera)
-        camera.news += any(reward == 1 for reward in given)
-        if outcome.seen or frame.purpose is not Purpose.DEPENDENCY:
+        is_new = any(reward == 1 for reward in given)
+        camera.news += is_new
+        if outcome.seen or is_new or frame.purpose is not Purpose.DEPENDENCY:
             self._recorder.result(camera, outcome, answers)
         self._look_for_events(camera, outcome, answers)
         if camera.whole is not None:

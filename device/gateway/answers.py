@@ -6,7 +6,7 @@ if there is one. `gate/states.py` numbers the answers of a whole trace by the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,6 +80,7 @@ def judge(
     time: float,
     *,
     redundant: bool = False,
+    filtered: Collection[str] = (),
 ) -> tuple[Held, list[float]]:
     """What is held after a frame, and its reward for each task.
 
@@ -88,7 +89,8 @@ def judge(
         held: what the stream answered before.
         answers: of this frame, by task; a task without one did not look.
         time: of this frame.
-        redundant: a filter says that nothing is new: tasks without an answer keep theirs.
+        redundant: a stage says that nothing is new: tasks without an answer keep theirs.
+        filtered: tasks of which a filter says the same.
 
     Boxes that stay in place keep the answer that they began with, so that slow motion is new in
     the end.
@@ -102,7 +104,7 @@ def judge(
     rewards, kept = [], dict[str, Answer]()
     for task in tasks:
         if task.name not in answers:
-            rewards.append(0.0 if redundant else np.nan)
+            rewards.append(0.0 if redundant or task.name in filtered else np.nan)
         elif task.measure == "anomaly":
             rewards.append(float(bool(answers[task.name])))
         else:

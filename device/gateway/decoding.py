@@ -33,6 +33,7 @@ class Decoding:
         bucket: the budget.
         costs: what decoding is expected to take.
         outstanding: jobs that were not heard of yet.
+        observes: whether a stage looks at what was decoded only for others, now.
     """
 
     def __init__(self, settings: GateSettings, *, observes: bool) -> None:
@@ -40,7 +41,7 @@ class Decoding:
         self.bucket = TokenBucket(settings.budget_ms, 1e3 / settings.tick_ms)
         self.costs = CostModel()
         self.outstanding = 0
-        self._observes = observes
+        self.observes = observes
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._workers = [Worker(n, self._reports.put) for n in range(settings.workers)]
 
@@ -93,7 +94,7 @@ class Decoding:
         if camera.whole is not None:
             # Of a long backlog few frames: each is held until it was looked at.
             also = frozenset(numbers[-MOST_FRAMES:])
-        elif self._observes and not closure.part:
+        elif self.observes and not closure.part:
             also = shown_beside(closure, camera.settings.looks_per_s)
         self.do(camera, Job(camera.key, camera.run, camera.opened, closure, cost_ms, also))
 

@@ -33,6 +33,7 @@ from triparty.device.gateway.camera import Camera
 from triparty.device.gateway.cameras import Cameras
 from triparty.device.gateway.clock import Clock, WallClock
 from triparty.device.gateway.decoding import Decoding
+from triparty.device.gateway.filtering import FilteredStage, Filters
 from triparty.device.gateway.looking import Looker
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.reloading import Changes, changes
@@ -91,7 +92,7 @@ class Gateway:
         """Starts the threads, and opens the cameras of the settings.
 
         Raises:
-            SettingsError: an address that cannot be.
+            SettingsError: an address that cannot be, or a filter that cannot be used.
         """
         self.settings = settings
         self.clock: Clock = clock or WallClock()
@@ -110,18 +111,25 @@ class Gateway:
         self._reloads = 0
         self._refused: str | None = None
         models = [model.name for model in settings.models]
-        chain = Chain(stages, models, observe=gate.observe_dependencies)
-        observes = chain.wants_dependencies
+        self._filters = Filters(settings, tasks)
+        observe = gate.observe_dependencies
+        links = [
+            FilteredStage(stage, self._filters, observe=observe)
+            if stage.name in models
+            else stage
+            for stage in stages
+        ]
+        self._chain = chain = Chain(links, models, observe=observe)
         self._stage_counts = chain.counts
         self._looker = Looker(chain, self._outcomes.put)
         self._showing = Showing(
             self._looker,
             self.clock,
             wall,
-            models_observe=gate.observe_dependencies,
-            stages_observe=observes,
+            models_observe=observe,
+            stages_observe=chain.wants_dependencies,
         )
-        self._decoding = Decoding(gate, observes=observes)
+        self._decoding = Decoding(gate, observes=chain.wants_dependencies)
         self._recorder = Recorder(settings, labels, sinks, wall)
         auditor = Auditor(
             self._tasks, share=gate.audit_share, budget_ms=gate.budget_ms, seed=seed
@@ -215,7 +223,7 @@ class Gateway:
         return not self._decoding.outstanding and all(c.ended for c in self._cameras)
 
     def reload(self, load: Callable[[], WatchSettings]) -> None:
-        """Makes cameras what a new configuration says; those that it leaves alone run on.
+        """Makes cameras and filters what a new configuration says; others run on.
 
         A configuration that is wrong, or changes something else, is refused as a whole: the
         log and the status say why.
@@ -272,20 +280,25 @@ class Gateway:
         self._recorder.state(camera, "removed")
 
     def _take(self, settings: WatchSettings) -> Changes:
-        """Makes cameras what new settings say.
+        """Makes cameras and filters what new settings say.
 
         Raises:
-            SettingsError: they change something else, or a camera in them cannot be; then
-                nothing was changed.
+            SettingsError: they change something else, or a camera or filter in them cannot
+                be; then nothing was changed.
         """
         made = changes(self.settings, settings, has_moved=self._cameras.has_moved)
         for camera in settings.cameras:
             self._cameras.check(camera)
+        filters = self._filters.made(settings)
         for name in (*made.removed, *(camera.name for camera in made.changed)):
             self._remove(name)
         for camera in (*made.changed, *made.added):
             self._add(camera)
         self._cameras.arrange([camera.name for camera in settings.cameras])
+        for name in self._filters.take(filters, [camera.name for camera in settings.cameras]):
+            log.info("filter '%s' is another one now", name)
+        observes = self._chain.wants_dependencies
+        self._decoding.observes = self._showing.stages_observe = observes
         self.settings = settings
         return made
 
@@ -441,6 +454,7 @@ class Gateway:
             costs=self._decoding.costs.lines(),
             reloads=self._reloads,
             refused=self._refused,
+            filters=self._filters.status(),
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from triparty.common.errors import StateError
 from triparty.device.gate.recall import Estimate
-from triparty.device.gateway.status import CameraStatus, GatewayStatus
+from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus
 from triparty.device.streams.status import State
 
 PREFIX = "triparty_device_"
@@ -57,6 +57,22 @@ FIGURES = (
     Figure("look_age_seconds", "Since the last look.", lambda c: c.look_age_s),
     Figure("overdue", "1 if the budget left it waiting for too long.", lambda c: c.overdue),
     Figure("ungateable", "1 if it is decoded whole.", lambda c: c.whole is not None),
+)
+
+
+FILTER_FIGURES: tuple[tuple[str, str, Callable[[FilterStatus], float]], ...] = (
+    ("passed_total", "Frames that the model looked at.", lambda f: f.passed),
+    ("filtered_total", "Frames answered without the model.", lambda f: f.filtered),
+    ("reused_total", "Of these, by an earlier result.", lambda f: f.reused),
+    ("audited_total", "Frames that chance sent to the model.", lambda f: f.audited),
+    ("wrong_total", "Audits that it would have answered otherwise.", lambda f: f.wrong),
+    ("observed_total", "Dependencies of which it knew the answer.", lambda f: f.observed),
+    ("failed_total", "Frames that it could not take.", lambda f: f.failed),
+    ("samples_total", "Inputs kept to train another.", lambda f: f.samples),
+    ("cpu_seconds_total", "CPU time of the filter.", lambda f: f.cpu_ms / 1e3),
+    ("ms_per_frame", "CPU ms that it takes for a frame.", lambda f: f.ms_per_frame),
+    ("rate", "Share of frames answered without the model.", lambda f: f.filter_rate),
+    ("drifting", "1 if audits find it less accurate than promised.", lambda f: f.is_drifting),
 )
 
 
@@ -141,6 +157,7 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         value=float(status.refused is not None),
     )
     yield from _of_audits(status)
+    yield from _of_filters(status.filters)
     stages = CounterMetricFamily(
         f"{PREFIX}stage_cpu_seconds", "CPU time of a stage.", labels=["stage"]
     )
@@ -152,6 +169,24 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         errors.add_metric([name], count.errors)
     yield stages
     yield errors
+
+
+def _of_filters(filters: Sequence[FilterStatus]) -> Iterable[Metric]:
+    for name, says, of in FILTER_FIGURES:
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = kind(f"{PREFIX}filter_{name.removesuffix('_total')}", says, labels=["filter"])
+        for one in filters:
+            family.add_metric([one.name], float(of(one)))
+        yield family
+    accuracy = GaugeMetricFamily(
+        f"{PREFIX}filter_accuracy", "Of the last audits.", labels=["filter", "value"]
+    )
+    for one in filters:
+        if one.accuracy is not None:
+            accuracy.add_metric([one.name, "share"], one.accuracy)
+            accuracy.add_metric([one.name, "low"], one.accuracy_low)
+            accuracy.add_metric([one.name, "high"], one.accuracy_high)
+    yield accuracy
 
 
 def _of_audits(status: GatewayStatus) -> Iterable[Metric]:

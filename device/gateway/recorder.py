@@ -72,13 +72,16 @@ class Recorder:
         self._writer.put({"type": "state", "camera": camera.name, "wall": wall, "state": state})
 
     def result(self, camera: Camera, outcome: Outcome, answers: Mapping[str, Answer]) -> None:
-        """What models saw in a frame, and what its tasks answer."""
+        """What models saw in a frame or filters said for them, and what its tasks answer."""
         frame = outcome.frame
         self._writer.put(
             {
                 **_document("result", frame),
                 "selected": frame.selected,
                 "redundant": outcome.redundant,
+                "filtered": {
+                    name: type(said).__name__ for name, said in outcome.filtered.items()
+                },
                 "answers": {name: told(value) for name, value in answers.items()},
                 "seen": {
                     name: _told(seen, self._labels.get(name, ()))

@@ -1,7 +1,7 @@
 """Reads the configuration again while cameras are watched, and says what changed in it.
 
-Cameras may come, go and change; all else is fixed when the gateway is made. A new file that is
-wrong is refused as a whole, and what ran goes on.
+Cameras and filters may come, go and change; all else is fixed when the gateway is made. A new
+file that is wrong is refused as a whole, and what ran goes on.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def changes(
             by the password in its file.
 
     Raises:
-        SettingsError: it changes something else than cameras.
+        SettingsError: it changes something else than cameras and filters.
     """
     fixed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
     if fixed:
         raise SettingsError(
-            f"while it runs only cameras and defaults can change, and [{fixed[0]}] did: "
-            "put it back, or start again"
+            "while it runs only cameras, defaults and filters can change, and "
+            f"[{fixed[0]}] did: put it back, or start again"
         )
     before = {camera.name: camera for camera in old.cameras}
     names = {camera.name for camera in new.cameras}

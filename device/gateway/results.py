@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 from triparty.common.errors import StateError
 from triparty.common.files import PRIVATE_MODE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COMMIT_S = 1.0
 BUSY_MS = 2000
 _SCHEMA = """
@@ -26,7 +26,8 @@ CREATE TABLE results (
     camera TEXT NOT NULL,
     time REAL NOT NULL,       -- seconds on the stream's clock
     answers TEXT NOT NULL,    -- JSON: by task
-    seen TEXT NOT NULL        -- JSON: by model
+    seen TEXT NOT NULL,       -- JSON: by model
+    filtered TEXT NOT NULL DEFAULT '{}'  -- JSON: by model that was not run, what stands for it
 );
 CREATE INDEX results_by_wall ON results (wall);
 CREATE INDEX results_by_camera ON results (camera, wall);
@@ -42,6 +43,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_by_wall ON events (wall);
 """
+_FROM_1 = "ALTER TABLE results ADD COLUMN filtered TEXT NOT NULL DEFAULT '{}'"
 
 Document = Mapping[str, Any]
 
@@ -118,11 +120,12 @@ class Database:
         for document in documents:
             if document["type"] == "result":
                 self._connection.execute(
-                    "INSERT INTO results (wall, camera, time, answers, seen) "
-                    "VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO results (wall, camera, time, answers, seen, filtered) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
                     (
                         *(document[key] for key in ("wall", "camera", "time")),
                         *(json.dumps(document[key]) for key in ("answers", "seen")),
+                        json.dumps(document.get("filtered", {})),
                     ),
                 )
             elif document["type"] == "event":
@@ -161,6 +164,9 @@ class Database:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._connection.executescript(_SCHEMA)
+        elif version == 1:
+            self._connection.execute(_FROM_1)
+        if version in (0, 1):
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._connection.commit()
         elif version != SCHEMA_VERSION:

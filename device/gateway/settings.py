@@ -255,6 +255,44 @@ class TaskSettings(Table):
     looks: int = Field(default=2, ge=1, le=1000, description="And must be seen so often.")
 
 
+class FilterSettings(Table):
+    """An input filter in front of a model: it answers where the model need not look."""
+
+    name: Name
+    artifact: UserPath = Field(
+        description="A folder that 'filter fit' wrote, or the name of a pulled filter."
+    )
+    model: Name = Field(description="That is not run where the filter answers.")
+    cameras: tuple[Name, ...] | None = Field(
+        default=None, description="Whose frames it looks at; default: all."
+    )
+    audit_share: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Of the frames, drawn at random, that the model sees whatever it says.",
+    )
+    cache: Literal["camera", "shared"] = Field(
+        default="camera", description="Whose earlier results a reuse filter may give."
+    )
+    samples: UserPath | None = Field(
+        default=None, description="Folder for what 'filter fit' learns from: pictures."
+    )
+    samples_mib: int = Field(
+        default=64, ge=1, description="Most room for them; the oldest go first."
+    )
+    uncertain_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=0.5,
+        description="Of the frames, the least certain, that the model labels for samples.",
+    )
+
+    def covers(self, camera: str) -> bool:
+        """Whether it looks at the frames of a camera."""
+        return self.cameras is None or camera in self.cameras
+
+
 class ResultSettings(Table):
     """Where results go. What they say is confidential: files are of mode 0600."""
 
@@ -291,7 +329,8 @@ class WatchSettings(Table):
     """The whole file.
 
     Attributes:
-        folder: of the file; relative paths of cameras, models and results are relative to it.
+        folder: of the file; relative paths of cameras, models, filters and results are
+            relative to it.
     """
 
     folder: Path = Path()
@@ -300,6 +339,7 @@ class WatchSettings(Table):
     gate: GateSettings = GateSettings()
     models: tuple[ModelSettings, ...] = ()
     tasks: tuple[TaskSettings, ...] = ()
+    filters: tuple[FilterSettings, ...] = ()
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
     reload: ReloadSettings = ReloadSettings()
@@ -335,6 +375,7 @@ class WatchSettings(Table):
             ("camera", [camera.name for camera in self.cameras]),
             ("model", [model.name for model in self.models]),
             ("task", [task.name for task in self.tasks]),
+            ("filter", [one.name for one in self.filters]),
         ):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise SettingsError(f"{file}: two {kind}s are called '{min(twice)}'")
@@ -345,6 +386,31 @@ class WatchSettings(Table):
         for camera in self.cameras:
             for name in camera.tasks or ():
                 _refer(f"{file}: camera '{camera.name}'", "task", name, tasks)
+        self._check_filters(file, models)
+
+    def _check_filters(self, file: Path, models: list[str]) -> None:
+        cameras = [camera.name for camera in self.cameras]
+        taken = dict[tuple[str, str] | Path, str]()
+        for one in self.filters:
+            where = f"{file}: filter '{one.name}'"
+            _refer(where, "model", one.model, models)
+            for name in one.cameras or ():
+                _refer(where, "camera", name, cameras)
+            if one.model not in {task.model for task in self.tasks}:
+                raise SettingsError(f"{where}: no task asks the model '{one.model}'")
+            for camera in filter(one.covers, cameras):
+                other = taken.setdefault((one.model, camera), one.name)
+                if other != one.name:
+                    raise SettingsError(
+                        f"{where} and '{other}' both stand before '{one.model}' for camera "
+                        f"'{camera}': give each its own cameras"
+                    )
+            if one.samples is not None:
+                other = taken.setdefault(one.samples, one.name)
+                if other != one.name:
+                    raise SettingsError(
+                        f"{where} and '{other}' have the same folder of samples"
+                    )
 
 
 _TABLES: dict[str, type[Table]] = {
@@ -358,6 +424,7 @@ _LISTS: dict[str, type[Table]] = {
     "cameras": CameraSettings,
     "models": ModelSettings,
     "tasks": TaskSettings,
+    "filters": FilterSettings,
 }
 
 

@@ -22,6 +22,9 @@ class Showing:
         wall: seconds since 1970.
         models_observe: models look at what was decoded only for others.
         stages_observe: any stage does.
+
+    Attributes:
+        stages_observe: any stage does, now.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class Showing:
     ) -> None:
         """Takes now for the beginning."""
         self._looker, self._clock, self._wall = looker, clock, wall
-        self._models_observe, self._stages_observe = models_observe, stages_observe
+        self._models_observe, self.stages_observe = models_observe, stages_observe
         self._began, self._wall_began = clock.now(), wall()
 
     def show(self, camera: Camera, run: int, frame: Frame) -> None:
@@ -55,7 +58,7 @@ class Showing:
 
     def _is_wanted(self, camera: Camera, frame: Frame) -> bool:
         if camera.whole is None:
-            return frame.target or self._stages_observe
+            return frame.target or self.stages_observe
         return is_due(camera, frame, camera.look_time)
 
     def _hand_over(

@@ -1,7 +1,8 @@
 """What happens to decoded frames: a chain of stages, each a small interface.
 
-A filter, a model, or a link between models is a stage. It gets a batch of frames, of several
-streams and in presentation order within each, and gives a verdict on each: results, or that the
+A filter, a model (behind filters of its own: `filtering.py`), or a link between models is a
+stage. It gets a batch of frames, of several streams and in presentation order within each, and
+gives a verdict on each: results, or what stands for them where a model was not run, or that the
 frame shows nothing new, or nothing at all, and then the next stage looks at it.
 """
 
@@ -12,11 +13,27 @@ from dataclasses import dataclass, field
 from time import thread_time
 from typing import Protocol
 
+from triparty.device.filters.results import Skipped
 from triparty.device.gate.detectors import Detections
 from triparty.device.gateway.frames import Purpose, StreamFrame
 
 Seen = Detections | float
 """What a model says of a frame: objects, or a number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reused:
+    """What a model saw in an earlier frame that means the same.
+
+    Attributes:
+        seen: in that frame.
+    """
+
+    seen: Seen
+
+
+StandIn = Skipped | Reused
+"""What a filter says in the place of a model that was not run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +44,12 @@ class Verdict:
         seen: by model; none to pass the frame on as it came.
         redundant: nothing in it is new: later stages do not look at it, and the last results
             of the stream hold.
+        filtered: by model that was not run, what stands for what it would have seen.
     """
 
     seen: Mapping[str, Seen] = field(default_factory=dict)
     redundant: bool = False
+    filtered: Mapping[str, StandIn] = field(default_factory=dict)
 
 
 PASS = Verdict()
@@ -89,12 +108,14 @@ class Outcome:
         seen: by model.
         redundant: a stage found nothing new in it.
         failed: a stage raised: nobody knows what the frame shows.
+        filtered: by model that was not run, what stands for what it would have seen.
     """
 
     frame: StreamFrame
     seen: Mapping[str, Seen]
     redundant: bool = False
     failed: bool = False
+    filtered: Mapping[str, StandIn] = field(default_factory=dict)
 
 
 class Chain:
@@ -111,22 +132,18 @@ class Chain:
     ) -> None:
         """Has seen no frame."""
         self.stages = tuple(stages)
-        self._models = frozenset(models)
-        self._observing = frozenset(
-            stage.name
-            for stage in stages
-            if (observe and stage.name in models) or getattr(stage, "wants_dependencies", False)
-        )
+        self._models, self._observe = frozenset(models), observe
         self.counts = {stage.name: StageCount() for stage in stages}
 
     @property
     def wants_dependencies(self) -> bool:
-        """Whether any stage looks at frames that were decoded for others alone."""
-        return bool(self._observing)
+        """Whether any stage looks at frames that were decoded for others alone, now."""
+        return any(self._observes(stage) for stage in self.stages)
 
     def run(self, frames: Sequence[StreamFrame]) -> list[Outcome]:
         """The outcome of each frame, in their order; never raises what a stage raises."""
         seen: list[dict[str, Seen]] = [{} for _ in frames]
+        filtered: list[dict[str, StandIn]] = [{} for _ in frames]
         redundant, failed = set[int](), set[int]()
         for stage in self.stages:
             going = [
@@ -142,10 +159,11 @@ class Chain:
                 continue
             for n, verdict in zip(going, verdicts, strict=True):
                 seen[n].update(verdict.seen)
+                filtered[n].update(verdict.filtered)
                 if verdict.redundant:
                     redundant.add(n)
         return [
-            Outcome(frame, seen[n], n in redundant, n in failed)
+            Outcome(frame, seen[n], n in redundant, n in failed, filtered[n])
             for n, frame in enumerate(frames)
         ]
 
@@ -156,8 +174,12 @@ class Chain:
 
     def _looks(self, stage: Stage, frame: StreamFrame) -> bool:
         if frame.purpose is Purpose.DEPENDENCY:
-            return stage.name in self._observing
+            return self._observes(stage)
         return frame.purpose is not Purpose.AUDIT or stage.name in self._models
+
+    def _observes(self, stage: Stage) -> bool:
+        told = self._observe and stage.name in self._models
+        return told or getattr(stage, "wants_dependencies", False)
 
     def _ask(self, stage: Stage, frames: list[StreamFrame]) -> Sequence[Verdict] | None:
         count = self.counts[stage.name]

@@ -16,6 +16,16 @@ from triparty.device.streams.status import State, Status
 
 NAME_WIDTH = 16
 NOTE_WIDTH = 44
+_FILTER_COUNTS = (
+    "passed",
+    "filtered",
+    "reused",
+    "audited",
+    "wrong",
+    "observed",
+    "failed",
+    "samples",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,61 @@ class CameraStatus:
 
 
 @dataclass(frozen=True)
+class FilterStatus:
+    """How a filter in front of a model stands.
+
+    Attributes:
+        name: of the filter.
+        model: that it spares.
+        version: that its developer gave it; None for one that was made here.
+        passed: frames that the model looked at.
+        filtered: frames that were answered without it.
+        reused: of these, by an earlier result.
+        audited: frames that chance sent to the model.
+        wrong: audits that the filter would have answered otherwise.
+        observed: frames decoded for others alone of which it knew the answer.
+        failed: frames that its network could not take.
+        cpu_ms: that the filter took.
+        samples: kept to train another.
+        accuracy: of the last audits; None before the first.
+        accuracy_low: its lower bound, 95 %.
+        accuracy_high: its upper bound, 95 %.
+        target_accuracy: that it promised.
+        is_drifting: whether the accuracy is below that.
+    """
+
+    name: str
+    model: str
+    version: int | None
+    passed: int
+    filtered: int
+    reused: int
+    audited: int
+    wrong: int
+    observed: int
+    failed: int
+    cpu_ms: float
+    samples: int
+    accuracy: float | None
+    accuracy_low: float
+    accuracy_high: float
+    target_accuracy: float
+    is_drifting: bool
+
+    @property
+    def filter_rate(self) -> float:
+        """Share of frames answered without the model; audits count as not filtered."""
+        frames = self.passed + self.filtered
+        return self.filtered / frames if frames else 0.0
+
+    @property
+    def ms_per_frame(self) -> float:
+        """CPU ms that the filter takes for a frame."""
+        frames = self.passed + self.filtered
+        return self.cpu_ms / frames if frames else 0.0
+
+
+@dataclass(frozen=True)
 class GatewayStatus:
     """How the gateway stands.
 
@@ -89,6 +154,7 @@ class GatewayStatus:
         costs: what decoding was learnt to cost.
         reloads: how often a new configuration was taken.
         refused: why the last one was not.
+        filters: in the order of the configuration.
     """
 
     seconds: float
@@ -109,6 +175,7 @@ class GatewayStatus:
     costs: Mapping[Kind, Line] = field(default_factory=dict)
     reloads: int = 0
     refused: str | None = None
+    filters: Sequence[FilterStatus] = ()
 
     @property
     def used_cores(self) -> float:
@@ -137,6 +204,7 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"decoded whole: {', '.join(whole[:5])}")
     if shares := [_share(task, of) for task, of in status.audits.items() if of.accuracy.groups]:
         parts.append(f"right by audit: {', '.join(shares)}")
+    parts += [_filter_line(one) for one in status.filters]
     if status.frames_dropped:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.refused is not None:
@@ -192,6 +260,7 @@ def document(status: GatewayStatus) -> dict[str, Any]:
                 for name, of in status.audits.items()
             },
         },
+        "filters": [_filter(one) for one in status.filters],
         "decode_costs": [
             {
                 **kind._asdict(),
@@ -203,6 +272,27 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         ],
         "cameras": [_camera(camera) for camera in status.cameras],
     }
+
+
+def _filter(of: FilterStatus) -> dict[str, Any]:
+    return {
+        **{name: getattr(of, name) for name in ("name", "model", "version", *_FILTER_COUNTS)},
+        "filter_rate": round(of.filter_rate, 4),
+        "cpu_ms": round(of.cpu_ms, 3),
+        "ms_per_frame": round(of.ms_per_frame, 4),
+        "accuracy": None if of.accuracy is None else round(of.accuracy, 4),
+        "accuracy_low": round(of.accuracy_low, 4),
+        "accuracy_high": round(of.accuracy_high, 4),
+        "target_accuracy": of.target_accuracy,
+        "drifting": of.is_drifting,
+    }
+
+
+def _filter_line(of: FilterStatus) -> str:
+    told = f"{of.name} filtered {of.filter_rate:.0%}"
+    if of.is_drifting:
+        told += f", DRIFTING: right in {of.accuracy_low:.0%} to {of.accuracy_high:.0%}"
+    return told
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:

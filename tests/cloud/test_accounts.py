@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from triparty.cloud.accounts import NewToken, hash_token
+from triparty.cloud.serving.sessions import Ending
 from triparty.cloud.tables import TokenRow
 
 DATABASES = ("sqlite", "postgresql")
@@ -74,7 +75,7 @@ ROUTES = {
     ("GET", "/v1/devices/x"): {"developer"},
     ("DELETE", "/v1/devices/x"): {"developer"},
     ("POST", "/v1/invites"): {"operator", "developer"},
-    ("PUT", "/v1/blobs/" + "0" * 64): {"developer"},
+    ("PUT", "/v1/blobs/" + "0" * 64): {"developer", "device"},
     ("HEAD", "/v1/blobs/" + "0" * 64): {"developer", "device"},
     ("GET", "/v1/blobs/" + "0" * 64): {"developer", "device"},
     ("POST", "/v1/artifacts"): {"developer"},
@@ -87,6 +88,11 @@ ROUTES = {
     ("POST", "/v1/sessions/x/rollback"): {"device"},
     ("POST", "/v1/sessions/x/fork"): {"device"},
     ("DELETE", "/v1/sessions/x"): {"device"},
+    ("POST", "/v1/jobs"): {"device"},
+    ("GET", "/v1/jobs"): {"device"},
+    ("GET", "/v1/jobs/x"): {"device"},
+    ("GET", "/v1/jobs/x/events"): {"device"},
+    ("DELETE", "/v1/jobs/x"): {"device"},
 }
 
 
@@ -186,6 +192,15 @@ def test_status_counts(cloud, developer, device):
         "steps_waiting": 0,
         "steps": 0,
         "tokens": 0,
+        "rows": 0,
+        "batch_rows": 0.0,
+        "queue_ms": 0.0,
+        "pass_ms": 0.0,
+        "sessions_opened": 0,
+        "sessions_ended": dict.fromkeys(Ending, 0),
+        "models_evicted": 0,
+        "memory_bytes": 0,
+        "memory_limit_bytes": 0,
     }
     assert cloud.request("GET", "/v1/status", cloud.operator).json()["invites"] == 1
     cloud.now += timedelta(days=1)

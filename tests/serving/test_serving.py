@@ -19,6 +19,7 @@ import pytest
 from triparty.cloud.serving import Serving
 from triparty.cloud.serving.engine import Reply, ReplyKind
 from triparty.cloud.serving.serving import StepRequest
+from triparty.cloud.serving.sessions import session_not_found
 from triparty.common.errors import (
     CheckpointError,
     CloudError,
@@ -320,6 +321,25 @@ def test_a_model_without_a_head_replies_nothing_but_hidden_states(
             assert not fake_engine.batches
             answer = await serving.step(ALICE, opened.session, request(0, 1))
             assert (answer.position, answer_of(answer.body)) == (1, 1.0)
+
+    run(story())
+
+
+def test_a_session_whose_cache_is_lost_ends(
+    start: Any, model: Any, fake_engine: Any, run: Run
+) -> None:
+    """So that it counts no more while its client replays it to another."""
+
+    async def story() -> None:
+        async with start() as serving:
+            name = (await serving.open_session(ALICE, model)).session
+            kept = (await serving.open_session(ALICE, model)).session
+            await serving.step(ALICE, name, request(0, 1))
+            fake_engine.error = session_not_found()
+            with pytest.raises(NotFoundError, match="replay"):
+                await serving.step(ALICE, name, request(1, 2))
+            assert serving.session_count() == 1
+            await serving.step(ALICE, kept, request(0, 1))
 
     run(story())
 

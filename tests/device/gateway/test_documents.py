@@ -10,6 +10,7 @@ from typing import Any
 from triparty.device.gate.policies import POLICIES
 from triparty.device.gateway.settings import (
     CameraDefaults,
+    FilterSettings,
     GateSettings,
     MetricSettings,
     ModelSettings,
@@ -47,8 +48,9 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         (ResultSettings, document["results"]),
         (ModelSettings, document["models"][0]),
         (TaskSettings, document["tasks"][0]),
+        (FilterSettings, document["filters"][0]),
     ]
-    no_default = {"name", "model", "measure", "classes", "labels", "port", "file"}
+    no_default = {"name", "artifact", "model", "measure", "classes", "labels", "port", "file"}
     for table, given in tables:
         for name, field in table.model_fields.items():
             assert re.search(rf"\b{name} =", reference()), f"{name} is not documented"
