@@ -216,7 +216,7 @@ def test_openais_own_client_talks_to_the_cloud_in_words(stage: Stage) -> None:
         for word, top in zip(
             told.logprobs.tokens or [], told.logprobs.top_logprobs or [], strict=True
         ):
-            assert list(top)[0] == word  # greedy says the likeliest
+            assert next(iter(top)) == word  # greedy says the likeliest
             assert len(top) == 2
         with pytest.raises(UnprocessableEntityError) as refused_too:
             client.completions.create(model="tiny", prompt=words, logprobs=21)
