@@ -208,8 +208,18 @@ def test_openais_own_client_talks_to_the_cloud_in_words(stage: Stage) -> None:
         with pytest.raises(BadRequestError) as refused:
             client.completions.create(model="tiny", prompt="Once upon a time")
         assert "opaque words" in refused.value.response.text
+        told = client.completions.create(
+            model="tiny", prompt=words, max_tokens=3, logprobs=2, temperature=0
+        ).choices[0]
+        assert told.logprobs is not None
+        assert "".join(told.logprobs.tokens or []) == told.text
+        for word, top in zip(
+            told.logprobs.tokens or [], told.logprobs.top_logprobs or [], strict=True
+        ):
+            assert next(iter(top)) == word  # greedy says the likeliest
+            assert len(top) == 2
         with pytest.raises(UnprocessableEntityError) as refused_too:
-            client.completions.create(model="tiny", prompt=words, logprobs=2)
+            client.completions.create(model="tiny", prompt=words, logprobs=21)
         assert "logprobs" in refused_too.value.response.text
 
 
