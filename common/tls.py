@@ -101,8 +101,11 @@ def client_context(certificate_pem: str | None) -> ssl.SSLContext:
         CertificateError: not a certificate.
     """
     if certificate_pem is None:
-        return ssl.create_default_context()
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever the system's default is
+        return context
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False  # the pin says more than the name does
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust it without its issuer
     try:

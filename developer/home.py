@@ -332,9 +332,9 @@ class Home:
 
 
 def _published(document: dict[str, Any]) -> PublishedModel:
+    devices = tuple(document["devices"])
     instances = tuple(
         PublishedInstance(**{**item, "devices": tuple(item["devices"])})
         for item in document.get("instances", ())
     )
-    devices = tuple(document["devices"])
     return PublishedModel(**{**document, "devices": devices, "instances": instances})

@@ -218,14 +218,11 @@ def test_each_kind_of_step_is_met(enrolled: Stage, tmp_path: Path) -> None:
 
 
 def test_killed_at_some_steps(enrolled: Stage, tmp_path: Path) -> None:
-    """One step of each sort that one artifact takes, and a few of all.
-
-    What is not the storages' own is tried with one of them: with the others one of each kind.
-    """
+    """One step of each kind, and with one of the storages a few of all."""
     steps = steps_of(staged(enrolled, tmp_path / "undisturbed"))
     is_plain = enrolled.storage.bucket is None and enrolled.storage.postgres is None
-    sorts = steps if is_plain else [step.partition(" ")[2] for step in steps]
-    first = {sort: number for number, sort in reversed(list(enumerate(sorts, 1)))}
+    kinds = [step.partition(" ")[2] for step in steps]
+    first = {kind: number for number, kind in reversed(list(enumerate(kinds, 1)))}
     chosen = sorted({*first.values(), *(range(7, len(steps), 17) if is_plain else ())})
     for step in chosen:
         assert killed_at(staged(enrolled, tmp_path / str(step)), step), steps[step - 1]

@@ -141,7 +141,7 @@ def test_an_access_that_cannot_be_used(access: Access, changes: dict[str, str]) 
 def test_every_member_must_be_there(access: Access, tmp_path: Path) -> None:
     access.save(tmp_path)
     document = json.loads((tmp_path / ACCESS_FILE).read_bytes())
-    for name in document:
+    for name in document.keys() - {"job_key"}:  # homes of before have none
         rest = {key: value for key, value in document.items() if key != name}
         (tmp_path / ACCESS_FILE).write_text(json.dumps(rest))
         with pytest.raises(StateError, match=name):

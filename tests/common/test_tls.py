@@ -158,6 +158,7 @@ def test_a_context_trusts_one_certificate() -> None:
     assert [ssl.DER_cert_to_PEM_cert(der) for der in context.get_ca_certs(True)] in ([], [pem])
     assert context.cert_store_stats()["x509"] == 1
     system = client_context(None)
+    assert system.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert system.check_hostname
     assert system.verify_mode is ssl.CERT_REQUIRED
 

@@ -17,7 +17,6 @@ from openai import (
     NotFoundError,
     OpenAI,
     PermissionDeniedError,
-    UnprocessableEntityError,
 )
 from three_parties import Parties
 
@@ -240,12 +239,12 @@ def test_a_key_is_asked_for_where_one_is_set(home: Path) -> None:
                 rebound.models.list()
 
 
-def test_another_version_on_the_cloud_says_to_pull(
+def test_another_version_on_the_cloud_is_pulled_by_itself(
     local: Local, parties: Parties, stories_model: Path
 ) -> None:
+    held = parties.device("desk") / "held" / "talk.json"
+    before = json.loads(held.read_text())["version"]
     parties.publish(parties.folder / "protected" / "talk", "talk")
-    with pytest.raises(UnprocessableEntityError, match="triparty device pull"):
-        local.client.chat.completions.create(model="talk", messages=MESSAGES)
-    parties.pull("desk")
     answer = local.client.chat.completions.create(model="talk", messages=MESSAGES, max_tokens=2)
     assert answer.choices[0].message.content
+    assert json.loads(held.read_text())["version"] > before
