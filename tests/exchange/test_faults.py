@@ -81,7 +81,7 @@ def whole_wire(stage: Stage) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))]
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))]
 )
 @pytest.mark.parametrize("model", INTERFACES)
 def test_every_answer_is_right_or_a_typed_error_in_time(
