@@ -135,7 +135,7 @@ def test_a_filter_that_the_cloud_trained_on_features(
 ) -> None:
     folder = saved_with_stage(tmp_path / "f")
     made = watched(configured(tmp_path, {"a": clip}, {"artifact": folder}))
-    assert agreement(made, unfiltered) >= 0.9
+    assert agreement(made, unfiltered) >= 0.8
     assert made.filter.filtered > 0.3 * FRAMES
     before = stamp_of(folder)
     (folder / STAGE_FILE).write_bytes((folder / STAGE_FILE).read_bytes() + b"\0")
