@@ -15,12 +15,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NoReturn
 
 from triparty.common.errors import FormatVersionError, ManifestError, SizeError
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_BYTES = 4 << 20
+MAX_FILE_BYTES = 1 << 20
 _FRACTION_DIGITS = 40
 MAX_INTEGER = 2**53 - 1  # every JSON reader holds these exactly (RFC 8259, section 6)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -190,6 +192,28 @@ def read_document(
         )
     common = ("type", "format_version")
     return Members(value, where=kind, names={*names, *common}, optional=optional)
+
+
+def read_document_file(path: Path, kind: str, names: Iterable[str]) -> Members:
+    """The members of a document in a small file, as `read_document` reads them.
+
+    Args:
+        path: of at most `MAX_FILE_BYTES`; no more is read.
+        kind: its type.
+        names: the members that it has.
+
+    Raises:
+        ManifestError: it cannot be read, is too large, or is another document.
+        FormatVersionError: made by a newer triparty.
+    """
+    try:
+        with path.open("rb") as stream:
+            payload = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+    if len(payload) > MAX_FILE_BYTES:
+        raise ManifestError(f"{path} has more than {MAX_FILE_BYTES} bytes")
+    return read_document(payload, kind, names)
 
 
 def whole_seconds(time: datetime) -> datetime:

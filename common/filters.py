@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from triparty.common.documents import Members, read_document, write_document
-from triparty.common.errors import ManifestError
+from triparty.common.documents import Members, read_document_file, write_document
 from triparty.common.nets.design import Design, FilterKind
 from triparty.common.nets.documents import design_members
 
@@ -23,7 +22,6 @@ PLAIN_REUSE: Final[Mapping[str, object]] = {
     "first": 50,
 }
 """How a cache decides unless its owner wants it otherwise (thesis 3.5.1)."""
-_DOCUMENT_LIMIT_BYTES = 1 << 20
 
 
 def filter_document(
@@ -79,12 +77,4 @@ def read_filter_document(folder: Path) -> Members:
         ManifestError: it cannot be read, or is not a filter's.
         FormatVersionError: made by a newer triparty.
     """
-    path = folder / FILTER_FILE
-    try:
-        with path.open("rb") as stream:
-            payload = stream.read(_DOCUMENT_LIMIT_BYTES + 1)
-    except OSError as error:
-        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
-    if len(payload) > _DOCUMENT_LIMIT_BYTES:
-        raise ManifestError(f"{path} has more than {_DOCUMENT_LIMIT_BYTES} bytes")
-    return read_document(payload, FILTER_DOCUMENT, FILTER_MEMBERS)
+    return read_document_file(folder / FILTER_FILE, FILTER_DOCUMENT, FILTER_MEMBERS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -84,13 +85,13 @@ class ModelKey:
         return cls(model.developer, model.name, model.version, model.epoch)
 
 
-class _Threads:
+class _Threads(ABC):
     """What models do with their threads, however many they have."""
 
     @property
+    @abstractmethod
     def workers(self) -> tuple[AnyWorker, ...]:
         """All its threads."""
-        raise NotImplementedError
 
     @property
     def counts(self) -> WorkerCounts:
