@@ -170,14 +170,17 @@ def load_local(folder: Path, settings: ModelSettings) -> Loaded:
         CheckpointError: the folder cannot be served.
     """
     from triparty.cloud.serving.encoding import LocalEncoder
-    from triparty.cloud.serving.loading import holds_encoder, holds_visual
+    from triparty.cloud.serving.loading import holds_encoder, holds_seq2seq, holds_visual
     from triparty.cloud.serving.local import LocalEngine
     from triparty.cloud.serving.placement import Placement
+    from triparty.cloud.serving.seq2seq import Seq2SeqEngine
     from triparty.cloud.serving.sight import load_seeing
 
     placement = Placement.of(settings)
     if holds_visual(folder):
         return load_seeing(folder, placement)
+    if holds_seq2seq(folder):
+        return Seq2SeqEngine.load(folder, placement)
     kind = LocalEncoder if holds_encoder(folder) else LocalEngine
     return kind.load(folder, placement)
 

@@ -1,4 +1,4 @@
-"""The session routes of HTTP: open, step, rollback, fork, close.
+"""The session routes of HTTP: open, source, step, rollback, fork, close.
 
 Authorisation comes first, then the session (a foreign one and an unknown one are the same
 404), then the headers, and only then the body, which is bounded while it is read.
@@ -93,6 +93,22 @@ async def open_session(name: str, request: Request, principal: Inferrer) -> Resp
     if info is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return JSONResponse(_session_body(info, serving), status_code=201)
+
+
+@router.post(
+    "/sessions/{session_id}/source",
+    openapi_extra={"requestBody": {"required": True, **_FRAME}},
+)
+async def read_source(session_id: str, request: Request, principal: Inferrer) -> Response:
+    """Has the encoder of a session's model read the text that the session answers."""
+    serving = serving_of(request)
+    with serving.step_turn(principal.id, session_id) as limit_bytes:
+        body = await read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
+        rows = _rows(body, limit_bytes=limit_bytes)
+        read = await unless_gone(request, serving.read_source(principal.id, session_id, rows))
+    if read is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return JSONResponse({"rows": read})
 
 
 @router.post("/sessions/{session_id}/rollback")

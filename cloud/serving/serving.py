@@ -13,10 +13,11 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from concurrent.futures import InvalidStateError
+from concurrent.futures import Future, InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -72,6 +73,7 @@ from triparty.common.errors import (
 from triparty.common.wire import Frame, encode_frames
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 MAX_PENDING = 2
 """Requests on one session at a time: the running one, and the retry of a client in doubt."""
@@ -380,6 +382,55 @@ class Serving:
         self._tokens += 1
         return arrays
 
+    async def read_source(self, principal_id: str, session_id: str, rows: Rows) -> int:
+        """Has the model's encoder read the text that a session answers; returns its rows.
+
+        At position 0 alone, where another text takes the place of the one before.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            PositionError: the session has rows of an answer.
+            TooLargeError: more rows than a step may have.
+            LimitError: too many requests on one session at once, or no memory for the text.
+            RequestError: a model without an encoder, or rows of the wrong width.
+            UnavailableError: the cloud is shutting down.
+            CloudError: the model failed.
+        """
+        async with self._turn(principal_id, session_id) as session:
+            hosted = decoder_of(session)
+            self._check_source(session, hosted, rows)
+            if self._trace is not None:
+                self._trace.record(rows)
+            session.source_rows, session.stored = 0, None
+            await self._reserve(session, hosted, len(rows))
+            reading = hosted.worker.call(lambda: hosted.engine.read(session.id, rows))
+            await self._ran(session, reading)
+            session.source_rows = len(rows)
+            self._count(session, len(rows), 0)
+            return len(rows)
+
+    def _check_source(self, session: Session[AnyHosted], hosted: Hosted, rows: Rows) -> None:
+        width = hosted.engine.info.width
+        if not hosted.engine.info.reads:
+            raise RequestError(
+                f"model '{hosted.key.name}' has no encoder: send the text in steps"
+            )
+        if session.position:
+            raise PositionError(
+                "the text is read before the first step: roll back to 0, or open a session",
+                position=session.position,
+            )
+        if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+            raise RequestError(
+                f"a text is a frame of shape (S, {width}), S at least 1, got {rows.shape}"
+            )
+        most = min(self._settings.max_rows_per_step, hosted.positions)
+        if len(rows) > most:
+            raise TooLargeError(
+                f"the text has {len(rows)} rows, this cloud's limit for one that is read whole "
+                f"is {most}: shorten it"
+            )
+
     async def rollback(self, principal_id: str, session_id: str, position: int) -> int:
         """Forgets the rows from `position` on; returns the new position.
 
@@ -410,6 +461,7 @@ class Serving:
             hosted, position = decoder_of(source), source.position
             target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             try:
+                target.source_rows = source.source_rows
                 await self._reserve(target, hosted, position)
                 copied = hosted.worker.call(
                     lambda: hosted.engine.fork(source.id, target.id, position=position)
@@ -603,6 +655,11 @@ class Serving:
                 f"{request.position}",
                 position=session.position,
             )
+        if info.reads and not session.source_rows:
+            raise RequestError(
+                "this model answers a text: have it read with POST "
+                "/v1/sessions/{id}/source before the first step"
+            )
         if rows.ndim != 2 or rows.shape[1] != info.width or not len(rows):
             raise RequestError(
                 f"a step is a frame of shape (T, {info.width}), T at least 1, got {rows.shape}"
@@ -713,10 +770,21 @@ class Serving:
             rows=rows,
             reply=reply,
         )
-        session.running = step.future
         hosted.worker.submit(step)
+        arrays = await self._ran(session, step.future)
+        session.position += len(rows)
+        self._count(session, len(rows))
+        return arrays
+
+    async def _ran(self, session: Session[AnyHosted], work: Future[_T]) -> _T:
+        """What the model made of a session's work.
+
+        Raises:
+            NotFoundError: the session ended meanwhile, or whoever ran it lost it.
+        """
+        session.running = work
         try:
-            arrays = await asyncio.wrap_future(step.future)
+            made = await asyncio.wrap_future(work)
         except NotFoundError:  # who ran it lost what it had of the session
             self._sessions.close(session)
             raise
@@ -724,9 +792,7 @@ class Serving:
             session.running = None
             self._sessions.touch(session)
         _check_open(session)
-        session.position += len(rows)
-        self._count(session, len(rows))
-        return arrays
+        return made
 
     async def _reserve(self, session: Session[AnyHosted], hosted: Hosted, rows: int) -> None:
         """Counts the memory of a session that will hold `rows` rows.
@@ -734,6 +800,7 @@ class Serving:
         Raises:
             LimitError: over the developer's share, or the cloud's memory.
         """
+        rows += session.source_rows
         more_bytes = self._shares.more_bytes(session, hosted, rows, self._sessions)
         if more_bytes:
             in_use = self._sessions.has_any_on
