@@ -18,6 +18,14 @@ from triparty.device import cli_filter, cli_gate
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
 from triparty.device.cli_serve import serve
+from triparty.device.cli_shields import (
+    DecoyKind,
+    Decoys,
+    DecoyTexts,
+    LengthBlock,
+    Noise,
+    Rounding,
+)
 from triparty.device.cli_watch import watch
 
 if TYPE_CHECKING:
@@ -257,27 +265,12 @@ def generate(
     engine_model: Annotated[
         str | None, typer.Option(help="What that engine calls the model.")
     ] = None,
-    noise: Annotated[
-        float | None,
-        typer.Option(help="Noise on rows, as a share of their size; costs accuracy."),
-    ] = None,
-    bfloat16_rows: Annotated[
-        bool | None, typer.Option("--bfloat16-rows", help="Round rows to bfloat16.")
-    ] = None,
-    length_block: Annotated[
-        int | None,
-        typer.Option(help="Hide lengths below this many rows, with rows that nobody reads."),
-    ] = None,
-    decoys: Annotated[
-        int | None,
-        typer.Option(help="Texts to ask beside the real one; each costs as much as it."),
-    ] = None,
-    decoy_texts: Annotated[
-        Path | None, typer.Option(help="Texts to draw decoys from, one a line.")
-    ] = None,
-    decoy_kind: Annotated[
-        str | None, typer.Option(help="text, bigram or unigram: how they are drawn.")
-    ] = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
+    length_block: LengthBlock = None,
+    decoys: Decoys = None,
+    decoy_texts: DecoyTexts = None,
+    decoy_kind: DecoyKind = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -322,14 +315,6 @@ def generate(
             console.write(part.text)
 
 
-ShieldNoise = Annotated[
-    float | None, typer.Option(help="Noise on rows, as a share of their size; costs accuracy.")
-]
-ShieldRounding = Annotated[
-    bool | None, typer.Option("--bfloat16-rows", help="Round rows to bfloat16.")
-]
-
-
 DeadlineOption = Annotated[
     float | None, typer.Option(help="Seconds in which all answers have to be there.")
 ]
@@ -351,8 +336,8 @@ def embed(
         typer.Option(help="Write the vectors to this NumPy file, float32 (N, D)."),
     ] = None,
     deadline: DeadlineOption = None,
-    noise: ShieldNoise = None,
-    bfloat16_rows: ShieldRounding = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -392,8 +377,8 @@ def classify(
         ),
     ],
     deadline: DeadlineOption = None,
-    noise: ShieldNoise = None,
-    bfloat16_rows: ShieldRounding = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
