@@ -27,6 +27,7 @@ from triparty.cloud.serving.engine import (
 )
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ModelSettings, ServingSettings
+from triparty.cloud.serving.weights import weight_bytes
 from triparty.cloud.serving.worker import Tasks, Worker, WorkerCounts
 from triparty.common.errors import LimitError, TooLargeError
 
@@ -155,11 +156,6 @@ class HostedEncoder(_Threads):
 
 AnyWorker: TypeAlias = Tasks[Work] | Tasks[Passage]
 AnyHosted: TypeAlias = Hosted | HostedEncoder
-
-
-def _weight_bytes(folder: Path) -> int:
-    """Memory that a model will take, by its files."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def load_local(folder: Path, settings: ModelSettings) -> Loaded:
@@ -330,7 +326,7 @@ class Models:
     ) -> asyncio.Task[AnyHosted]:
         """The load of a model, begun if need be; others make room for it."""
         if key not in self._tasks:
-            size = await asyncio.to_thread(_weight_bytes, folder)
+            size = await asyncio.to_thread(weight_bytes, folder, dtype=self._settings.dtype)
             await self._make_room(key.developer, in_use)
             await self.make_memory(size, in_use=in_use, what=f"model '{key.name}'")
         task = self._tasks.pop(key, None)
