@@ -71,9 +71,9 @@ async def forward(name: str, request: Request, principal: Inferrer) -> Response:
     serving = serving_of(request)
     ahead = ReadAhead(request, limit_bytes=serving.body_bytes)
     async with AsyncExitStack() as stack:
-        # A model may have to be loaded first, and its client have left by then.
         entering = stack.enter_async_context(serving.forwarding(principal.id, model))
-        turn = await ahead.unless_gone(entering)
+        # Its client may have left when a model is loaded at last.
+        turn = await (entering if serving.has(model) else ahead.unless_gone(entering))
         if turn is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         request = ahead.request

@@ -386,6 +386,10 @@ class Models:
         if chosen:  # others may have asked for room meanwhile
             await self.make_memory(more_bytes, in_use=in_use, what=what)
 
+    def has(self, key: ModelKey) -> bool:
+        """Whether a model is ready."""
+        return any(hosted.key == key for hosted in self._ready())
+
     def loaded(self) -> list[AnyHosted]:
         """The models that are ready."""
         return list(self._ready())

@@ -544,6 +544,10 @@ class Serving:
         """
         self._remove_used = remove
 
+    def has(self, model: ServableModel) -> bool:
+        """Whether a model is loaded and ready."""
+        return self._models.has(ModelKey.of(model))
+
     def session_count(self) -> int:
         """How many sessions are open. Any thread may call."""
         return len(self._sessions)
