@@ -154,8 +154,24 @@ class HostedEncoder(_Threads):
         return (self.worker,)
 
 
+@dataclass(frozen=True, eq=False)
+class HostedElsewhere(_Threads):
+    """A model that another engine runs, for one answer.
+
+    Attributes:
+        key: which.
+    """
+
+    key: ModelKey
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """None."""
+        return ()
+
+
 AnyWorker: TypeAlias = Tasks[Work] | Tasks[Passage]
-AnyHosted: TypeAlias = Hosted | HostedEncoder
+AnyHosted: TypeAlias = Hosted | HostedEncoder | HostedElsewhere
 
 
 def load_local(folder: Path, settings: ModelSettings) -> Loaded:

@@ -40,6 +40,7 @@ from triparty.cloud.serving.hosting import (
     AnyHosted,
     Backend,
     Hosted,
+    HostedElsewhere,
     HostedEncoder,
     LocalBackend,
     ModelKey,
@@ -366,6 +367,40 @@ class Serving:
         finally:
             self._sessions.close(session)
 
+    @asynccontextmanager
+    async def elsewhere(
+        self, principal_id: str, model: ServableModel
+    ) -> AsyncIterator[Future[None]]:
+        """Room for one answer of an engine behind the cloud.
+
+        It counts as a step of the model's developer and as a session of the principal.
+
+        Yields:
+            What fails when the answer has to end: access was revoked, or the version retired.
+
+        Raises:
+            LimitError: too many steps or sessions.
+            UnavailableError: the cloud is shutting down.
+        """
+        self._check_running()
+        self._check_current(model)
+        with self._shares.step(model.developer):
+            hosted = HostedElsewhere(ModelKey.of(model))
+            session = await self._admitted(principal_id, model, hosted)
+            session.pending, ended = 1, Future[None]()
+            session.running = ended
+            try:
+                yield ended
+            finally:
+                session.running = None
+                self._sessions.close(session)
+
+    def count_words(self, principal_id: str, model: ServableModel, words: int) -> None:
+        """Counts the words of an answer that was made elsewhere."""
+        self._tokens += words
+        self._by_model.count(model.name, rows=words, replies=1)
+        self._by_principal.count(principal_id, rows=words, replies=1)
+
     async def advance(self, session: Session[AnyHosted], ids: Ids, reply: Reply) -> Arrays:
         """Appends ids (T,) to a `text_session`; answers about the last one.
 
@@ -524,10 +559,15 @@ class Serving:
     def _end_retired(self, developer: str, versions: Collection[tuple[str, int]]) -> int:
         return sum(
             self._sessions.retire(hosted)
-            for hosted in self._models.loaded()
+            for hosted in [*self._models.loaded(), *self._elsewhere()]
             if hosted.key.developer == developer
             and (hosted.key.name, hosted.key.version) in versions
         )
+
+    def _elsewhere(self) -> list[HostedElsewhere]:
+        """What is in use of models that run elsewhere; each answer is of one of its own."""
+        hosts = [session.hosted for session in self._sessions]
+        return [hosted for hosted in hosts if isinstance(hosted, HostedElsewhere)]
 
     def ask_before_opening(self, admit: Callable[[str, ServableModel], None]) -> None:
         """Has `admit` called in a thread with a principal's id and a model at each opening.
@@ -716,6 +756,12 @@ class Serving:
         self._check_running()
         if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
             raise _wrong_kind(model.name, is_encoder=not encoder)
+        return await self._admitted(principal_id, model, hosted)
+
+    async def _admitted(
+        self, principal_id: str, model: ServableModel, hosted: AnyHosted
+    ) -> Session[AnyHosted]:
+        """A new session, of whom may have it."""
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         session.once = model.once
         try:
@@ -737,7 +783,7 @@ class Serving:
             with suppress(InvalidStateError):
                 session.running.set_exception(session.because)
         hosted = session.hosted
-        if not isinstance(hosted, HostedEncoder):
+        if isinstance(hosted, Hosted):
             hosted.worker.call(lambda: hosted.engine.close(session.id))
         if session.once and self._loop is not None:  # else the next start removes it
             task = self._loop.create_task(self._forget_used(hosted))
@@ -862,22 +908,22 @@ def decoder_of(session: Session[AnyHosted]) -> Hosted:
     Raises:
         NotFoundError: it is a forward request's.
     """
-    if isinstance(session.hosted, HostedEncoder):
+    if not isinstance(session.hosted, Hosted):
         raise session_not_found()
     return session.hosted
 
 
 def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
     hosted = session.hosted
-    sight = hosted if isinstance(hosted, HostedEncoder) else hosted.sight
-    if sight is None:
+    sight = hosted.sight if isinstance(hosted, Hosted) else hosted
+    if not isinstance(sight, HostedEncoder):
         raise _wrong_kind(hosted.key.name, is_encoder=False)
     return sight
 
 
 def _can_encode(hosted: AnyHosted) -> bool:
     """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
-    return isinstance(hosted, HostedEncoder) or hosted.sight is not None
+    return isinstance(hosted.sight if isinstance(hosted, Hosted) else hosted, HostedEncoder)
 
 
 def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:
