@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.developer import cli_federate
 from triparty.developer.cli_arguments import OutArgument
 from triparty.developer.cli_models import add_commands
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="Re-key a model, publish it, invite devices (P1).",
 )
 add_commands(app)
+app.add_typer(cli_federate.app, name="federate")
 
 HomeOption = Annotated[
     Path | None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -83,7 +84,11 @@ clientapp = "{clientapp}"
 
 [tool.flwr.app.config]
 """
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+    ):
         content, _ = build_fab_from_files({"pyproject.toml": project.encode()})
     return content
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,6 +22,7 @@ from triparty.common.errors import FederationError
 from triparty.common.federation import APP
 from triparty.common.processes import Program
 from triparty.common.tls import client_context
+from triparty.developer.federation.door import door, open_door
 from triparty.developer.federation.federation import Federation
 from triparty.developer.federation.flower import QUIET, build_app, prepare_superlink, sign_app
 
@@ -50,12 +54,10 @@ class SuperLink:
     Attributes:
         federation: whose it is.
         program: its process.
-        port: on which it listens.
     """
 
     federation: Federation
     program: Program
-    port: int
 
     def submit(self) -> Run:
         """Begins a run.
@@ -132,8 +134,8 @@ def superlink(
 
     Args:
         federation: whose it is.
-        host: address to listen at.
-        port: to listen at.
+        host: address at which sites reach it.
+        port: of that address. The SuperLink itself listens on loopback, at another.
         now: when the app is signed.
 
     Raises:
@@ -143,7 +145,8 @@ def superlink(
     signed = sign_app(app, federation.signer(), signed_at=int(now.timestamp()))
     database = federation.path("superlink.db")
     prepare_superlink(database, app=app, verifications=signed, sites=federation.sites())
-    _write_connection(federation, port)
+    inside = _free_port()
+    _write_connection(federation, inside)
     program = Program.start(
         (
             "flower-superlink",
@@ -152,22 +155,29 @@ def superlink(
             *("--ssl-keyfile", str(federation.path("server.key"))),
             "--enable-supernode-auth",
             *("--isolation", "subprocess"),
-            *("--host", host, "--port", str(port)),
+            *("--host", "127.0.0.1", "--port", str(inside)),
             *("--database", str(database)),
         ),
         environment=_environment(federation),
         log=federation.path("superlink.log"),
     )
     try:
-        _wait_until_ready(federation, program, port)
-        yield SuperLink(federation, program, port)
+        context = client_context(None)
+        context.load_verify_locations(federation.path("ca.pem"))
+        _wait_until_ready(context, program, inside)
+        with open_door(
+            door(f"https://127.0.0.1:{inside}", context),
+            host=host,
+            port=port,
+            certificate=federation.path("server.pem"),
+            key=federation.path("server.key"),
+        ):
+            yield SuperLink(federation, program)
     finally:
         program.stop()
 
 
 def _environment(federation: Federation) -> dict[str, str]:
-    import os
-
     home = federation.path("flower").resolve()
     return {
         **os.environ,
@@ -190,9 +200,13 @@ def _write_connection(federation: Federation, port: int) -> None:
     )
 
 
-def _wait_until_ready(federation: Federation, program: Program, port: int) -> None:
-    context = client_context(None)
-    context.load_verify_locations(federation.path("ca.pem"))
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_until_ready(context: ssl.SSLContext, program: Program, port: int) -> None:
     until = time.monotonic() + _READY_S
     with httpx.Client(verify=context, trust_env=False) as client:
         while time.monotonic() < until and program.is_running():
