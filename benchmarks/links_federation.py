@@ -1,11 +1,11 @@
 """Links trained across sites: what a site gains, what a round costs (thesis 5.5.4).
 
 A classifier learns from some domains of a data set and is deployed in others, the sites, whose
-domain has shifted. Each site has a few labels of its own: the target of a link from the deployed
-model is the abstract label node. A site is judged on rows of its own that nothing learnt from,
-by its link alone, by the links of all others together, and by both (the ensemble of thesis
-5.2.1). Rounds are Flower's strategies with our guards and ClientApp, in one process, one
-message after another; messages go through Flower's serialisation, so bytes are true.
+domain has shifted. Each site has a few labels of its own: the target of a link from the
+deployed model is the abstract label node. A site is judged on rows of its own that nothing
+learnt from, by its link alone, by the links of all others together, and by both (the ensemble
+of thesis 5.2.1). Rounds are Flower's strategies with our guards and ClientApp, in one process,
+one message after another; messages go through Flower's serialisation, so bytes are true.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _alone(spec: Vec, domain: Domain, rows: NDArray[np.int64]) -> Weights:
 
 
 def _fused(spec: Vec, domain: Domain, global_link: Link) -> Any:
-    """Local and global link, weighed on a third of the site's labels that the local did not see."""
+    """Both links, weighed on a third of the site's labels that the local one did not see."""
     from triparty.common.links.weighing import joined_ensemble
 
     cut = len(domain.few) // 3
