@@ -27,7 +27,6 @@ from benchmarks.harness import ROOT, BenchError, Case, Effort, case
 from triparty.common.federated_links import FederatedLinks, NamedLink
 from triparty.common.federation import Task, Weights
 from triparty.common.links.design import LinkDesign
-from triparty.common.links.ensemble import Member
 from triparty.common.links.link import Link, no_link
 from triparty.common.links.recipe import Recipe
 from triparty.common.links.recorded import Recorded
@@ -38,6 +37,7 @@ ROUNDS = 8
 LABELS = 60
 SEEDS = 3
 TARGETS = 4
+RECIPE = Recipe(batch=16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,21 @@ class Domain:
 
 @dataclass(frozen=True)
 class Gains:
-    """Accuracy at sites, in percent: means over the targets."""
+    """Accuracy at sites, in percent: means over the targets.
+
+    Attributes:
+        unlinked: of the deployed model.
+        local: of a link trained on the site's few rows.
+        others: of the link of all other sites.
+        both: of both in one ensemble.
+        begun: of a local link that begins as the others'.
+    """
 
     unlinked: float
     local: float
     others: float
     both: float
+    begun: float
 
 
 @lru_cache
@@ -117,21 +126,31 @@ def gains(name: str, seed: int, quick: bool) -> Gains:
     """What sites of a set gain."""
     spec, domains = SETS[name](seed)
     targets = range(min(len(domains), 2 if quick else TARGETS))
+    from triparty.common.links.training import fit_link
+    from triparty.device.federation.local_global import local_and_global
+
     rows = []
     for target in targets:
         domain = domains[target]
-        global_link = _link(
-            spec, federate(spec, [d for i, d in enumerate(domains) if i != target])
+        rest = [one for number, one in enumerate(domains) if number != target]
+        shared = _link(spec, federate(spec, rest))
+        known = domain.recorded(spec, domain.few)
+        made = local_and_global(known, "model", "labels", shared, RECIPE)
+        begun = fit_link(
+            shared.design,
+            known.outputs["model"],
+            known.outputs["labels"],
+            RECIPE,
+            start=shared.weights,
         )
-        local_link = _link(spec, _alone(spec, domain, domain.few))
-        fused = _fused(spec, domain, global_link)
         shown = domain.shares[domain.tested]
         rows.append(
             [
                 domain.accuracy(shown),
-                domain.accuracy(local_link.predict(shown)),
-                domain.accuracy(global_link.predict(shown)),
-                domain.accuracy(fused.predict({"model": shown}).outputs),
+                domain.accuracy(made.local.link.predict(shown)),
+                domain.accuracy(shared.predict(shown)),
+                domain.accuracy(made.ensemble.predict({"model": shown}).outputs),
+                domain.accuracy(begun.link.predict(shown)),
             ]
         )
     return Gains(*(100 * np.mean(rows, axis=0)))
@@ -195,32 +214,6 @@ def _rounds(spec: Vec, domains: list[Domain], rounds: int) -> tuple[Weights, int
 
         grid = simulate(sites, work)
         return federation.last().weights, grid.sent_bytes, grid.received_bytes
-
-
-def _alone(spec: Vec, domain: Domain, rows: NDArray[np.int64]) -> Weights:
-    """A site's own link: as many passes as in a federation, over its own rows."""
-    from dataclasses import replace
-
-    from triparty.device.federation.recordings import RecordedLearner
-
-    links, first = _beginning(spec)
-    task = _task(links)
-    learner = RecordedLearner(domain.recorded(spec, rows))
-    return learner.train(first, replace(task, epochs=task.epochs * ROUNDS)).weights
-
-
-def _fused(spec: Vec, domain: Domain, global_link: Link) -> Any:
-    """Both links, weighed on a third of the site's labels that the local one did not see."""
-    from triparty.common.links.weighing import joined_ensemble
-
-    cut = len(domain.few) // 3
-    held, learnt = domain.few[:cut], domain.few[cut:]
-    local_link = _link(spec, _alone(spec, domain, learnt))
-    known = domain.recorded(spec, held).outputs
-    members = [Member("model", local_link), Member("model", global_link)]
-    return joined_ensemble(
-        "labels", members, known, known["labels"], Recipe(source_dropout=0.0)
-    )
 
 
 def _beginning(spec: Vec) -> tuple[FederatedLinks, Weights]:
@@ -335,6 +328,7 @@ def _set_cases(name: str, title: str) -> tuple[Case, ...]:
         _accuracy(name, "local", f"{title}: a local link"),
         _accuracy(name, "others", f"{title}: the others' link, no label of the site"),
         _accuracy(name, "both", f"{title}: local and global link"),
+        _accuracy(name, "begun", f"{title}: a local link that begins as the global one"),
         _points(
             name, "others", "unlinked", f"{title}: the others' link against none",
             f"{THESIS}: +7.85",

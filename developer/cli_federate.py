@@ -170,6 +170,34 @@ def status(folder: FolderArgument, as_json: JsonOption = False) -> None:
     console.report(asdict(done) | {"sites": list(federation.sites()), "events": events})
 
 
+@app.command()
+def export(
+    folder: FolderArgument,
+    out: Annotated[Path, typer.Argument(help="Gets a folder for each target.")],
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Recorded outputs of your own: measures agreement on them."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the trained links as folders that 'triparty developer publish' takes."""
+    from triparty.common.links.folder import save_links
+    from triparty.common.links.recorded import Recorded
+    from triparty.developer.federation.export import ensembles
+    from triparty.developer.federation.federation import Federation
+    from triparty.developer.federation.service import trained_links
+
+    recorded = None if test is None else Recorded.open(test)
+    console, written = Console(as_json=as_json), []
+    for made in ensembles(trained_links(Federation(folder)), recorded):
+        save_links(made, out / made.name)
+        told = "" if recorded is None else f", agreement {made.expected:.1%}"
+        console.say(f"wrote {out / made.name}: from {', '.join(made.sources)}{told}")
+        written.append({"target": made.name, "sources": list(made.sources)})
+    console.say(f"next: triparty developer publish {out}/TARGET")
+    console.report({"out": str(out), "links": written})
+
+
 def _lines(event: dict[str, Any]) -> list[str]:
     """What people are told of an event of the journal."""
     match event["event"]:

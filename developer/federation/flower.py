@@ -135,7 +135,8 @@ def prepare_superlink(
     )
 
     _, factory = get_objectstore_linkstate_factories(str(database), get_federation_manager())
-    state = factory.state()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        state = factory.state()
     fab = Fab(hashlib.sha256(app).hexdigest(), app, dict(verifications))
     state.store_app(
         fab=fab,
