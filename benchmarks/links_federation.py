@@ -187,8 +187,7 @@ def federate(spec: Vec, domains: list[Domain]) -> Weights:
 def _rounds(spec: Vec, domains: list[Domain], rounds: int) -> tuple[Weights, int, int]:
     from triparty.developer.federation.federation import Federation
     from triparty.developer.federation.plan import Plan
-    from triparty.developer.federation.running import run
-    from triparty.developer.federation.simulation import Simulation, simulate
+    from triparty.developer.federation.simulation import simulate
     from triparty.device.federation.answer import answer
     from triparty.device.federation.recordings import RecordedLearner
 
@@ -208,11 +207,7 @@ def _rounds(spec: Vec, domains: list[Domain], rounds: int) -> tuple[Weights, int
             now=datetime.now(UTC),
         )
         sites = {f"site-{number}": site(domain) for number, domain in enumerate(domains)}
-
-        def work(grid: Simulation) -> None:
-            run(federation, grid)
-
-        grid = simulate(sites, work)
+        grid = simulate(federation, sites)
         return federation.last().weights, grid.sent_bytes, grid.received_bytes
 
 

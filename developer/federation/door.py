@@ -94,6 +94,7 @@ def open_door(
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws="none",
         limit_concurrency=1000,
         timeout_graceful_shutdown=2,
     )

@@ -21,12 +21,12 @@ from flwr.serverapp.strategy import Strategy
 
 from triparty.common.errors import FederationError
 from triparty.common.federation import EXAMPLES, SITE_WEIGHT, Weights
-from triparty.developer.federation.flower import arrays_of, record_of, site_names
+from triparty.developer.federation.flower import arrays_of, record_of
 from triparty.developer.federation.guard import metrics_refusal, refusal
 from triparty.developer.federation.journal import Journal
 from triparty.developer.federation.plan import Plan
+from triparty.developer.federation.waiting import connected
 
-_POLL_S = 1.0
 _LEAST_TO_CLIP = 1e-12
 
 
@@ -89,7 +89,9 @@ class GuardedStrategy(Strategy):
             FederationError: too few are, by the time that the plan gives them.
         """
         number = server_round + self._offset
-        self._names = self._connected(grid, number)
+        self._names = connected(
+            grid, self._plan, number, expected=self._expected, wait=self._wait
+        )
         self._sent = arrays_of(arrays)
         # Flower would wait for ever for a site that leaves between two looks.
         chosen = cast(Grid, SimpleNamespace(get_node_ids=lambda: list(self._names)))
@@ -145,25 +147,6 @@ class GuardedStrategy(Strategy):
     def summary(self) -> None:
         """Lets Flower's strategy describe itself."""
         self._inner.summary()
-
-    def _connected(self, grid: Grid, number: int) -> dict[int, str]:
-        """Names of the connected sites by node; waits for those that are expected."""
-        until = time.monotonic() + self._plan.wait_s
-        needed = max(self._plan.least_sites, len(self._expected) if number == 1 else 0)
-        while True:
-            names = site_names(grid)
-            if len(names) >= needed:
-                return names
-            if time.monotonic() >= until:
-                break
-            self._wait(min(_POLL_S, self._plan.wait_s))
-        if len(names) >= self._plan.least_sites:
-            return names
-        absent = sorted(self._expected - set(names.values()))
-        raise FederationError(
-            f"round {number}: {len(names)} sites are connected after {self._plan.wait_s:g} s, "
-            f"{self._plan.least_sites} are needed; absent: {', '.join(absent) or 'unknown'}"
-        )
 
     def _judge(self, replies: Iterable[Message]) -> tuple[list[Message], Answers]:
         """The messages to aggregate, and what is said about all."""

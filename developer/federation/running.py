@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid
 
 from triparty.common.errors import TripartyError
@@ -13,15 +13,20 @@ from triparty.developer.federation.guarded import GuardedStrategy
 from triparty.developer.federation.strategies import strategy_of
 
 
-def run(federation: Federation, grid: Grid) -> Checkpoint:
+def run(federation: Federation, grid: Grid, context: Context) -> Checkpoint:
     """Runs the rounds that are left of a plan; journal and checkpoints are in the folder.
+
+    Args:
+        federation: whose plan it is.
+        grid: of Flower; the way to the sites.
+        context: of Flower's ServerApp.
 
     Raises:
         FederationError: it cannot go on; the journal says why, too.
     """
     journal = federation.journal()
     try:
-        done = _rounds(federation, grid)
+        done = _rounds(federation, grid, context)
     except TripartyError as error:
         journal.write("stopped", reason=error.message)
         raise
@@ -32,10 +37,14 @@ def run(federation: Federation, grid: Grid) -> Checkpoint:
     return done
 
 
-def _rounds(federation: Federation, grid: Grid) -> Checkpoint:
+def _rounds(federation: Federation, grid: Grid, context: Context) -> Checkpoint:
     plan, last = federation.plan(), federation.last()
     federation.journal().write("began", round=last.round + 1, rounds=plan.rounds)
-    if last.round < plan.rounds:
+    if plan.secure:
+        from triparty.developer.federation.masked_rounds import masked_rounds
+
+        masked_rounds(federation, grid, context)
+    elif last.round < plan.rounds:
         guarded = GuardedStrategy(
             strategy_of(plan),
             plan,

@@ -20,4 +20,4 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Runs the rounds that are left."""
-    run(Federation(Path(os.environ[FOLDER_VARIABLE])), grid)
+    run(Federation(Path(os.environ[FOLDER_VARIABLE])), grid, context)

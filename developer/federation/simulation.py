@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from triparty.developer.federation.federation import Federation
 from triparty.developer.federation.flower import (
     message_bytes,
     message_of_bytes,
     named_node,
     own_messages,
 )
+from triparty.developer.federation.running import run
 
 if TYPE_CHECKING:
     from flwr.proto.node_pb2 import NodeInfo
@@ -120,9 +122,13 @@ class Simulation(Grid):
         return dict(enumerate(self.sites, start=1))
 
 
-def simulate(sites: Mapping[str, Site], work: Callable[[Simulation], None]) -> Simulation:
-    """Runs work over a grid of sites in this process; the grid tells bytes afterwards."""
+def simulate(federation: Federation, sites: Mapping[str, Site]) -> Simulation:
+    """Runs the rounds that are left in this process; the grid tells bytes afterwards.
+
+    Raises:
+        FederationError: it cannot go on; the journal says why, too.
+    """
     grid = Simulation(sites)
     with own_messages():
-        work(grid)
+        run(federation, grid, Context(1, 1, {}, RecordDict(), {}))
     return grid

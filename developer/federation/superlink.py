@@ -28,6 +28,7 @@ from triparty.developer.federation.flower import QUIET, build_app, prepare_super
 
 SERVER_APP: Final = "triparty.developer.federation.server_app:app"
 CLIENT_APP: Final = "triparty.device.federation.client_app:app"
+MASKED_APP: Final = "triparty.device.federation.masked_app:app"
 FOLDER_VARIABLE: Final = "TRIPARTY_FEDERATION_FOLDER"
 _READY_S: Final = 60.0
 _LOOK_S: Final = 0.5
@@ -141,7 +142,7 @@ def superlink(
     Raises:
         FederationError: it does not come up.
     """
-    app = build_app(SERVER_APP, CLIENT_APP)
+    app = build_app(SERVER_APP, MASKED_APP if federation.plan().secure else CLIENT_APP)
     signed = sign_app(app, federation.signer(), signed_at=int(now.timestamp()))
     database = federation.path("superlink.db")
     prepare_superlink(database, app=app, verifications=signed, sites=federation.sites())

@@ -107,9 +107,7 @@ def new_federation(folder: Path, plan: Plan, weights: Weights = START) -> Federa
 
 def run_in_process(federation: Federation, sites: Mapping[str, Site]) -> Weights:
     """All rounds that are left."""
-    from triparty.developer.federation.running import run
-
-    simulate(sites, lambda grid: run(federation, grid))
+    simulate(federation, sites)
     return federation.last().weights
 
 
