@@ -54,6 +54,12 @@ def init(
         float | None, typer.Option(help="Differential privacy: noise, in clipping norms.")
     ] = None,
     clip: Annotated[float, typer.Option(help="L2 norm that updates are cut to.")] = 1.0,
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure", help="Only sums of all sites' weights are seen (SecAgg+); 3 sites."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of first weights and orders.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,6 +87,7 @@ def init(
         liars=liars,
         largest_norm=largest_norm,
         privacy=None if noise is None else Privacy(noise, clip),
+        secure=secure,
     )
     made = start(folder, links, weights, plan, address=address, now=datetime.now(UTC))
     console = Console(as_json=as_json)
@@ -203,7 +210,7 @@ def _lines(event: dict[str, Any]) -> list[str]:
     match event["event"]:
         case "round":
             head = f"round {event['round']}: {', '.join(event['sites'])}"
-            lines = [f"{head}; loss {event['loss']:.4f}"]
+            lines = [f"{head}; loss {event['loss']:.4f}" if "loss" in event else head]
         case "in-vain":
             lines = [f"round {event['round']}: too few answers, nothing changed"]
         case "stopped":

@@ -12,8 +12,8 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -54,7 +54,14 @@ def door(upstream: str, context: ssl.SSLContext) -> Starlette:
         upstream: base URL of the SuperLink, on loopback.
         context: that knows its certificate.
     """
-    client = httpx.AsyncClient(verify=context, timeout=_TIMEOUT_S, trust_env=False)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(
+            verify=context, timeout=_TIMEOUT_S, trust_env=False
+        ) as client:
+            app.state.client = client
+            yield
 
     async def forward(request: Request) -> Response:
         body = bytearray()
@@ -63,7 +70,7 @@ def door(upstream: str, context: ssl.SSLContext) -> Starlette:
             if len(body) > LIMIT_BYTES:
                 return PlainTextResponse("too large", 413)
         try:
-            answer = await client.post(
+            answer = await request.app.state.client.post(
                 f"{upstream}/v1/fleet/{request.path_params['name']}",
                 content=bytes(body),
                 headers=_passed(request.headers),
@@ -73,7 +80,9 @@ def door(upstream: str, context: ssl.SSLContext) -> Starlette:
             return PlainTextResponse("no SuperLink", 503)
         return Response(answer.content, answer.status_code, headers=_passed(answer.headers))
 
-    return Starlette(routes=[Route("/v1/fleet/{name:word}", forward, methods=["POST"])])
+    return Starlette(
+        routes=[Route("/v1/fleet/{name:word}", forward, methods=["POST"])], lifespan=lifespan
+    )
 
 
 @contextmanager
@@ -93,10 +102,9 @@ def open_door(
         ssl_keyfile=str(key),
         log_config=None,
         access_log=False,
-        lifespan="off",
         ws="none",
         limit_concurrency=1000,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(
@@ -117,9 +125,16 @@ def open_door(
 
 def _serve(server: uvicorn.Server) -> None:
     try:
-        asyncio.run(server.serve())
+        asyncio.run(_served(server))
     except SystemExit:  # uvicorn's answer to an address that is taken
         _log.error("the door to the SuperLink did not open")
+
+
+async def _served(server: uvicorn.Server) -> None:
+    await server.serve()
+    for connection in list(server.server_state.connections):  # sites keep theirs open
+        connection.transport.abort()
+    await asyncio.sleep(0)
 
 
 def _passed(headers: Mapping[str, str]) -> dict[str, str]:

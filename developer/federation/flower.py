@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp import Grid
+    from flwr.supercore.run import Run
 
 QUIET: Final = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -203,3 +204,10 @@ def named_node(number: int, name: str) -> NodeInfo:
     from flwr.proto.node_pb2 import NodeInfo
 
     return NodeInfo(node_id=number, name=name)
+
+
+def empty_run() -> Run:
+    """What a grid says of a run that no SuperLink knows."""
+    from flwr.supercore.run import Run
+
+    return Run.create_empty(run_id=1)

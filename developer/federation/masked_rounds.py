@@ -30,7 +30,7 @@ _SHARES: Final = 1.0  # of each site's secret: with all others
 _NEEDED: Final = 0.67  # of the shares, to take the mask of a site that died off the sum
 
 
-class _OneRound(FedAvg):  # type: ignore[misc]
+class _OneRound(FedAvg):
     """The mean of a round, and whose updates are in it."""
 
     nodes: tuple[int, ...] = ()

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from triparty.developer.federation.federation import Federation
 from triparty.developer.federation.flower import (
+    empty_run,
     message_bytes,
     message_of_bytes,
     named_node,
@@ -57,8 +58,8 @@ class Simulation(Grid):
 
     @property
     def run(self) -> Run:
-        """A simulation has none."""
-        raise NotImplementedError
+        """One that is empty."""
+        return empty_run()
 
     def create_message(
         self,

@@ -8,7 +8,8 @@ would travel in clear.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Context
@@ -21,10 +22,11 @@ from triparty.common.errors import FederationError
 from triparty.common.federation import Task
 from triparty.device.federation.learner import Learner
 
-Arrays = list[NDArray[np.float32]]
+Arrays = list[NDArray[Any]]
+Scalar = bool | bytes | float | int | str
 
 
-class MaskedSite(NumPyClient):  # type: ignore[misc]
+class MaskedSite(NumPyClient):
     """Trains when Flower asks; its answer is masked behind it.
 
     Args:
@@ -36,8 +38,8 @@ class MaskedSite(NumPyClient):  # type: ignore[misc]
         self._open_learner = open_learner
 
     def fit(
-        self, parameters: Arrays, config: dict[str, object]
-    ) -> tuple[Arrays, int, dict[str, object]]:
+        self, parameters: Arrays, config: dict[str, Scalar]
+    ) -> tuple[Arrays, int, dict[str, Scalar]]:
         """Trains; counts as one site whatever it has.
 
         Raises:
@@ -72,7 +74,7 @@ def masked_app(open_learner: Callable[[Context], Learner]) -> ClientApp:
     return ClientApp(client_fn=client, mods=[secaggplus_mod])
 
 
-def _asked(config: dict[str, object]) -> tuple[list[str], Task]:
+def _asked(config: Mapping[str, object]) -> tuple[list[str], Task]:
     try:
         names, task = json.loads(str(config["names"])), json.loads(str(config["task"]))
     except (KeyError, ValueError) as error:
