@@ -12,7 +12,7 @@ from triparty.common.errors import SettingsError
 
 if TYPE_CHECKING:
     from triparty.common.federation import Call
-    from triparty.device.federation.site import Site
+    from triparty.device.federation.supernode import Site
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,7 +87,7 @@ def join(
 
 def _site(call: Path, home: Path | None, config: Path | None) -> tuple[Site, Call]:
     from triparty.common.federation import Call
-    from triparty.device.federation.site import Site
+    from triparty.device.federation.supernode import Site
     from triparty.device.settings import DeviceSettings
 
     try:

@@ -14,7 +14,7 @@ from triparty.common.federated_links import FederatedLinks, NamedLink
 from triparty.common.federation import Task, Weights
 from triparty.common.links.recorded import Recorded
 from triparty.device.federation.learner import Trained
-from triparty.device.federation.site import DATA
+from triparty.device.federation.supernode import DATA
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,7 @@ from triparty.developer.federation.checkpoint import Checkpoint
 from triparty.developer.federation.plan import Plan
 from triparty.developer.federation.service import run, start, trained_links
 from triparty.device.federation.recordings import RecordedLearner
-from triparty.device.federation.site import Site
+from triparty.device.federation.supernode import Site
 
 REGISTERED = ("good", "other", "lying", "killed", "wary")
 LIE = """

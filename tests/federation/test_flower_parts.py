@@ -20,7 +20,7 @@ from triparty.developer.federation.federation import Federation
 from triparty.developer.federation.flower import build_app, prepare_superlink, sign_app
 from triparty.developer.federation.plan import Plan
 from triparty.developer.federation.superlink import CLIENT_APP, SERVER_APP
-from triparty.device.federation.site import Site
+from triparty.device.federation.supernode import Site
 
 
 @pytest.fixture
