@@ -176,6 +176,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     went_on = run_in_process(federation, HONEST)
     for name, value in whole.items():
         np.testing.assert_array_equal(went_on[name], value)
+    assert federation.last().round == 6
+    assert [one["round"] for one in events(federation, "round")] == [1, 2, 3, 4, 5, 6]
     assert [one["round"] for one in events(federation, "began")] == [1, 4]
 
 
