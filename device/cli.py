@@ -259,7 +259,7 @@ def generate(
         Path | None,
         typer.Option(
             help="Folder of a small model with the same tokenizer that guesses; otherwise the "
-            "text is looked up in itself. Needs triparty[draft]."
+            "text is looked up in itself. Needs triparty\\[draft]."
         ),
     ] = None,
     engine_url: Annotated[

@@ -46,7 +46,7 @@ def describe(
     ] = 0,
     draft: Annotated[
         Path | None,
-        typer.Option(help="Folder of a small model that guesses; needs triparty[draft]."),
+        typer.Option(help="Folder of a small model that guesses; needs triparty\\[draft]."),
     ] = None,
     noise: Noise = None,
     bfloat16_rows: Rounding = None,

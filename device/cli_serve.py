@@ -50,7 +50,7 @@ def serve(
         Path | None,
         typer.Option(
             help="Folder of a small model that guesses for models with the same tokenizer. "
-            "Needs triparty[draft]."
+            "Needs triparty\\[draft]."
         ),
     ] = None,
     deadline: Annotated[

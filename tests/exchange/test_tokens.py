@@ -6,6 +6,7 @@ and neither the cloud nor the engine sees a word of it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,6 +175,8 @@ def behind(cloud: LiveCloud, url: str, model: Path) -> Iterator[None]:
         yield
     finally:
         cloud.app.state.upstream = None
+        loop = cloud.app.state.serving._loop
+        asyncio.run_coroutine_threadsafe(upstream.close(), loop).result(10)
 
 
 @pytest.mark.slow
