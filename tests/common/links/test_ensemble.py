@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from linked_outputs import SPECS, linked
 
+from triparty.common.documents import canonical
 from triparty.common.errors import (
     CheckpointError,
     FileTypeError,
@@ -234,6 +236,13 @@ def test_changed_folders_are_refused(tmp_path: Path) -> None:
     (folder / WEIGHTS_FILE).write_bytes(weights.replace(b"0.hidden.bias", b"9.hidden.bias"))
     with pytest.raises(CheckpointError):
         open_links(folder)
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    fewer = json.loads(document)
+    fewer["links"].pop()
+    (folder / LINK_FILE).write_bytes(canonical(fewer))
+    with pytest.raises(CheckpointError, match="is of no link"):
+        open_links(folder)
+    (folder / LINK_FILE).write_bytes(document)
     (folder / WEIGHTS_FILE).write_bytes(weights[:-4])
     with pytest.raises(FileTypeError):
         open_links(folder)
