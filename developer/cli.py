@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.developer import cli_federate
 from triparty.developer.cli_arguments import OutArgument
 from triparty.developer.cli_links import app as links
 from triparty.developer.cli_models import add_commands
@@ -25,6 +26,7 @@ app = typer.Typer(
     help="Re-key a model, publish it, invite devices (P1).",
 )
 add_commands(app)
+app.add_typer(cli_federate.app, name="federate")
 app.add_typer(links, name="links")
 
 HomeOption = Annotated[
