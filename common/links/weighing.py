@@ -52,7 +52,7 @@ def weigh(spec: Vec, predicted: Stack, said: Outputs, recipe: Recipe) -> tuple[f
     free = torch.zeros(count, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=_RATE)
     for _ in range(_STEPS):
-        is_there = torch.from_numpy(_left(count, len(rows), recipe.source_dropout, rng))
+        is_there = torch.from_numpy(left(count, len(rows), recipe.source_dropout, rng))
         weight = functional.softplus(free)[:, None] * is_there
         share = weight / weight.sum(dim=0, keepdim=True)
         mixed = (logits * share[:, :, None]).sum(dim=0)
@@ -64,7 +64,7 @@ def weigh(spec: Vec, predicted: Stack, said: Outputs, recipe: Recipe) -> tuple[f
     return tuple(float(one) for one in found / found.sum())
 
 
-def _left(
+def left(
     count: int, rows: int, dropout: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """(links, rows) 1 where a source is there, at least one in each row."""

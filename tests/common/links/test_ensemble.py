@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from linked_outputs import SPECS, linked
 
+from triparty.common.documents import canonical
 from triparty.common.errors import (
     CheckpointError,
     FileTypeError,
@@ -31,7 +33,7 @@ from triparty.common.links.recorded import Recorded, check_recorded
 from triparty.common.links.specs import Vec
 
 pytest.importorskip("torch")
-from triparty.common.links.weighing import joined_ensemble, weigh
+from triparty.common.links.weighing import joined_ensemble, left, weigh
 
 BITS = Vec("regression", 1)
 FOUR = Vec("single-label", 4)
@@ -234,6 +236,13 @@ def test_changed_folders_are_refused(tmp_path: Path) -> None:
     (folder / WEIGHTS_FILE).write_bytes(weights.replace(b"0.hidden.bias", b"9.hidden.bias"))
     with pytest.raises(CheckpointError):
         open_links(folder)
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    fewer = json.loads(document)
+    fewer["links"].pop()
+    (folder / LINK_FILE).write_bytes(canonical(fewer))
+    with pytest.raises(CheckpointError, match="is of no link"):
+        open_links(folder)
+    (folder / LINK_FILE).write_bytes(document)
     (folder / WEIGHTS_FILE).write_bytes(weights[:-4])
     with pytest.raises(FileTypeError):
         open_links(folder)
@@ -242,3 +251,11 @@ def test_changed_folders_are_refused(tmp_path: Path) -> None:
         open_links(folder)
     (folder / WEIGHTS_FILE).write_bytes(weights)
     open_links(folder)
+
+
+def test_each_source_is_left_out_as_often_and_never_all() -> None:
+    is_there = left(3, 3000, 0.7, np.random.default_rng(0))
+    assert (is_there.sum(0) >= 1).all()
+    shares = is_there.mean(1)
+    assert np.ptp(shares) < 0.05
+    assert 0.4 < shares.mean() < 0.6
