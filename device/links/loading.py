@@ -45,7 +45,8 @@ class Loading:
         self._model: Model | None = None
         self._failure: str | None = None
         self._failed_at = 0.0
-        self._load_s = self._memory_mib = 0.0
+        self._load_s = 0.0
+        self._memory_mib: float | None = node.memory_mib
         self._calls: deque[float] = deque(maxlen=_CALLS)
 
     @property
@@ -65,12 +66,7 @@ class Loading:
         """As measured here; None before the first call."""
         if not self._calls:
             return None
-        memory = self.node.memory_mib
-        return Cost(
-            self._memory_mib if memory is None else memory,
-            1e3 * median(self._calls),
-            self._load_s,
-        )
+        return Cost(self._memory_mib or 0.0, 1e3 * median(self._calls), self._load_s)
 
     def load(self) -> None:
         """Makes the model ready, if it is not.
@@ -108,15 +104,17 @@ class Loading:
             return self._model
         if (failure := self.failure) is not None:
             raise FailedError(failure)
-        gc.collect()
+        is_new = self._memory_mib is None
+        if is_new:
+            gc.collect()
         held, before = resident_bytes(), time.perf_counter()
         try:
             model = self.node.load()
         except Exception as error:  # anybody's code
             raise self._failed(error) from error
         self._load_s = time.perf_counter() - before
-        # Memory that an earlier load left to the allocator is used again: the most counts.
-        self._memory_mib = max(self._memory_mib, (resident_bytes() - held) / _MIB)
+        if is_new:  # later ones find memory that this one left to the allocator
+            self._memory_mib = max(0.0, (resident_bytes() - held) / _MIB)
         return model
 
     def _failed(self, error: Exception) -> FailedError:

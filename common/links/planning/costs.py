@@ -86,7 +86,9 @@ def read_costs(path: Path) -> dict[str, Cost]:
         raise ManifestError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict) or not value:
         raise ManifestError(f"{path}: expected an object with the cost of each model")
-    return {check_name(name, what="model"): _cost(one, path, name) for name, one in value.items()}
+    return {
+        check_name(name, what="model"): _cost(one, path, name) for name, one in value.items()
+    }
 
 
 def costs_bytes(costs: Mapping[str, Cost]) -> bytes:
