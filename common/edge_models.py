@@ -5,7 +5,7 @@ The cloud hosts a library of them; plans choose from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -33,7 +33,7 @@ class EdgeModel:
     """
 
     spec: OutputSpec
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
 
     def save(self, network: Path, folder: Path) -> None:
         """Writes the folder, for its owner alone.

@@ -1,9 +1,9 @@
-"""Publishing what runs at the edge: signed, uploaded, current, for all of a developer's devices.
+"""Publishing what runs at the edge: signed, uploaded, current, for all devices of a developer.
 
-Gates, filters, models, links and plans hold no key, so they are sealed to nobody: the cloud sees them, and what they tell of
-the inputs that they were trained on. As for a model, blobs go first, the signed manifest after
-them, the latest statement last; cut at any step, publishing again goes on with a higher
-version.
+Gates, filters, models, links and plans hold no key, so they are sealed to nobody: the cloud
+sees them, and what they tell of the inputs that they were trained on. As for a model, blobs go
+first, the signed manifest after them, the latest statement last; cut at any step, publishing
+again goes on with a higher version.
 """
 
 from __future__ import annotations
