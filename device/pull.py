@@ -355,6 +355,12 @@ def _bring_member(
         ManifestError: another version is current than the plan was made for.
         ArtifactError, CheckpointError: it must not be used.
     """
+    current = pulling.latest.versions.get(f"{kind}/{name}", 0)
+    if current > version:
+        raise ManifestError(
+            f"the plan is for version {version} of the {kind} '{name}', current is {current}: "
+            "ask the developer to publish the plan again"
+        )
     for signed in pulling.client.artifacts(kind=kind, name=name):
         claimed = _claimed(signed)
         if claimed is not None and claimed.version != version:
