@@ -221,7 +221,7 @@ class Developer:
         """
         return self._publish_edge(Kind.MODEL_EDGE, Path(folder), name)
 
-    def publish_links(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
+    def publish_link(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
         """Uploads the links to one model, for all devices of this developer.
 
         Args:

@@ -148,7 +148,7 @@ _EDGE_VERBS: Final = {
     "gate": "publish_gate",
     "filter": "publish_filter",
     "model-edge": "publish_edge_model",
-    "link": "publish_links",
+    "link": "publish_link",
     "plan": "publish_plan",
 }
 

@@ -328,7 +328,7 @@ class Home:
         """Where a model that a plan chose lies, or will lie."""
         return self.folder / "edge-models" / check_name(name)
 
-    def link_folder(self, name: str) -> Path:
+    def links_folder(self, name: str) -> Path:
         """Where the links to a model lie, or will lie."""
         return self.folder / "links" / check_name(name)
 
@@ -377,14 +377,6 @@ class Home:
             StateError: a record is damaged.
         """
         return [one.name for one in self._manifests("edge-models")]
-
-    def links(self) -> list[str]:
-        """Names of the links that plans brought here, by target.
-
-        Raises:
-            StateError: a record is damaged.
-        """
-        return [one.name for one in self._manifests("links")]
 
     def _manifests(self, room: str) -> list[Manifest]:
         files = sorted(self.folder.glob(f"{room}/[!.]*/{MANIFEST_FILE}"))

@@ -330,7 +330,7 @@ def _bring_plan(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -
 def _bring_members(pulling: _Pulling, opened: PlanFolder, active: Sequence[str]) -> None:
     _bring_models(pulling, opened, active)
     for name, version in opened.links.items():
-        target = pulling.home.link_folder(name)
+        target = pulling.home.links_folder(name)
         _bring_member(pulling, Kind.LINK, name, version, target, check_links)
 
 
@@ -398,16 +398,11 @@ def _bring_edge(
 
 
 def evict(home: Home) -> None:
-    """Removes the models and links that no plan of this device uses."""
+    """Removes the models that no plan of this device runs."""
     plans = home.plans()
     models = {name for plan in plans for name in plan.active}
     for name in set(home.edge_models()) - models:
         shutil.rmtree(home.edge_model_folder(name), ignore_errors=True)
-    links = {
-        name for plan in plans for name in PlanFolder.open(home.plan_folder(plan.name)).links
-    }
-    for name in set(home.links()) - links:
-        shutil.rmtree(home.link_folder(name), ignore_errors=True)
 
 
 def _current(
