@@ -1,4 +1,4 @@
-"""Planning by itself: how near to the optimum, on the thesis's simulation, and how long it takes.
+"""Planning by itself: how near to the optimum, and how long it takes.
 
 Ten models with qualities and costs drawn from N(0.5, 0.2) or Beta(0.5, 0.5), an ensemble gain
 of 0.02 (thesis 5.5.5, figure 5.10), a budget of half of all costs. A run is 20 draws.

@@ -29,6 +29,7 @@ def measured_problem(
     *,
     link_ms: float = LINK_MS,
     weights: Mapping[str, float] | None = None,
+    doubt: float = 1.0,
 ) -> Problem:
     """Which models to run, as far as a sample tells.
 
@@ -41,6 +42,7 @@ def measured_problem(
         budget: of all that runs.
         link_ms: latency of one link.
         weights: how much a model's output counts; 1 where it is not named.
+        doubt: see `MeasuredQualities`.
 
     Raises:
         SettingsError: a model without costs, or a link whose source or target has other
@@ -71,7 +73,7 @@ def measured_problem(
 
     return Problem(
         names,
-        MeasuredQualities(names, recorded.outputs, links, predict, agreement),
+        MeasuredQualities(names, recorded.outputs, links, predict, agreement, doubt=doubt),
         budget.resources,
         np.array([_told(costs[name], budget) for name in names]),
         np.array([getattr(budget, one.name) for one in budget.resources], float),

@@ -89,6 +89,9 @@ class MeasuredQualities:
         links: (n, n), whether there is a link.
         predict: predicts a target from sources; not called without any.
         agreement: of predicted outputs with the model's own.
+        doubt: rows that are taken to have been predicted wrong beside those of the sample, so
+            that a model that fits into the budget is run rather than predicted without fault
+            on a few rows.
 
     Raises:
         SettingsError: a model without outputs, or with other rows than the rest.
@@ -101,6 +104,8 @@ class MeasuredQualities:
         links: Mask,
         predict: Predict,
         agreement: Agreement,
+        *,
+        doubt: float = 1.0,
     ) -> None:
         """Has predicted nothing yet."""
         if missing := [name for name in models if name not in outputs]:
@@ -111,6 +116,7 @@ class MeasuredQualities:
         np.fill_diagonal(self.links, val=False)
         self._models, self._outputs = tuple(models), outputs
         self._predict, self._agreement = predict, agreement
+        self._certainty = self.rows / (self.rows + doubt) if self.rows else 0.0
         self._known: dict[tuple[int, bytes], float] = {}
 
     @property
@@ -143,4 +149,5 @@ class MeasuredQualities:
         given = {
             self._models[n]: self._outputs[self._models[n]] for n in np.flatnonzero(sources)
         }
-        return float(self._agreement(name, self._predict(name, given), self._outputs[name]))
+        predicted = self._predict(name, given)
+        return self._certainty * float(self._agreement(name, predicted, self._outputs[name]))
