@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -56,7 +57,8 @@ class Stage:
         """Half of the time of all models, judged on a sample."""
         costs = self.clip.costs
         total = sum(cost.latency_ms for cost in costs.values())
-        return measured_problem(sample, self.ensembles, costs, Budget(None, SHARE * total), doubt=doubt)
+        budget = Budget(None, SHARE * total)
+        return measured_problem(sample, self.ensembles, costs, budget, doubt=doubt)
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ def reducto(one: Stage) -> float:
     share = one.spent(one.active)
     best = 0.0
     for difference in DIFFERENCES.values():
-        steps = np.array([difference(a, b) for a, b in zip(luma, luma[1:], strict=False)])
+        steps = np.array([difference(a, b) for a, b in pairwise(luma)])
         looks = np.concatenate([[True], steps >= np.quantile(steps, 1 - share)])
         held = np.maximum.accumulate(np.where(looks, np.arange(len(looks)), 0))
         best = max(best, _held(one, held))

@@ -1,8 +1,9 @@
 """Five models on a real clip, frame by frame: what they say, what they take, how it looks.
 
-People walk by one by one. YOLOX-nano and FastestDet count persons, FastestDet anything else that
-it knows, the Ultra-Light detector faces, MobileNet tells the class of the whole picture (the six
-most frequent of the first fifth, or another). Kept under build/links; remove it to make it anew.
+People walk by one by one. YOLOX-nano and FastestDet count persons, another YOLOX-nano anything
+else that it knows, the Ultra-Light detector faces, MobileNet tells the class of a picture (the
+six most frequent of the first fifth, or another). Kept under build/links; remove it to make it
+anew.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import typer
 
 from triparty.common.console import Console, JsonOption
 from triparty.developer.cli_arguments import OutArgument
+from triparty.developer.cli_links import app as links
 from triparty.developer.cli_models import add_commands
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="Re-key a model, publish it, invite devices (P1).",
 )
 add_commands(app)
+app.add_typer(links, name="links")
 
 HomeOption = Annotated[
     Path | None,

@@ -101,6 +101,7 @@ def publish_edge(
 
     Raises:
         ManifestError: not a name, or not of this kind.
+        CheckpointError: links whose weights are not theirs.
         FileTypeError, PathError, SizeError: a file that must not be published.
         TransportError: the cloud was not reached; publishing again goes on.
     """

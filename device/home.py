@@ -99,6 +99,19 @@ class HeldFilter:
 
 
 @dataclass(frozen=True)
+class HeldLinks:
+    """Links to a model that this device pulled.
+
+    Attributes:
+        name: as their developer published them.
+        version: of the artifact.
+    """
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True)
 class HeldPlan:
     """A plan that this device pulled, with the models that it chose.
 
@@ -377,6 +390,14 @@ class Home:
             StateError: a record is damaged.
         """
         return [one.name for one in self._manifests("edge-models")]
+
+    def links(self) -> list[HeldLinks]:
+        """The links that this device pulled, by name.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [HeldLinks(one.name, one.version) for one in self._manifests("links")]
 
     def _manifests(self, room: str) -> list[Manifest]:
         files = sorted(self.folder.glob(f"{room}/[!.]*/{MANIFEST_FILE}"))

@@ -1,4 +1,4 @@
-"""Getting bundles, gates, filters and plans: all is checked before anything is replaced.
+"""Getting bundles, gates, filters, links and plans: all is checked before any is replaced.
 
 1. The delegation must come from the root pinned at enrolment, and be no older than seen.
 2. The latest statement must be signed under it, fresh, and no older than seen.
@@ -8,9 +8,9 @@
    model, version and epoch.
 5. Only then it takes the place of the bundle before, and what was seen is raised.
 
-Gates, filters and plans are for all devices of their developer and not sealed: in the place
-of step 4 all files must have the manifest's hashes and be what they say (`pull_edge.py`). A
-plan is taken with exactly the models that it chose, and its links.
+Gates, filters, links and plans are for all devices of their developer and not sealed: in the
+place of step 4 all files must have the manifest's hashes and be what they say (`pull_edge.py`).
+A plan is taken with exactly the models that it chose, and its links.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from triparty.common.links.planning.folder import PlanFolder
 from triparty.common.sealing import SEALED_FILE, open_sealed
 from triparty.common.transport import CloudClient
 from triparty.common.trust import SignedDocument
-from triparty.device.home import HeldFilter, HeldGate, HeldModel, HeldPlan, Home
+from triparty.device.home import HeldFilter, HeldGate, HeldLinks, HeldModel, HeldPlan, Home
 from triparty.device.pull_edge import (
     check_edge_model,
     check_filter,
@@ -81,6 +81,8 @@ class Pulled:
         kept_filters: filters that were current already.
         taken_plans: plans that are new.
         kept_plans: plans that were current already.
+        taken_links: links that are new.
+        kept_links: links that were current already.
     """
 
     taken: tuple[HeldModel, ...]
@@ -91,6 +93,8 @@ class Pulled:
     kept_filters: tuple[HeldFilter, ...] = ()
     taken_plans: tuple[HeldPlan, ...] = ()
     kept_plans: tuple[HeldPlan, ...] = ()
+    taken_links: tuple[HeldLinks, ...] = ()
+    kept_links: tuple[HeldLinks, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,11 @@ class _Pulling:
 
 
 def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
-    """Brings this device's bundles and its developer's gates, filters and plans up to date.
+    """Brings this device's bundles and what its developer published for all up to date.
 
     Args:
         home: of an enrolled device.
-        name: one model, gate, filter or plan; None for all.
+        name: one model, gate, filter, plan or set of links; None for all.
         now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
@@ -129,11 +133,12 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
         filters = _bring_all(pulling, Kind.FILTER, _bring_filter, failures)
+        links = _bring_all(pulling, Kind.LINK, _bring_links, failures)
         plans = _bring_all(pulling, Kind.PLAN, _bring_plan, failures)
         if failures:
             raise failures[0]
         evict(home)
-    has_any = bool(bundles or gates or filters or plans)
+    has_any = bool(bundles or gates or filters or links or plans)
     if name is not None and not has_any and home.used(name):
         raise home.pool_empty(name)
     if not has_any:
@@ -146,6 +151,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
     brought = [(HeldFilter(m.name, m.version), is_new) for m, is_new in filters]
     by_name = {plan.name: plan for plan in home.plans()}
+    linked = [(HeldLinks(m.name, m.version), is_new) for m, is_new in links]
     return Pulled(
         taken=tuple(model for model, is_new in models if is_new),
         kept=tuple(model for model, is_new in models if not is_new),
@@ -155,6 +161,8 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         kept_filters=tuple(one for one, is_new in brought if not is_new),
         taken_plans=tuple(by_name[m.name] for m, is_new in plans if is_new),
         kept_plans=tuple(by_name[m.name] for m, is_new in plans if not is_new),
+        taken_links=tuple(one for one, is_new in linked if is_new),
+        kept_links=tuple(one for one, is_new in linked if not is_new),
     )
 
 
@@ -223,6 +231,8 @@ def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulle
         kept_filters=tuple(one for each in done for one in each.kept_filters),
         taken_plans=tuple(one for each in done for one in each.taken_plans),
         kept_plans=tuple(one for each in done for one in each.kept_plans),
+        taken_links=tuple(one for each in done for one in each.taken_links),
+        kept_links=tuple(one for each in done for one in each.kept_links),
     )
 
 
@@ -304,6 +314,12 @@ def _bring_filter(pulling: _Pulling, signed: SignedDocument, manifest: Manifest)
     """The same for a filter."""
     target = pulling.home.filter_folder(manifest.name)
     return _bring_edge(pulling, signed, manifest, target, check_filter)
+
+
+def _bring_links(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
+    """The same for links."""
+    target = pulling.home.links_folder(manifest.name)
+    return _bring_edge(pulling, signed, manifest, target, check_links)
 
 
 def _bring_plan(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:

@@ -73,6 +73,17 @@ def check_gate(folder: Path) -> None:
     Gate.open(folder)
 
 
+def check_links(folder: Path) -> None:
+    """Returns only if a folder holds links that can be used.
+
+    Raises:
+        ArtifactError, CheckpointError: it does not.
+    """
+    from triparty.common.links.folder import open_links
+
+    open_links(folder)
+
+
 def check_filter(folder: Path) -> None:
     """Returns only if a folder is a filter; its network is loaded where ONNX Runtime is.
 
@@ -110,14 +121,3 @@ def check_edge_model(folder: Path) -> None:
         )
     except Exception as error:
         raise FileTypeError(f"{folder / NETWORK_FILE} is no ONNX model: {error}") from error
-
-
-def check_links(folder: Path) -> None:
-    """Returns only if a folder holds links that can be used.
-
-    Raises:
-        ArtifactError, CheckpointError: it does not.
-    """
-    from triparty.common.links.folder import open_links
-
-    open_links(folder)

@@ -250,12 +250,29 @@ def test_qualities_are_measured_on_the_ensemble_of_the_sources_that_run() -> Non
     )
     plan = choose(problem)
     assert plan.active == ("left", "right")
-    assert plan.expected_accuracy == 1.0
+    assert plan.expected_accuracy == pytest.approx(1.0, abs=1e-3)
     assert plan.predicted == {"both": ("left", "right")}
     alone = single_links(problem)
     assert 0.4 < alone[0, 2] < 0.6
     assert np.isnan(alone[0, 1])
     assert asked.count(frozenset({"left", "right"})) == 1
+
+
+@pytest.mark.parametrize(("doubt", "active"), [(1.0, ("a", "b")), (0.0, ("a",))])
+def test_what_fits_is_run_rather_than_predicted_without_fault_on_a_few_rows(
+    doubt: float, active: tuple[str, ...]
+) -> None:
+    rows = np.ones(5)
+    qualities = MeasuredQualities(
+        ("a", "b"),
+        {"a": rows, "b": rows},
+        np.array([[False, True], [False, False]]),
+        lambda _, given: given["a"],
+        lambda _, made, own: float((made == own).mean()),
+        doubt=doubt,
+    )
+    problem = Problem(("a", "b"), qualities, (MEMORY,), np.ones((2, 1)), np.array([2.0]))
+    assert choose(problem).active == active
 
 
 @pytest.mark.parametrize(
