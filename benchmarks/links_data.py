@@ -130,9 +130,7 @@ def _seen() -> dict[str, NDArray[Any]]:
                 rows["person"].append(_surest(large, PERSON))
                 rows["tags"].append(_tags(detectors["FastestDet"].detect(frame)))
                 rows["face"].append(_surest(detectors["version-RFB-320"].detect(frame), None))
-                logits = mobilenet.run(None, {name: as_mobilenet(frame)})[0][0]
-                raised = np.exp(logits - logits.max())
-                rows["scene"].append((raised / raised.sum()).astype(np.float32))
+                rows["scene"].append(mobilenet.run(None, {name: as_mobilenet(frame)})[0][0])
                 rows["pictures"].append(
                     frame.to_ndarray(width=SIDE, height=SIDE, format="rgb24")
                 )
