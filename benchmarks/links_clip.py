@@ -2,8 +2,8 @@
 
 People walk by one by one. YOLOX-nano and FastestDet count persons, another YOLOX-nano anything
 else that it knows, the Ultra-Light detector faces, MobileNet tells the class of a picture (the
-six most frequent of the first fifth, or another). Kept under build/links; remove it to make it
-anew.
+six most frequent of what is learnt from, or another). It is kept under build/links; remove that
+to make it anew.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from triparty.device.links.nodes import Node, onnx_node
 CACHE: Final = ROOT / "build" / "links"
 CLIP: Final = "one-by-one-person-detection.mp4"
 EVERY: Final = 2
-LEARNT: Final = 0.2
+BLOCK: Final = 25  # frames, 5 seconds
+FIFTH: Final = 5
 CLASSES: Final = 6
 PERSON: Final = 0
 LUMA: Final = (128, 72)
+Rows = NDArray[np.intp]
 COUNT: Final = Vec("regression", 1, tolerance=0.5)
 
 
@@ -54,9 +56,13 @@ class Clip:
     luma: NDArray[np.uint8]
 
     @property
-    def learnt(self) -> int:
-        """Frames at the beginning that are learnt from."""
-        return int(LEARNT * len(self.luma))
+    def parts(self) -> tuple[Rows, Rows, Rows]:
+        """Frames that links learn from, that plans are chosen on, and that are tested."""
+        rows = np.arange(len(self.luma))
+        block = rows // BLOCK
+        is_known = block % FIFTH == 0
+        is_kept = is_known & (block % (3 * FIFTH) == FIFTH)
+        return rows[is_known & ~is_kept], rows[is_kept], rows[~is_known]
 
 
 @lru_cache
@@ -117,7 +123,7 @@ def _planes(frame: Any) -> NDArray[np.float32]:
 def _scenes(classes: NDArray[Any]) -> tuple[Vec, NDArray[np.float32]]:
     """Shares of the most frequent classes of the frames that are learnt from, and of others."""
     numbers = classes[:, 0].astype(int)
-    learnt = Counter(numbers[: int(LEARNT * len(numbers))].tolist())
+    learnt = Counter(numbers[np.arange(len(numbers)) // BLOCK % FIFTH == 0].tolist())
     known = [number for number, _ in learnt.most_common(CLASSES)]
     shares = np.zeros((len(numbers), len(known) + 1), np.float32)
     places = [known.index(one) if one in known else len(known) for one in numbers.tolist()]

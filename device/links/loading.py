@@ -47,6 +47,7 @@ class Loading:
         self._failed_at = 0.0
         self._load_s = 0.0
         self._memory_mib: float | None = node.memory_mib
+        self._held_before: int | None = None
         self._calls: deque[float] = deque(maxlen=_CALLS)
 
     @property
@@ -97,6 +98,7 @@ class Loading:
         except Exception as error:  # anybody's code
             raise self._failed(error) from error
         self._calls.append(taken)
+        self._weigh()
         return output, row
 
     def _ready(self) -> Model:
@@ -104,18 +106,21 @@ class Loading:
             return self._model
         if (failure := self.failure) is not None:
             raise FailedError(failure)
-        is_new = self._memory_mib is None
-        if is_new:
+        if self._memory_mib is None:
             gc.collect()
-        held, before = resident_bytes(), time.perf_counter()
+            self._held_before = resident_bytes()
+        before = time.perf_counter()
         try:
             model = self.node.load()
         except Exception as error:  # anybody's code
             raise self._failed(error) from error
         self._load_s = time.perf_counter() - before
-        if is_new:  # later ones find memory that this one left to the allocator
-            self._memory_mib = max(0.0, (resident_bytes() - held) / _MIB)
         return model
+
+    def _weigh(self) -> None:
+        """After the first call: later ones find memory that it left to the allocator."""
+        if self._memory_mib is None and self._held_before is not None:
+            self._memory_mib = max(0.0, (resident_bytes() - self._held_before) / _MIB)
 
     def _failed(self, error: Exception) -> FailedError:
         self.unload()

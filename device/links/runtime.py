@@ -159,7 +159,7 @@ class Links:
 
         def taken(function: Model) -> LinkedModel:
             model = self.add(Node(name, spec, lambda: function, encode, decode))
-            functools.update_wrapper(model, function)
+            functools.update_wrapper(model, function, updated=())
             return model
 
         return taken

@@ -92,6 +92,8 @@ def test_existing_code_calls_its_function_as_before() -> None:
         raise AssertionError("it is not chosen")
 
     assert people.__doc__ == "Counts them."
+    again = Links({}, active=["people"]).node("people", NUMBER)(people)
+    assert again(7.0) == 7.0  # a node of other links is a function like any
     assert people(5.0) == 5.0
     assert cars(5.0) == 15
     assert cars.result(5.0).origin is Origin.PREDICTED
