@@ -79,7 +79,7 @@ class Controller:
         """
         if self._place == self._asking.period:
             self._place, self._asked = 0, 0
-        is_wanted = self._asked < self._asking.labels and self._is_next(score)
+        is_wanted = self._asked <= self._asking.labels and self._is_next(score)
         self._recent.append(score)
         self._place += 1
         self._asked += is_wanted
