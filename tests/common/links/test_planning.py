@@ -116,6 +116,14 @@ def test_the_exact_plan_is_the_best_of_all_sets_one_by_one(seed: int) -> None:
     assert choose(problem, "exact").expected_accuracy == pytest.approx(best)
 
 
+def test_sets_that_are_looked_at_in_parts_give_the_same_optimum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once = [choose(_random(seed, 6), "exact").active for seed in range(4)]
+    monkeypatch.setattr("triparty.common.links.planning.exact._AT_ONCE", 4)
+    assert [choose(_random(seed, 6), "exact").active for seed in range(4)] == at_once
+
+
 @pytest.mark.parametrize("draw", ["normal", "beta"])
 def test_greedy_comes_close_to_the_optimum_and_is_above_the_thesis_ranking(
     draw: str,

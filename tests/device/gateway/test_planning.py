@@ -21,12 +21,13 @@ from triparty.common.links.ensemble import Ensemble, Member
 from triparty.common.links.planning.folder import PlanFolder
 from triparty.common.links.recorded import Recorded
 from triparty.common.links.specs import Vec
+from triparty.device.filters.results import NothingDetected, Unchanged
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.clock import VirtualClock
 from triparty.device.gateway.metrics import MetricsServer
 from triparty.device.gateway.models import FunctionStage
-from triparty.device.gateway.planning import LinkStage, PlannedStage
+from triparty.device.gateway.planning import LinkStage, PlannedStage, _stood_in
 from triparty.device.gateway.plans import make_planner
 from triparty.device.gateway.predictions import (
     Predicted,
@@ -37,6 +38,7 @@ from triparty.device.gateway.predictions import (
     row_of,
 )
 from triparty.device.gateway.settings import WatchSettings
+from triparty.device.gateway.stages import Reused
 from triparty.device.gateway.status import document, line
 from triparty.device.gateway.watching import check_settings, make_gateway
 
@@ -265,6 +267,25 @@ def test_a_saved_plan_is_read_as_it_was_and_a_changed_one_is_refused(tmp_path: P
         with pytest.raises(Exception, match=says):
             PlanFolder.open(folder)
         file.write_bytes(text)
+
+
+def test_what_a_filter_says_stands_for_what_its_model_saw() -> None:
+    forms = {name: RowForm("number", (), 1) for name in ("a", "b", "c")}
+    said = {"a": NothingDetected("t"), "b": Reused(3.0), "c": Unchanged("t"), "d": Reused(1.0)}
+    rows = _stood_in(forms, said)
+    assert {name: row.tolist() for name, row in rows.items()} == {"a": [0.0], "b": [3.0]}
+
+
+def test_a_model_that_is_only_profiled_is_let_go_after_each_batch(
+    clip: Path, tmp_path: Path
+) -> None:
+    folder = saved_plan(tmp_path, ("people",), BOTH)
+    made = watched(configured(folder, {"a": clip}, plan=_reselecting(least_gain=1.0)))
+    cars = made.functions["cars"]
+    assert cars.looks >= 16
+    assert cars.loads > 1
+    assert made.functions["people"].loads == 1
+    assert made.status.plan.active == ("people",)
 
 
 COUNTS = Vec("regression", 2, ("car", "person"), 0.5)

@@ -173,6 +173,7 @@ def test_outputs_are_recorded_for_training_in_the_form_of_training(tmp_path: Pat
     assert table.outputs["people"].tolist() == [[1.0], [2.0], [3.0]]
     assert table.outputs["cars"].tolist() == [[2.0], [4.0], [6.0]]
     assert cars.loads == 1
+    assert not links._models["cars"].is_loaded
     table.save(tmp_path / "recorded")
     assert len(type(table).open(tmp_path / "recorded")) == 3
 
