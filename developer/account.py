@@ -22,6 +22,7 @@ from triparty.developer.instances import Instances, Sharing
 from triparty.developer.invite import invite_device
 from triparty.developer.publish import Publication, publish_model
 from triparty.developer.publish_edge import PublishedEdge, publish_edge
+from triparty.developer.publish_plan import publish_plan
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
 
@@ -206,17 +207,50 @@ class Developer:
         """
         return self._publish_edge(Kind.FILTER, Path(folder), name)
 
-    def publish_link(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
-        """Uploads the links to one target model, for all devices of this developer.
+    def publish_edge_model(
+        self, folder: Path | str, *, name: str | None = None
+    ) -> PublishedEdge:
+        """Uploads a model for the edge, for plans to choose from.
 
         Args:
-            folder: of one target, as `triparty developer links train` wrote it.
+            folder: as `common.edge_models.EdgeModel.save` wrote it.
+            name: on the cloud, as links know it; None takes the folder's name.
+
+        Raises:
+            ArtifactError: not a model for the edge, or a file that must not be published.
+        """
+        return self._publish_edge(Kind.MODEL_EDGE, Path(folder), name)
+
+    def publish_link(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
+        """Uploads the links to one model, for all devices of this developer.
+
+        Args:
+            folder: as `triparty developer links train` wrote it.
+            name: on the cloud, that of the target; None takes the folder's name.
+
+        Raises:
+            ArtifactError: no links, or a file that must not be published.
+        """
+        return self._publish_edge(Kind.LINK, Path(folder), name)
+
+    def publish_plan(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
+        """Uploads a plan of published models and links, for all devices of this developer.
+
+        Args:
+            folder: as `triparty developer links plan` wrote it.
             name: on the cloud; None takes the folder's name.
 
         Raises:
-            ArtifactError, CheckpointError: no links, or a file that must not be published.
+            ArtifactError: not a plan, or a model or link of it is not published.
         """
-        return self._publish_edge(Kind.LINK, Path(folder), name)
+        with self._alone():
+            return publish_plan(
+                self.home,
+                Path(folder),
+                name=name or Path(folder).resolve().name,
+                settings=self.settings,
+                now=_now(),
+            )
 
     def _publish_edge(self, kind: Kind, folder: Path, name: str | None) -> PublishedEdge:
         with self._alone():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -129,39 +129,44 @@ def publish(
 ) -> None:
     """Upload a protected model; devices that hold the name get new bundles.
 
-    Or a gate, a filter or links, for all your devices: a folder with gate.json, filter.json or
-    link.json.
+    Or what runs at the edge, for all your devices: a folder with gate.json, filter.json,
+    model.json (a model in ONNX), link.json or plan.json.
     """
     from triparty.common.errors import SettingsError
-    from triparty.common.filters import is_filter
-    from triparty.common.gates import is_gate
-    from triparty.common.links.folder import is_link
     from triparty.developer.instances import Instances
 
     console, developer = Console(as_json=as_json), _developer(home, config)
     wanted = Instances.of(instances, pool=pool) if instances is not None else None
-    if wanted is not None and (is_gate(out) or is_filter(out) or is_link(out)):
-        raise SettingsError(f"{out} is no model, it has no key: leave out --instances")
-    if is_gate(out):
-        gate = developer.publish_gate(out, name=name)
-        console.say(
-            f"published gate {gate.name} version {gate.version}; devices get it by pull"
-        )
-        console.report({"kind": "gate", **asdict(gate)})
-    elif is_filter(out):
-        made = developer.publish_filter(out, name=name)
-        console.say(
-            f"published filter {made.name} version {made.version}; devices get it by pull"
-        )
-        console.report({"kind": "filter", **asdict(made)})
-    elif is_link(out):
-        links = developer.publish_link(out, name=name)
-        console.say(
-            f"published links {links.name} version {links.version}; devices get them by pull"
-        )
-        console.report({"kind": "link", **asdict(links)})
-    else:
+    kind = _edge_kind(out)
+    if kind is None:
         _say_published(console, developer.publish(out, name=name, instances=wanted))
+        return
+    if wanted is not None:
+        raise SettingsError(f"{out} is no model with a key: leave out --instances")
+    made = getattr(developer, _EDGE_VERBS[kind])(out, name=name)
+    console.say(f"published {kind} {made.name} version {made.version}; devices get it by pull")
+    console.report({"kind": kind, **asdict(made)})
+
+
+_EDGE_VERBS: Final = {
+    "gate": "publish_gate",
+    "filter": "publish_filter",
+    "model-edge": "publish_edge_model",
+    "link": "publish_link",
+    "plan": "publish_plan",
+}
+
+
+def _edge_kind(folder: Path) -> str | None:
+    """What a folder says that it is, for the edge; None if it is a protected model."""
+    from triparty.common.edge_models import is_edge_model
+    from triparty.common.filters import is_filter
+    from triparty.common.gates import is_gate
+    from triparty.common.links.folder import is_link
+    from triparty.common.links.planning.folder import is_plan
+
+    kinds = zip(_EDGE_VERBS, (is_gate, is_filter, is_edge_model, is_link, is_plan), strict=True)
+    return next((kind for kind, holds in kinds if holds(folder)), None)
 
 
 @app.command()

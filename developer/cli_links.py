@@ -1,4 +1,4 @@
-"""`triparty developer links`: train and evaluate links from recorded outputs."""
+"""`triparty developer links`: train and evaluate links from recorded outputs, and plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triparty.common.console import Console, JsonOption, progress
+from triparty.developer.cli_links_plan import library, plan
 
 if TYPE_CHECKING:
     from triparty.developer.links.judging import Judged
@@ -18,6 +19,9 @@ app = typer.Typer(
     add_completion=False,
     help="Predict models' outputs from those of others.",
 )
+
+app.command()(plan)
+app.command()(library)
 
 RecordedArgument = Annotated[
     Path,

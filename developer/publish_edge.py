@@ -1,9 +1,9 @@
-"""Publishing a gate, a filter or links: signed, uploaded, current, for a developer's devices.
+"""Publishing what runs at the edge: signed, uploaded, current, for all devices of a developer.
 
-None of them holds a key, so they are sealed to nobody: the cloud sees them, and what they tell
-of the inputs that they were trained on. As for a model, blobs go first, the signed manifest
-after them, the latest statement last; cut at any step, publishing again goes on with a higher
-version.
+Gates, filters, models, links and plans hold no key, so they are sealed to nobody: the cloud
+sees them, and what they tell of the inputs that they were trained on. As for a model, blobs go
+first, the signed manifest after them, the latest statement last; cut at any step, publishing
+again goes on with a higher version.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Final
 from triparty.common.access import renew_if_due
 from triparty.common.artifacts import Kind, Manifest, describe_folder, sign_manifest
 from triparty.common.documents import check_name
+from triparty.common.edge_models import LIMIT_BYTES as MODEL_LIMIT_BYTES
+from triparty.common.edge_models import MODEL_FILE, EdgeModel
+from triparty.common.edge_models import NETWORK_FILE as MODEL_NETWORK_FILE
 from triparty.common.errors import ManifestError
 from triparty.common.filters import FILTER_FILE, NETWORK_FILE, read_filter_document
 from triparty.common.filters import LIMIT_BYTES as FILTER_LIMIT_BYTES
@@ -25,6 +28,8 @@ from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.links.folder import LIMIT_BYTES as LINK_LIMIT_BYTES
 from triparty.common.links.folder import LINK_FILE, open_links
 from triparty.common.links.folder import WEIGHTS_FILE as LINK_WEIGHTS_FILE
+from triparty.common.links.planning.folder import LIMIT_BYTES as PLAN_LIMIT_BYTES
+from triparty.common.links.planning.folder import PLAN_FILE, PlanFolder
 from triparty.common.transport import CloudClient
 from triparty.developer.home import Home
 from triparty.developer.settings import DeveloperSettings
@@ -52,13 +57,17 @@ _FILES: Final = {
     Kind.FILTER: _EdgeFiles(
         (FILTER_FILE, NETWORK_FILE), FILTER_LIMIT_BYTES, read_filter_document
     ),
+    Kind.MODEL_EDGE: _EdgeFiles(
+        (MODEL_FILE, MODEL_NETWORK_FILE), MODEL_LIMIT_BYTES, EdgeModel.open
+    ),
     Kind.LINK: _EdgeFiles((LINK_FILE, LINK_WEIGHTS_FILE), LINK_LIMIT_BYTES, open_links),
+    Kind.PLAN: _EdgeFiles((PLAN_FILE,), PLAN_LIMIT_BYTES, PlanFolder.open),
 }
 
 
 @dataclass(frozen=True)
 class PublishedEdge:
-    """What publishing a gate, a filter or links did.
+    """What publishing did.
 
     Attributes:
         name: on the cloud.
@@ -80,12 +89,12 @@ def publish_edge(
     settings: DeveloperSettings,
     now: datetime,
 ) -> PublishedEdge:
-    """Publishes one of them under a name; a name that exists gets its next version.
+    """Publishes a folder of a kind under a name; a name that exists gets its next version.
 
     Args:
         home: of an enrolled developer.
-        folder: as `triparty device gate fit`, `filter fit` or `developer links train` wrote it.
-        kind: `gate`, `filter` or `link`.
+        folder: as `triparty device gate fit`, `filter fit` or `developer links` wrote it.
+        kind: `gate`, `filter`, `model-edge`, `link` or `plan`.
         name: on the cloud.
         settings: for expiry times.
         now: when it is signed.

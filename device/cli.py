@@ -176,13 +176,18 @@ def models(
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(help="One model, gate, filter, links, or ACCOUNT/NAME (default: all)."),
+        typer.Argument(
+            help="One model, gate, filter, plan, links, or ACCOUNT/NAME (default: all)."
+        ),
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get granted bundles, published gates, filters, links; verified before they are used."""
+    """Get granted bundles, published gates, filters, links, plans; verified before use.
+
+    Of a plan's models exactly those come that it chose.
+    """
     pulled = _device(home, config).pull(name)
     console = Console(as_json=as_json)
     for model in pulled.taken:
@@ -197,6 +202,10 @@ def pull(
         console.say(f"got filter {one.name}  version {one.version}")
     for one in pulled.kept_filters:
         console.say(f"current: filter {one.name}  version {one.version}")
+    for plan in pulled.taken_plans:
+        console.say(f"got plan {plan.name}  version {plan.version}: {', '.join(plan.active)}")
+    for plan in pulled.kept_plans:
+        console.say(f"current: plan {plan.name}  version {plan.version}")
     for links in pulled.taken_links:
         console.say(f"got links {links.name}  version {links.version}")
     for links in pulled.kept_links:
@@ -209,6 +218,8 @@ def pull(
             "kept_gates": [asdict(gate) for gate in pulled.kept_gates],
             "taken_filters": [asdict(one) for one in pulled.taken_filters],
             "kept_filters": [asdict(one) for one in pulled.kept_filters],
+            "taken_plans": [asdict(plan) for plan in pulled.taken_plans],
+            "kept_plans": [asdict(plan) for plan in pulled.kept_plans],
             "taken_links": [asdict(links) for links in pulled.taken_links],
             "kept_links": [asdict(links) for links in pulled.kept_links],
         }

@@ -38,7 +38,7 @@ from triparty.common.keying import Bundle
 from triparty.common.sampling import SamplingOptions
 from triparty.device.accounts import Accounts
 from triparty.device.enroll import enroll
-from triparty.device.home import HeldModel, Home, SpentDecoys
+from triparty.device.home import HeldModel, HeldPlan, Home, SpentDecoys
 from triparty.device.inference.answer import Pieces
 from triparty.device.inference.attestation import Attestation
 from triparty.device.inference.batch import AT_ONCE, side_by_side
@@ -69,7 +69,7 @@ from triparty.device.inference.speculation import Speculation
 from triparty.device.inference.traffic import CountedForwards, CountedSteps, Traffic
 from triparty.device.keyring import InUse, Key, Keyring
 from triparty.device.keystore import Keys
-from triparty.device.pull import Pulled, pull_all
+from triparty.device.pull import Pulled, choose_models, pull_all
 
 if TYPE_CHECKING:
     from triparty.device.inference.images import ImageLike
@@ -158,6 +158,25 @@ class Device:
         account, slash, plain = (name or "").rpartition("/")
         homes = [self._accounts.named(account)] if slash else self._accounts.enrolled()
         return pull_all(homes, name=plain or None, now=datetime.now(UTC))
+
+    def choose_models(
+        self, plan: str, active: Sequence[str], *, account: str | None = None
+    ) -> HeldPlan:
+        """Fetches other models of a plan than it chose, and evicts those that no plan runs.
+
+        Args:
+            plan: that this device holds.
+            active: models of the plan, which shall run.
+            account: of this device that holds it; None: the home's own.
+
+        Raises:
+            NotFoundError: no such plan here, or no such model in it.
+            ArtifactError: a model that must not be used; what was chosen before stays.
+        """
+        home = self._accounts.named(account)
+        home.access()
+        with locked(home.folder):
+            return choose_models(home, plan, active, now=datetime.now(UTC))
 
     def models(self) -> list[HeldModel]:
         """The models that this device can use.

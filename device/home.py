@@ -10,6 +10,10 @@ HOME/once/NAME/VERSION/          bundle of a one-time instance, until it was use
 HOME/used/NAME.json              versions of one-time instances that were used
 HOME/gates/NAME/                 gate with its signed manifest, mode 0700
 HOME/filters/NAME/               filter, the same
+HOME/plans/NAME/                 plan, the same
+HOME/edge-models/NAME/           model that a plan chose, the same
+HOME/links/NAME/                 links of plans, the same
+HOME/chosen/NAME.json            models that were chosen here in the place of a plan's
 HOME/spent-decoys                digests of texts that served as decoys: none serves again
 HOME/accounts/NAME/              the same for another cloud or developer (`accounts.py`)
 """
@@ -105,6 +109,21 @@ class HeldLinks:
 
     name: str
     version: int
+
+
+@dataclass(frozen=True)
+class HeldPlan:
+    """A plan that this device pulled, with the models that it chose.
+
+    Attributes:
+        name: as its developer published it.
+        version: of the artifact.
+        active: models that it runs.
+    """
+
+    name: str
+    version: int
+    active: tuple[str, ...]
 
 
 class Home:
@@ -314,9 +333,63 @@ class Home:
         """
         return [HeldFilter(one.name, one.version) for one in self._manifests("filters")]
 
+    def plan_folder(self, name: str) -> Path:
+        """Where a plan that was pulled lies, or will lie."""
+        return self.folder / "plans" / check_name(name)
+
+    def edge_model_folder(self, name: str) -> Path:
+        """Where a model that a plan chose lies, or will lie."""
+        return self.folder / "edge-models" / check_name(name)
+
     def links_folder(self, name: str) -> Path:
-        """Where links that were pulled lie, or will lie."""
+        """Where the links to a model lie, or will lie."""
         return self.folder / "links" / check_name(name)
+
+    def plans(self) -> list[HeldPlan]:
+        """The plans that this device pulled, by name.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        from triparty.common.links.planning.folder import PlanFolder
+
+        found = []
+        for one in self._manifests("plans"):
+            try:
+                plan = PlanFolder.open(self.plan_folder(one.name)).plan
+            except ArtifactError as error:
+                raise StateError(
+                    f"{self.plan_folder(one.name)} is damaged: remove it, then run 'triparty "
+                    "device pull'"
+                ) from error
+            active = self._chosen(one) or plan.active
+            found.append(HeldPlan(one.name, one.version, active))
+        return found
+
+    def choose(self, plan: HeldPlan) -> None:
+        """Notes that other models of a plan run here than it says, until its next version."""
+        document = {"version": plan.version, "active": list(plan.active)}
+        file = self.folder / "chosen" / f"{plan.name}.json"
+        write_private(file, json.dumps(document).encode())
+
+    def _chosen(self, plan: Manifest) -> tuple[str, ...] | None:
+        file = self.folder / "chosen" / f"{plan.name}.json"
+        if not file.exists():
+            return None
+        try:
+            document = json.loads(file.read_bytes())
+            active = tuple(check_name(name) for name in document["active"])
+            return active if document["version"] == plan.version else None
+        except (ValueError, KeyError, TypeError, ArtifactError) as error:
+            raise StateError(f"{file} is damaged: remove it") from error
+
+    def edge_models(self) -> list[str]:
+        """Names of the models that plans brought here.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [one.name for one in self._manifests("edge-models")]
 
     def links(self) -> list[HeldLinks]:
         """The links that this device pulled, by name.

@@ -1,4 +1,4 @@
-"""Getting bundles, gates, filters and links: all is checked before anything is replaced.
+"""Getting bundles, gates, filters, links and plans: all is checked before any is replaced.
 
 1. The delegation must come from the root pinned at enrolment, and be no older than seen.
 2. The latest statement must be signed under it, fresh, and no older than seen.
@@ -8,15 +8,16 @@
    model, version and epoch.
 5. Only then it takes the place of the bundle before, and what was seen is raised.
 
-Gates, filters and links are for all devices of their developer and not sealed: in the place of
-step 4 all files must have the manifest's hashes and be what they say (`pull_edge.py`).
+Gates, filters, links and plans are for all devices of their developer and not sealed: in the
+place of step 4 all files must have the manifest's hashes and be what they say (`pull_edge.py`).
+A plan is taken with exactly the models that it chose, and its links.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from triparty.common.artifacts import Manifest, verify_manifest
 from triparty.common.clocks import judged_at, naming_clocks
 from triparty.common.console import progress
 from triparty.common.delegation import Delegation, verify_delegation
+from triparty.common.edge_models import LIMIT_BYTES as MODEL_LIMIT_BYTES
 from triparty.common.entries import Kind
 from triparty.common.errors import (
     ArtifactError,
@@ -40,18 +42,29 @@ from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
 from triparty.common.links.folder import LIMIT_BYTES as LINK_LIMIT_BYTES
+from triparty.common.links.planning.folder import LIMIT_BYTES as PLAN_LIMIT_BYTES
+from triparty.common.links.planning.folder import PlanFolder
 from triparty.common.sealing import SEALED_FILE, open_sealed
 from triparty.common.transport import CloudClient
 from triparty.common.trust import SignedDocument
-from triparty.device.home import HeldFilter, HeldGate, HeldLinks, HeldModel, Home
-from triparty.device.pull_edge import check_filter, check_gate, check_links, holds, take
+from triparty.device.home import HeldFilter, HeldGate, HeldLinks, HeldModel, HeldPlan, Home
+from triparty.device.pull_edge import (
+    check_edge_model,
+    check_filter,
+    check_gate,
+    check_links,
+    holds,
+    take,
+)
 
 BUNDLE_LIMIT_BYTES = 64 << 30
 _LIMITS = {
     Kind.BUNDLE: BUNDLE_LIMIT_BYTES,
     Kind.GATE: GATE_LIMIT_BYTES,
     Kind.FILTER: FILTER_LIMIT_BYTES,
+    Kind.MODEL_EDGE: MODEL_LIMIT_BYTES,
     Kind.LINK: LINK_LIMIT_BYTES,
+    Kind.PLAN: PLAN_LIMIT_BYTES,
 }
 
 
@@ -66,6 +79,8 @@ class Pulled:
         kept_gates: gates that were current already.
         taken_filters: filters that are new.
         kept_filters: filters that were current already.
+        taken_plans: plans that are new.
+        kept_plans: plans that were current already.
         taken_links: links that are new.
         kept_links: links that were current already.
     """
@@ -76,6 +91,8 @@ class Pulled:
     kept_gates: tuple[HeldGate, ...] = ()
     taken_filters: tuple[HeldFilter, ...] = ()
     kept_filters: tuple[HeldFilter, ...] = ()
+    taken_plans: tuple[HeldPlan, ...] = ()
+    kept_plans: tuple[HeldPlan, ...] = ()
     taken_links: tuple[HeldLinks, ...] = ()
     kept_links: tuple[HeldLinks, ...] = ()
 
@@ -94,11 +111,11 @@ class _Pulling:
 
 
 def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
-    """Brings this device's bundles and its developer's gates, filters and links up to date.
+    """Brings this device's bundles and what its developer published for all up to date.
 
     Args:
         home: of an enrolled device.
-        name: one model, gate, filter or set of links; None for all.
+        name: one model, gate, filter, plan or set of links; None for all.
         now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
@@ -117,9 +134,11 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
         filters = _bring_all(pulling, Kind.FILTER, _bring_filter, failures)
         links = _bring_all(pulling, Kind.LINK, _bring_links, failures)
+        plans = _bring_all(pulling, Kind.PLAN, _bring_plan, failures)
         if failures:
             raise failures[0]
-    has_any = bool(bundles or gates or filters or links)
+        evict(home)
+    has_any = bool(bundles or gates or filters or links or plans)
     if name is not None and not has_any and home.used(name):
         raise home.pool_empty(name)
     if not has_any:
@@ -131,6 +150,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     models = [(_held(home, manifest), is_new) for manifest, is_new in bundles]
     held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
     brought = [(HeldFilter(m.name, m.version), is_new) for m, is_new in filters]
+    by_name = {plan.name: plan for plan in home.plans()}
     linked = [(HeldLinks(m.name, m.version), is_new) for m, is_new in links]
     return Pulled(
         taken=tuple(model for model, is_new in models if is_new),
@@ -139,9 +159,43 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         kept_gates=tuple(gate for gate, is_new in held if not is_new),
         taken_filters=tuple(one for one, is_new in brought if is_new),
         kept_filters=tuple(one for one, is_new in brought if not is_new),
+        taken_plans=tuple(by_name[m.name] for m, is_new in plans if is_new),
+        kept_plans=tuple(by_name[m.name] for m, is_new in plans if not is_new),
         taken_links=tuple(one for one, is_new in linked if is_new),
         kept_links=tuple(one for one, is_new in linked if not is_new),
     )
+
+
+def choose_models(home: Home, plan: str, active: Sequence[str], *, now: datetime) -> HeldPlan:
+    """Brings other models of a plan than it chose, and evicts those that no plan runs.
+
+    Args:
+        home: of an enrolled device.
+        plan: that it holds.
+        active: models of the plan, which shall run.
+        now: for expiry times.
+
+    Raises:
+        NotFoundError: this device holds no such plan, or it names no such model.
+        ArtifactError: a model that must not be used; what was chosen before stays.
+    """
+    held = {one.name: one for one in home.plans()}
+    if plan not in held:
+        raise NotFoundError(f"this device holds no plan '{plan}': run 'triparty device pull'")
+    opened = PlanFolder.open(home.plan_folder(plan))
+    if unknown := [name for name in active if name not in opened.models]:
+        raise NotFoundError(f"the plan '{plan}' names no model '{unknown[0]}'")
+    access = renew_if_due(home.folder, home.access(), now=now)
+    with access.client() as client, naming_clocks(now, lambda: client.connection.cloud_time):
+        delegation, latest, seen = _current(client, access, home.seen(), now)
+        home.save_seen(seen)
+        judged = judged_at(now, client.connection.cloud_time)
+        pulling = _Pulling(client, home, access, delegation, latest, None, judged)
+        _bring_models(pulling, opened, active)
+    chosen = replace(held[plan], active=tuple(active))
+    home.choose(chosen)
+    evict(home)
+    return chosen
 
 
 def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulled:
@@ -175,6 +229,8 @@ def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulle
         kept_gates=tuple(gate for each in done for gate in each.kept_gates),
         taken_filters=tuple(one for each in done for one in each.taken_filters),
         kept_filters=tuple(one for each in done for one in each.kept_filters),
+        taken_plans=tuple(one for each in done for one in each.taken_plans),
+        kept_plans=tuple(one for each in done for one in each.kept_plans),
         taken_links=tuple(one for each in done for one in each.taken_links),
         kept_links=tuple(one for each in done for one in each.kept_links),
     )
@@ -266,6 +322,83 @@ def _bring_links(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) 
     return _bring_edge(pulling, signed, manifest, target, check_links)
 
 
+def _bring_plan(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
+    """Takes a plan with the models that it chose and its links; whether it was taken.
+
+    It takes the place of the one before when all of them are here.
+    """
+    home = pulling.home
+    target = home.plan_folder(manifest.name)
+    held = {plan.name: plan for plan in home.plans()}.get(manifest.name)
+    if held is not None and holds(target, signed, manifest):
+        _bring_members(pulling, PlanFolder.open(target), held.active)
+        return False
+
+    def check(folder: Path) -> None:
+        opened = PlanFolder.open(folder)
+        _bring_members(pulling, opened, opened.plan.active)
+
+    take(pulling.client, target, signed, manifest, check)
+    home.save_seen(home.seen().raised(manifest))
+    return True
+
+
+def _bring_members(pulling: _Pulling, opened: PlanFolder, active: Sequence[str]) -> None:
+    _bring_models(pulling, opened, active)
+    for name, version in opened.links.items():
+        target = pulling.home.links_folder(name)
+        _bring_member(pulling, Kind.LINK, name, version, target, check_links)
+
+
+def _bring_models(pulling: _Pulling, opened: PlanFolder, active: Sequence[str]) -> None:
+    for name in active:
+        target = pulling.home.edge_model_folder(name)
+        version = opened.models[name]
+        _bring_member(pulling, Kind.MODEL_EDGE, name, version, target, check_edge_model)
+
+
+def _bring_member(
+    pulling: _Pulling,
+    kind: Kind,
+    name: str,
+    version: int,
+    target: Path,
+    check: Callable[[Path], object],
+) -> None:
+    """Takes what a plan names, unless this device holds it, and it is whole.
+
+    Raises:
+        ManifestError: another version is current than the plan was made for.
+        ArtifactError, CheckpointError: it must not be used.
+    """
+    current = pulling.latest.versions.get(f"{kind}/{name}", 0)
+    if current > version:
+        raise ManifestError(
+            f"the plan is for version {version} of the {kind} '{name}', current is {current}: "
+            "ask the developer to publish the plan again"
+        )
+    for signed in pulling.client.artifacts(kind=kind, name=name):
+        claimed = _claimed(signed)
+        if claimed is not None and claimed.version != version:
+            continue
+        manifest = verify_manifest(
+            signed,
+            delegation=pulling.delegation,
+            now=pulling.now,
+            kind=kind,
+            name=name,
+            seen=pulling.home.seen(),
+            latest=pulling.latest,
+            limit_bytes=_LIMITS[kind],
+        )
+        _bring_edge(pulling, signed, manifest, target, check)
+        return
+    raise ManifestError(
+        f"the plan names version {version} of the {kind} '{name}', which the cloud does not "
+        "have: ask the developer to publish the plan again"
+    )
+
+
 def _bring_edge(
     pulling: _Pulling,
     signed: SignedDocument,
@@ -278,6 +411,14 @@ def _bring_edge(
     take(pulling.client, target, signed, manifest, check)
     pulling.home.save_seen(pulling.home.seen().raised(manifest))
     return True
+
+
+def evict(home: Home) -> None:
+    """Removes the models that no plan of this device runs."""
+    plans = home.plans()
+    models = {name for plan in plans for name in plan.active}
+    for name in set(home.edge_models()) - models:
+        shutil.rmtree(home.edge_model_folder(name), ignore_errors=True)
 
 
 def _current(

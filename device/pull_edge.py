@@ -1,4 +1,4 @@
-"""Taking gates, filters and links whose manifest was verified: files, hashes, what they say."""
+"""Taking what runs at the edge, its manifest verified: files, hashes, what they say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from triparty.common.artifacts import Manifest, read_signed, verify_folder, write_artifact
 from triparty.common.console import progress
-from triparty.common.errors import ArtifactError
+from triparty.common.errors import ArtifactError, FileTypeError
 from triparty.common.files import PRIVATE_MODE, make_private_folder, replace_folder
 from triparty.common.transport import CloudClient
 from triparty.common.trust import SignedDocument
@@ -98,3 +98,26 @@ def check_filter(folder: Path) -> None:
     artifact = FilterArtifact.open(folder)
     if find_spec("onnxruntime") is not None:
         Session(artifact.network, artifact.design)
+
+
+def check_edge_model(folder: Path) -> None:
+    """Returns only if a folder is a model; it is loaded where ONNX Runtime is.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    from importlib.util import find_spec
+
+    from triparty.common.edge_models import NETWORK_FILE, EdgeModel
+
+    EdgeModel.open(folder)
+    if find_spec("onnxruntime") is None:
+        return
+    import onnxruntime  # type: ignore[import-untyped]
+
+    try:
+        onnxruntime.InferenceSession(
+            str(folder / NETWORK_FILE), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise FileTypeError(f"{folder / NETWORK_FILE} is no ONNX model: {error}") from error

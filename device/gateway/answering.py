@@ -8,6 +8,7 @@ from triparty.device.gateway.answers import Answer, answer, judge
 from triparty.device.gateway.auditing import Auditing
 from triparty.device.gateway.camera import Camera
 from triparty.device.gateway.frames import Purpose
+from triparty.device.gateway.predictions import predicted_answer
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.rounds import Judged
 from triparty.device.gateway.stages import Outcome
@@ -90,7 +91,13 @@ class Answering:
 
 
 def _answers(camera: Camera, outcome: Outcome) -> dict[str, Answer]:
-    return {
+    """Of tasks whose models looked, or were predicted."""
+    predicted = {
+        task.name: predicted_answer(task, outcome.predicted[task.model])
+        for task in camera.tasks
+        if task.model in outcome.predicted
+    }
+    return predicted | {
         task.name: answer(task, outcome.seen[task.model])
         for task in camera.tasks
         if task.model in outcome.seen

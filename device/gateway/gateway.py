@@ -35,6 +35,7 @@ from triparty.device.gateway.clock import Clock, WallClock
 from triparty.device.gateway.decoding import Decoding
 from triparty.device.gateway.filtering import FilteredStage, Filters
 from triparty.device.gateway.looking import Looker
+from triparty.device.gateway.planning import LINKS, Planner
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.reloading import Changes, changes
 from triparty.device.gateway.results import Sink
@@ -68,6 +69,7 @@ class Gateway:
         tasks: what is asked; classes are numbers.
         labels: names of the classes of each model, for results.
         sinks: take results and events.
+        planner: chooses which of the models run; None: all do.
         clock: whose time rounds follow.
         wall: seconds since 1970.
         reader_of: makes what reads a stream's headers.
@@ -84,6 +86,7 @@ class Gateway:
         tasks: Sequence[Task],
         labels: Mapping[str, Sequence[str]],
         sinks: Sequence[Sink],
+        planner: Planner | None = None,
         clock: Clock | None = None,
         wall: Callable[[], float] = time.time,
         reader_of: ReaderOf = Typer.of,
@@ -111,6 +114,7 @@ class Gateway:
         self._reloads = 0
         self._refused: str | None = None
         models = [model.name for model in settings.models]
+        self._planner = planner
         self._filters = Filters(settings, tasks)
         observe = gate.observe_dependencies
         links = [
@@ -119,7 +123,8 @@ class Gateway:
             else stage
             for stage in stages
         ]
-        self._chain = chain = Chain(links, models, observe=observe)
+        lookers = models if planner is None else [*models, LINKS]
+        self._chain = chain = Chain(links, lookers, observe=observe)
         self._stage_counts = chain.counts
         self._looker = Looker(chain, self._outcomes.put)
         self._showing = Showing(
@@ -128,6 +133,7 @@ class Gateway:
             wall,
             models_observe=observe,
             stages_observe=chain.wants_dependencies,
+            **({} if planner is None else {"asked": planner.asked}),
         )
         self._decoding = Decoding(gate, observes=chain.wants_dependencies)
         self._recorder = Recorder(settings, labels, sinks, wall)
@@ -455,6 +461,7 @@ class Gateway:
             reloads=self._reloads,
             refused=self._refused,
             filters=self._filters.status(),
+            plan=None if self._planner is None else self._planner.status,
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

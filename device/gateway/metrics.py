@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from triparty.common.errors import StateError
 from triparty.device.gate.recall import Estimate
-from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus
+from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus, PlanStatus
 from triparty.device.streams.status import State
 
 PREFIX = "triparty_device_"
@@ -158,6 +158,8 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
     )
     yield from _of_audits(status)
     yield from _of_filters(status.filters)
+    if status.plan is not None:
+        yield from _of_plan(status.plan)
     stages = CounterMetricFamily(
         f"{PREFIX}stage_cpu_seconds", "CPU time of a stage.", labels=["stage"]
     )
@@ -187,6 +189,47 @@ def _of_filters(filters: Sequence[FilterStatus]) -> Iterable[Metric]:
             accuracy.add_metric([one.name, "low"], one.accuracy_low)
             accuracy.add_metric([one.name, "high"], one.accuracy_high)
     yield accuracy
+
+
+def _of_plan(plan: PlanStatus) -> Iterable[Metric]:
+    names = (*plan.active, *plan.predicted)
+    runs = GaugeMetricFamily(
+        f"{PREFIX}plan_active", "1 if the model runs, 0 if links predict it.", labels=["model"]
+    )
+    failing = GaugeMetricFamily(
+        f"{PREFIX}plan_failing", "1 if the model cannot be run now.", labels=["model"]
+    )
+    for name in names:
+        runs.add_metric([name], float(name in plan.active))
+        failing.add_metric([name], float(name in plan.failing))
+    yield runs
+    yield failing
+    for kind, says, values in (
+        ("measured", "Frames that the model looked at.", plan.measured),
+        ("predictions", "Frames of which links predicted its output.", plan.predictions),
+        ("failures", "Times that the model failed.", plan.failures),
+        ("unanswered", "Frames of which nothing could be predicted.", plan.unanswered),
+    ):
+        counted = CounterMetricFamily(f"{PREFIX}plan_{kind}", says, labels=["model"])
+        for name in names:
+            counted.add_metric([name], float(values.get(name, 0)))
+        yield counted
+    confidence = GaugeMetricFamily(
+        f"{PREFIX}plan_confidence", "Mean confidence of predictions.", labels=["model"]
+    )
+    for name, value in plan.confidence.items():
+        confidence.add_metric([name], value)
+    yield confidence
+    yield GaugeMetricFamily(
+        f"{PREFIX}plan_expected_accuracy",
+        "Of the plan, over all of its models.",
+        value=plan.expected_accuracy,
+    )
+    for kind, says, value in (
+        ("profiles", "Times that all models were run to choose anew.", plan.profiles),
+        ("switches", "Times that other models were chosen.", plan.switches),
+    ):
+        yield CounterMetricFamily(f"{PREFIX}plan_{kind}", says, value=float(value))
 
 
 def _of_audits(status: GatewayStatus) -> Iterable[Metric]:

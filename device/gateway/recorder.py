@@ -82,6 +82,10 @@ class Recorder:
                 "filtered": {
                     name: type(said).__name__ for name, said in outcome.filtered.items()
                 },
+                "predicted": {
+                    name: one.told(self._labels.get(name, ()))
+                    for name, one in outcome.predicted.items()
+                },
                 "answers": {name: told(value) for name, value in answers.items()},
                 "seen": {
                     name: _told(seen, self._labels.get(name, ()))

@@ -293,6 +293,49 @@ class FilterSettings(Table):
         return self.cameras is None or camera in self.cameras
 
 
+class PlanSettings(Table):
+    """A plan: of the models only the chosen ones are run, links predict the others."""
+
+    artifact: UserPath = Field(
+        description="A folder that 'links plan' wrote, or the name of a pulled plan."
+    )
+    links: UserPath | None = Field(
+        default=None,
+        description="Folder with a folder of links a model; default: those that were pulled.",
+    )
+    memory_mib: float | None = Field(
+        default=None, ge=0, description="Budget for choosing anew; default: the plan's."
+    )
+    latency_ms: float | None = Field(default=None, ge=0, description="The same, for one frame.")
+    every_frames: int = Field(
+        default=0, ge=0, description="Frames after which models are chosen anew; 0: never."
+    )
+    profiled_share: float = Field(
+        default=0.01, gt=0, le=1, description="Of these frames, on which all models are run."
+    )
+    least_profiled: int = Field(
+        default=30, ge=2, description="Frames on which all are run at least."
+    )
+    least_gain: float = Field(
+        default=0.01, ge=0, le=1, description="Of the expected accuracy, for a change."
+    )
+    period_s: float = Field(
+        default=3600.0, gt=0, description="For how long a choice is taken to hold."
+    )
+    retry_s: float = Field(
+        default=60.0, ge=0, description="A model that failed is left alone for so long."
+    )
+    records: UserPath | None = Field(
+        default=None, description="Folder for what all models said, to train links with."
+    )
+
+    @model_validator(mode="after")
+    def _one_use(self) -> Self:
+        if self.records is not None and not self.every_frames:
+            raise ValueError("records need every_frames: only then all models are run")
+        return self
+
+
 class ResultSettings(Table):
     """Where results go. What they say is confidential: files are of mode 0600."""
 
@@ -340,6 +383,7 @@ class WatchSettings(Table):
     models: tuple[ModelSettings, ...] = ()
     tasks: tuple[TaskSettings, ...] = ()
     filters: tuple[FilterSettings, ...] = ()
+    plan: PlanSettings | None = None
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
     reload: ReloadSettings = ReloadSettings()
@@ -416,6 +460,7 @@ class WatchSettings(Table):
 _TABLES: dict[str, type[Table]] = {
     "defaults": CameraDefaults,
     "gate": GateSettings,
+    "plan": PlanSettings,
     "results": ResultSettings,
     "metrics": MetricSettings,
     "reload": ReloadSettings,

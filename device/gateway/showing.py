@@ -22,6 +22,7 @@ class Showing:
         wall: seconds since 1970.
         models_observe: models look at what was decoded only for others.
         stages_observe: any stage does.
+        asked: of the models that a camera asks, those that look at its frames for that.
 
     Attributes:
         stages_observe: any stage does, now.
@@ -35,10 +36,12 @@ class Showing:
         *,
         models_observe: bool,
         stages_observe: bool,
+        asked: Callable[[frozenset[str]], frozenset[str]] = lambda models: models,
     ) -> None:
         """Takes now for the beginning."""
         self._looker, self._clock, self._wall = looker, clock, wall
         self._models_observe, self.stages_observe = models_observe, stages_observe
+        self._asked = asked
         self._began, self._wall_began = clock.now(), wall()
 
     def show(self, camera: Camera, run: int, frame: Frame) -> None:
@@ -80,7 +83,7 @@ class Showing:
             image=frame.image,
             purpose=purpose,
             group=group,
-            models=frozenset(task.model for task in camera.tasks),
+            models=self._asked(frozenset(task.model for task in camera.tasks)),
         )
         self._looker.show(shown, wait=self._clock.virtual)
 

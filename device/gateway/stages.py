@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import thread_time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from triparty.device.filters.results import Skipped
 from triparty.device.gate.detectors import Detections
 from triparty.device.gateway.frames import Purpose, StreamFrame
+from triparty.device.gateway.predictions import Predicted
 
 Seen = Detections | float
 """What a model says of a frame: objects, or a number."""
@@ -45,11 +46,13 @@ class Verdict:
         redundant: nothing in it is new: later stages do not look at it, and the last results
             of the stream hold.
         filtered: by model that was not run, what stands for what it would have seen.
+        predicted: by model that was not run, what links predict of it.
     """
 
     seen: Mapping[str, Seen] = field(default_factory=dict)
     redundant: bool = False
     filtered: Mapping[str, StandIn] = field(default_factory=dict)
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
 
 
 PASS = Verdict()
@@ -82,6 +85,25 @@ class Stage(Protocol):
         """Lets go of what it holds; not called before `process` has returned."""
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A stage that is told what those before it said of each frame: links between models."""
+
+    def follow(
+        self,
+        frames: Sequence[StreamFrame],
+        seen: Sequence[Mapping[str, Seen]],
+        filtered: Sequence[Mapping[str, StandIn]],
+    ) -> Sequence[Verdict]:
+        """In the place of `process`.
+
+        Args:
+            frames: as for `process`.
+            seen: of each frame, by model.
+            filtered: of each frame, by model.
+        """
+
+
 @dataclass(eq=False)
 class StageCount:
     """What a stage has done so far.
@@ -109,6 +131,7 @@ class Outcome:
         redundant: a stage found nothing new in it.
         failed: a stage raised: nobody knows what the frame shows.
         filtered: by model that was not run, what stands for what it would have seen.
+        predicted: by model that was not run, what links predict of it.
     """
 
     frame: StreamFrame
@@ -116,6 +139,7 @@ class Outcome:
     redundant: bool = False
     failed: bool = False
     filtered: Mapping[str, StandIn] = field(default_factory=dict)
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
 
 
 class Chain:
@@ -144,6 +168,7 @@ class Chain:
         """The outcome of each frame, in their order; never raises what a stage raises."""
         seen: list[dict[str, Seen]] = [{} for _ in frames]
         filtered: list[dict[str, StandIn]] = [{} for _ in frames]
+        predicted: list[dict[str, Predicted]] = [{} for _ in frames]
         redundant, failed = set[int](), set[int]()
         for stage in self.stages:
             going = [
@@ -153,17 +178,23 @@ class Chain:
             ]
             if not going:
                 continue
-            verdicts = self._ask(stage, [frames[n] for n in going])
+            verdicts = self._ask(
+                stage,
+                [frames[n] for n in going],
+                [seen[n] for n in going],
+                [filtered[n] for n in going],
+            )
             if verdicts is None:
                 failed.update(going)
                 continue
             for n, verdict in zip(going, verdicts, strict=True):
                 seen[n].update(verdict.seen)
                 filtered[n].update(verdict.filtered)
+                predicted[n].update(verdict.predicted)
                 if verdict.redundant:
                     redundant.add(n)
         return [
-            Outcome(frame, seen[n], n in redundant, n in failed, filtered[n])
+            Outcome(frame, seen[n], n in redundant, n in failed, filtered[n], predicted[n])
             for n, frame in enumerate(frames)
         ]
 
@@ -181,11 +212,20 @@ class Chain:
         told = self._observe and stage.name in self._models
         return told or getattr(stage, "wants_dependencies", False)
 
-    def _ask(self, stage: Stage, frames: list[StreamFrame]) -> Sequence[Verdict] | None:
+    def _ask(
+        self,
+        stage: Stage,
+        frames: Sequence[StreamFrame],
+        seen: Sequence[Mapping[str, Seen]],
+        filtered: Sequence[Mapping[str, StandIn]],
+    ) -> Sequence[Verdict] | None:
         count = self.counts[stage.name]
         begin = thread_time()
         try:
-            verdicts = stage.process(frames)
+            if isinstance(stage, Follower):
+                verdicts = stage.follow(frames, seen, filtered)
+            else:
+                verdicts = stage.process(frames)
             if len(verdicts) != len(frames):
                 raise ValueError(f"{len(verdicts)} verdicts on {len(frames)} frames")
         except Exception as error:  # noqa: BLE001  anybody's code; the cameras must go on

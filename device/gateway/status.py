@@ -132,6 +132,41 @@ class FilterStatus:
 
 
 @dataclass(frozen=True)
+class PlanStatus:
+    """How a plan stands.
+
+    Attributes:
+        active: models that run.
+        predicted: models that links predict.
+        expected_accuracy: of the plan, over all of its models.
+        measured: frames that a model looked at, by name.
+        predictions: frames of which a model's output was predicted, by name.
+        confidence: mean of these predictions, by name.
+        failures: times that a model failed, by name.
+        failing: why a model cannot be run now, by name.
+        unanswered: frames of which nothing could be predicted, by model.
+        profiles: times that all models were run to choose anew.
+        switches: times that others were chosen.
+        costs: memory in MiB and latency in ms of models that ran, as measured, by name.
+        refused: why models could not be chosen anew the last time; None otherwise.
+    """
+
+    active: tuple[str, ...]
+    predicted: tuple[str, ...]
+    expected_accuracy: float
+    measured: Mapping[str, int] = field(default_factory=dict)
+    predictions: Mapping[str, int] = field(default_factory=dict)
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    failing: Mapping[str, str] = field(default_factory=dict)
+    unanswered: Mapping[str, int] = field(default_factory=dict)
+    profiles: int = 0
+    switches: int = 0
+    costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class GatewayStatus:
     """How the gateway stands.
 
@@ -155,6 +190,7 @@ class GatewayStatus:
         reloads: how often a new configuration was taken.
         refused: why the last one was not.
         filters: in the order of the configuration.
+        plan: of the models; None without one.
     """
 
     seconds: float
@@ -176,6 +212,7 @@ class GatewayStatus:
     reloads: int = 0
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
+    plan: PlanStatus | None = None
 
     @property
     def used_cores(self) -> float:
@@ -205,6 +242,8 @@ def line(status: GatewayStatus) -> str:
     if shares := [_share(task, of) for task, of in status.audits.items() if of.accuracy.groups]:
         parts.append(f"right by audit: {', '.join(shares)}")
     parts += [_filter_line(one) for one in status.filters]
+    if status.plan is not None:
+        parts.append(_plan_line(status.plan))
     if status.frames_dropped:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.refused is not None:
@@ -261,6 +300,7 @@ def document(status: GatewayStatus) -> dict[str, Any]:
             },
         },
         "filters": [_filter(one) for one in status.filters],
+        "plan": None if status.plan is None else _plan(status.plan),
         "decode_costs": [
             {
                 **kind._asdict(),
@@ -292,6 +332,36 @@ def _filter_line(of: FilterStatus) -> str:
     told = f"{of.name} filtered {of.filter_rate:.0%}"
     if of.is_drifting:
         told += f", DRIFTING: right in {of.accuracy_low:.0%} to {of.accuracy_high:.0%}"
+    return told
+
+
+def _plan(of: PlanStatus) -> dict[str, Any]:
+    return {
+        "active": list(of.active),
+        "predicted": list(of.predicted),
+        "expected_accuracy": round(of.expected_accuracy, 4),
+        "measured": dict(of.measured),
+        "predictions": dict(of.predictions),
+        "confidence": {name: round(value, 4) for name, value in of.confidence.items()},
+        "failures": dict(of.failures),
+        "failing": dict(of.failing),
+        "unanswered": dict(of.unanswered),
+        "profiles": of.profiles,
+        "switches": of.switches,
+        "costs": {
+            name: {"memory_mib": round(memory, 3), "latency_ms": round(latency, 4)}
+            for name, (memory, latency) in of.costs.items()
+        },
+        "refused": of.refused,
+    }
+
+
+def _plan_line(of: PlanStatus) -> str:
+    told = f"runs {', '.join(of.active) or 'no model'}"
+    if of.predicted:
+        told += f", predicts {', '.join(of.predicted)}"
+    if of.failing:
+        told += f", FAILING: {', '.join(of.failing)}"
     return told
 
 

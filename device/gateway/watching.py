@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.models import make_stage
+from triparty.device.gateway.planning import LinkStage, PlannedStage, Planner
+from triparty.device.gateway.plans import make_planner
 from triparty.device.gateway.results import Database, Lines, Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
+from triparty.device.gateway.stages import Stage
 
 if TYPE_CHECKING:
     from triparty.device.gate.predictor import Predictor
@@ -42,7 +46,8 @@ def make_gateway(
         predictor=_predictor(settings.folder, gate.artifact),
         max_staleness=gate.max_staleness_s,
     )
-    stages = [make_stage(model, settings.folder) for model in settings.models]
+    planner = make_planner(settings, tasks)
+    stages = _stages(settings, planner)
     return Gateway(
         settings,
         policy=policy,
@@ -51,6 +56,7 @@ def make_gateway(
         tasks=tasks,
         labels={model.name: labels(model) for model in settings.models},
         sinks=[*_sinks(settings), *([lines] if lines else [])],
+        planner=planner,
         clock=clock,
     )
 
@@ -68,6 +74,22 @@ def check_settings(settings: WatchSettings) -> list[Task]:
     for camera in settings.cameras:
         camera.address(settings.folder)
     return [_task(task, settings) for task in settings.tasks]
+
+
+def _stages(settings: WatchSettings, planner: Planner | None) -> list[Stage]:
+    """Of all models; those of a plan are loaded when they are chosen."""
+    if planner is None:
+        return [make_stage(model, settings.folder) for model in settings.models]
+    stages: list[Stage] = []
+    for model in settings.models:
+        make = partial(make_stage, model, settings.folder)
+        if model.name in planner.forms:
+            planned = PlannedStage(model.name, make, planner)
+            planned.load()
+            stages.append(planned)
+        else:
+            stages.append(make())
+    return [*stages, LinkStage(planner)]
 
 
 def _sinks(settings: WatchSettings) -> list[Sink]:

@@ -1,0 +1,1 @@
+"""Which models to run under a budget: pure functions over tables of qualities and costs."""

@@ -1,0 +1,1 @@
+"""Models as nodes: those that a plan chose are run, links predict the others."""
