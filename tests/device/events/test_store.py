@@ -171,8 +171,29 @@ class TestTrouble:
         written = len(store.list(Wanted(), limit=999))
         assert store.status.waiting == 5
         assert store.status.events_lost == 95 - written > 50
+        self.fill(store, 1 << 20)
+        store.write([], 100.0 + RETRY_LONGEST_S)
+        assert walls(store)[:5] == [99.0, 98.0, 97.0, 96.0, 95.0], "the oldest go first"
         store.close()
-        assert store.status.events_lost == 100 - written
+
+    def test_what_waits_at_the_end_is_lost_and_counted(self, tmp_path: Path) -> None:
+        store = store_at(tmp_path / "r.db")
+        self.fill(store, None)
+        for n in range(50):
+            store.write([event(float(n), label="x" * 4000), result(float(n))], float(n))
+        waiting = store.status.waiting
+        store.close()
+        assert store.status.events_lost == waiting > 20
+
+    def test_a_write_begins_with_the_write_lock(self, tmp_path: Path) -> None:
+        store = store_at(tmp_path / "r.db")
+        other = sqlite3.connect(tmp_path / "r.db", timeout=0)
+        with store._writer.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        with store.engine.connect():
+            other.execute("BEGIN IMMEDIATE")  # a reader keeps nobody from writing
+        other.close()
+        store.close()
 
     def test_a_row_that_cannot_be_held_holds_up_no_other(self, store: EventStore) -> None:
         odd = event(2.0, label="a\0b") if "postgresql" in str(store._engine.url) else event(2.0)
@@ -217,6 +238,7 @@ class TestTrouble:
         assert store.status.waiting == 1
         store.write([event(50.0)], 50.0)
         assert walls(store) == [50.0, 1.0]
+        assert (store.status.events, store.status.events_lost) == (1, 0)
 
 
 OLD = """

@@ -217,7 +217,9 @@ def test_a_name_is_resolved_once_and_what_was_judged_is_connected_to(
     assert [host for host in asked if "example" in host] == ["hook.example"]
 
 
-def test_certificates_are_those_of_the_name(tmp_path: Path) -> None:
+def test_certificates_are_those_of_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tls_server(tmp_path) as server:
         port = httpx.URL(server.url).port or 0
         (tmp_path / "ca.pem").write_text(server.certificate_pem)
@@ -231,6 +233,13 @@ def test_certificates_are_those_of_the_name(tmp_path: Path) -> None:
         until(lambda: bad.webhook.status().failures)
         assert "certificate" in str(bad.webhook.status().last_error).lower()
         bad.close()
+        resolved(monkeypatch, "127.0.0.1")  # of which the certificate is, too
+        url = f"https://other.example:{port}/in"
+        other = Site(tmp_path / "c.db", hook(port, url=url, ca_file=tmp_path / "ca.pem"))
+        other.happens(1.0)
+        until(lambda: other.webhook.status().failures)
+        assert "other.example" in str(other.webhook.status().last_error)
+        other.close()
 
 
 def test_what_is_too_old_or_too_much_is_given_up_and_counted(tmp_path: Path) -> None:

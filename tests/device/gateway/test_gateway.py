@@ -440,7 +440,7 @@ class TestEvents:
         assert len(whole(clip)) >= len(packets) - 1 > 8
 
     def test_what_enters_a_zone_is_told_with_its_picture(
-        self, encodings: Encodings, tmp_path: Path
+        self, encodings: Encodings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def walks(frame: StreamFrame) -> Seen:
             """Somebody stands to the left, from 1 s on to the right; another is masked."""
@@ -471,8 +471,17 @@ class TestEvents:
                 {"name": "where", "model": "model", "measure": "boxes"},
             ],
         )
+        rewards: list[tuple[float, float]] = []
         with gateway(settings, stages=[Witness(say=walks)], kept=kept) as running:
+            learn = running._policy.learn
+
+            def hear(feedback: Any) -> None:
+                rewards.extend(zip(feedback.time, feedback.reward[:, 0], strict=True))
+                learn(feedback)
+
+            monkeypatch.setattr(running._policy, "learn", hear)
             running.run()
+        assert [time > 1.0 for time, reward in rewards if reward == 1] == [False, True]
         result = kept.of("result")[-1]["answers"]
         assert (result["people"], result["people@left"], result["people@right"]) == (1, 0, 1)
         events = kept.of("event")
