@@ -270,9 +270,13 @@ def test_files_of_earlier_versions_are_taken_over(version: int, tmp_path: Path) 
         assert (first.id, first.kind, first.after, first.clip) == (7, "enter", 4, "a.mp4")
         assert (second.id, second.kind, second.before) == (9, "leave", True)
         assert store.answers_at(5.5)["yard"] == {"n": 4}
-        store.write([event(10.0), result(10.0)], 10.0)
+        store.write([event(10.0), result(10.0) | {"filtered": {"m": "Reused"}}], 10.0)
         assert store.list(Wanted())[0].id > 9
         store.close()
+    connection = sqlite3.connect(tmp_path / "r.db")
+    found = connection.execute("SELECT filtered FROM results ORDER BY id").fetchall()
+    connection.close()
+    assert found == [("{}",), *[('{"m": "Reused"}',)] * 2]
 
 
 @pytest.mark.parametrize("kind", ["text", "newer"])
