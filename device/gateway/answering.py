@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from triparty.device.gateway.answers import Answer, answer, judge
+from triparty.device.gateway.answers import Answer, Held, answer, judge
 from triparty.device.gateway.auditing import Auditing
 from triparty.device.gateway.camera import Camera
 from triparty.device.gateway.frames import Purpose
 from triparty.device.gateway.predictions import predicted_answer
+from triparty.device.gateway.questions import Question, folded
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.rounds import Judged
 from triparty.device.gateway.stages import Outcome
@@ -41,17 +44,16 @@ class Answering:
                 return []
         camera.looks += bool(outcome.seen) or frame.purpose is not Purpose.DEPENDENCY
         before = camera.held
-        filtered = [task for task in camera.tasks if task.model in outcome.filtered]
-        answers = _answers(camera, outcome) | stood_in(
-            filtered, outcome.filtered, before.answers
-        )
+        asked = camera.questions
+        filtered = [each for each in asked if each.task.model in outcome.filtered]
+        answers = _answers(camera, outcome) | _stood_in(filtered, outcome, before)
         camera.held, given = judge(
-            camera.tasks,
+            [each.task for each in asked],
             before,
             answers,
             frame.time,
             redundant=outcome.redundant,
-            filtered=[task.name for task in filtered],
+            filtered=[each.name for each in filtered],
         )
         if camera.held is not before:
             self._audits.hear_held(camera, frame.time)
@@ -66,19 +68,19 @@ class Answering:
         if camera.whole is not None:
             return []
         rewards = np.full(len(camera.asked), np.nan)
-        rewards[np.flatnonzero(camera.asked)] = given
+        rewards[np.flatnonzero(camera.asked)] = folded(camera.tasks, asked, given)
         return [Judged(camera.row, frame.time, rewards.tolist(), frame.selected)]
 
     def _look_for_events(
         self, camera: Camera, outcome: Outcome, answers: dict[str, Answer]
     ) -> None:
-        for name, debounce in camera.debounces.items():
-            if name in answers:
-                camera.debounces[name], change = debounce.look(
-                    answers[name], outcome.frame.time
-                )
-                if change is not None:
-                    self._recorder.event(camera, name, change, outcome.frame)
+        for question in camera.questions:
+            name, debounce = question.name, camera.debounces.get(question.name)
+            if debounce is None or name not in answers:
+                continue
+            camera.debounces[name], change = debounce.look(answers[name], outcome.frame.time)
+            if change is not None:
+                self._recorder.event(camera, question, change, outcome)
 
     def _hear_truth(self, camera: Camera, outcome: Outcome, number: int) -> None:
         """What models saw in a frame of an audited group; traces learn it too."""
@@ -91,14 +93,26 @@ class Answering:
 
 
 def _answers(camera: Camera, outcome: Outcome) -> dict[str, Answer]:
-    """Of tasks whose models looked, or were predicted."""
-    predicted = {
-        task.name: predicted_answer(task, outcome.predicted[task.model])
-        for task in camera.tasks
-        if task.model in outcome.predicted
-    }
-    return predicted | {
-        task.name: answer(task, outcome.seen[task.model])
-        for task in camera.tasks
-        if task.model in outcome.seen
-    }
+    """What models' results say to the questions of a camera; where none looked, what links say.
+
+    Links predict answers about the whole picture, and nothing of zones.
+    """
+    found = dict[str, Answer]()
+    for question in camera.questions:
+        task = question.task
+        if task.model in outcome.predicted and question.zone is None:
+            found[question.name] = predicted_answer(task, outcome.predicted[task.model])
+        seen = outcome.seen.get(task.model)
+        if seen is not None and (part := question.part(seen)) is not None:
+            found[question.name] = answer(question.task, part)
+    return found
+
+
+def _stood_in(filtered: Sequence[Question], outcome: Outcome, held: Held) -> dict[str, Answer]:
+    """What filters' words say to the questions whose models were not run."""
+    found = dict[str, Answer]()
+    for question in filtered:
+        model = question.task.model
+        if (said := question.stand_in(outcome.filtered[model])) is not None:
+            found |= stood_in([question.task], {model: said}, held.answers)
+    return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from triparty.device.events.outlet import OutletStatus
+from triparty.device.events.store import StoreStatus
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.stages import StageCount
@@ -182,6 +184,7 @@ class GatewayStatus:
         budget_cores: the budget, as a share of one core.
         frames_dropped: that models came too late for.
         write_failures: results that could not be written.
+        events_dropped: events for which there was no room before anything could take them.
         stages: by name.
         audits: what audits say of each task.
         audited_groups: that they rest on.
@@ -191,6 +194,8 @@ class GatewayStatus:
         refused: why the last one was not.
         filters: in the order of the configuration.
         plan: of the models; None without one.
+        store: of results and events; None without one.
+        outlets: integrations.
     """
 
     seconds: float
@@ -213,6 +218,9 @@ class GatewayStatus:
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
     plan: PlanStatus | None = None
+    store: StoreStatus | None = None
+    outlets: Sequence[OutletStatus] = ()
+    events_dropped: int = 0
 
     @property
     def used_cores(self) -> float:
@@ -248,6 +256,14 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.refused is not None:
         parts.append(f"new configuration refused: {status.refused}")
+    if status.store is not None and status.store.last_error is not None:
+        waiting = f"{status.store.waiting} events wait for the database"
+        parts.append(f"{waiting}: {status.store.last_error}")
+    parts += [
+        f"{one.kind} {one.name}: {one.last_error or 'not connected'}, {one.waiting} waiting"
+        for one in status.outlets
+        if not one.well
+    ]
     if status.write_failures:
         parts.append(f"{status.write_failures} writes failed")
     return " | ".join(parts)
@@ -280,6 +296,7 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         "budget_cores": status.budget_cores,
         "frames_dropped": status.frames_dropped,
         "write_failures": status.write_failures,
+        "events_dropped": status.events_dropped,
         "reloads": status.reloads,
         "reload_refused": status.refused,
         "stages": {
@@ -301,6 +318,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         },
         "filters": [_filter(one) for one in status.filters],
         "plan": None if status.plan is None else _plan(status.plan),
+        "store": status.store and asdict(status.store),
+        "outlets": [asdict(one) for one in status.outlets],
         "decode_costs": [
             {
                 **kind._asdict(),

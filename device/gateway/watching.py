@@ -14,9 +14,10 @@ from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.models import make_stage
+from triparty.device.gateway.outputs import check_outputs, make_outputs
 from triparty.device.gateway.planning import LinkStage, PlannedStage, Planner
 from triparty.device.gateway.plans import make_planner
-from triparty.device.gateway.results import Database, Lines, Sink
+from triparty.device.gateway.results import Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
 from triparty.device.gateway.stages import Stage
@@ -55,7 +56,7 @@ def make_gateway(
         stages=stages,
         tasks=tasks,
         labels={model.name: labels(model) for model in settings.models},
-        sinks=[*_sinks(settings), *([lines] if lines else [])],
+        outputs=make_outputs(settings, lines),
         planner=planner,
         clock=clock,
     )
@@ -73,6 +74,7 @@ def check_settings(settings: WatchSettings) -> list[Task]:
         raise SettingsError(f"policy '{policy}': expected one of {known}")
     for camera in settings.cameras:
         camera.address(settings.folder)
+    check_outputs(settings)
     return [_task(task, settings) for task in settings.tasks]
 
 
@@ -90,17 +92,6 @@ def _stages(settings: WatchSettings, planner: Planner | None) -> list[Stage]:
         else:
             stages.append(make())
     return [*stages, LinkStage(planner)]
-
-
-def _sinks(settings: WatchSettings) -> list[Sink]:
-    results, sinks = settings.results, list[Sink]()
-    if results.lines is not None:
-        to_stdout = str(results.lines) == "-"
-        sinks.append(Lines(None if to_stdout else settings.folder / results.lines))
-    if results.database is not None:
-        path = settings.folder / results.database
-        sinks.append(Database(path, keep_s=results.keep_days * 86_400))
-    return sinks
 
 
 def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from triparty.device.gate.detectors import Detections
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.answers import Held, judge
 from triparty.device.gateway.luma import averaged
-from triparty.device.gateway.results import Database
 from triparty.device.gateway.samples import PART, Sample, Samples
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.gateway.stages import Reused
@@ -181,29 +179,6 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", input=np.zeros((2, 4, 4, 1)))
     with pytest.raises(DatasetError, match="column 'needed'"):
         read_table(tmp_path)
-
-
-def test_a_database_of_before_learns_what_was_filtered(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    connection = sqlite3.connect(path)
-    connection.execute(
-        "CREATE TABLE results (id INTEGER PRIMARY KEY, wall REAL NOT NULL, camera TEXT NOT "
-        "NULL, time REAL NOT NULL, answers TEXT NOT NULL, seen TEXT NOT NULL)"
-    )
-    connection.execute("CREATE TABLE events (wall REAL)")
-    connection.execute("INSERT INTO results VALUES (1, 5.0, 'a', 0.0, '{}', '{}')")
-    connection.execute("PRAGMA user_version = 1")
-    connection.commit()
-    connection.close()
-    database = Database(path, keep_s=1e9)
-    row = {"type": "result", "wall": 6.0, "camera": "a", "time": 1.0, "answers": {}, "seen": {}}
-    database.write([{**row, "filtered": {"m": "Reused"}}], 6.0)
-    database.close()
-    Database(path, keep_s=1e9).close()
-    connection = sqlite3.connect(path)
-    found = connection.execute("SELECT filtered FROM results ORDER BY wall").fetchall()
-    connection.close()
-    assert found == [("{}",), ('{"m": "Reused"}',)]
 
 
 HEAD = """
