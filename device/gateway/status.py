@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from triparty.device.events.outlet import OutletStatus
+from triparty.device.events.store import StoreStatus
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.stages import StageCount
@@ -155,6 +157,8 @@ class GatewayStatus:
         reloads: how often a new configuration was taken.
         refused: why the last one was not.
         filters: in the order of the configuration.
+        store: of results and events; None without one.
+        outlets: integrations.
     """
 
     seconds: float
@@ -176,6 +180,8 @@ class GatewayStatus:
     reloads: int = 0
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
+    store: StoreStatus | None = None
+    outlets: Sequence[OutletStatus] = ()
 
     @property
     def used_cores(self) -> float:
@@ -209,6 +215,14 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.refused is not None:
         parts.append(f"new configuration refused: {status.refused}")
+    if status.store is not None and status.store.last_error is not None:
+        waiting = f"{status.store.waiting} events wait for the database"
+        parts.append(f"{waiting}: {status.store.last_error}")
+    parts += [
+        f"{one.kind} {one.name}: {one.last_error or 'not connected'}, {one.waiting} waiting"
+        for one in status.outlets
+        if not one.well
+    ]
     if status.write_failures:
         parts.append(f"{status.write_failures} writes failed")
     return " | ".join(parts)
@@ -261,6 +275,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
             },
         },
         "filters": [_filter(one) for one in status.filters],
+        "store": status.store and asdict(status.store),
+        "outlets": [asdict(one) for one in status.outlets],
         "decode_costs": [
             {
                 **kind._asdict(),
