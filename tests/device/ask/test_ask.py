@@ -159,7 +159,9 @@ def test_local_sends_nothing_and_a_dead_cloud_is_an_error() -> None:
         ask("anyone?", OFFICE.events, Resolver(OFFICE.site, Dead()), office_week.NOW)
 
 
-FACTS = "Yes: a person was seen from 14:05 to 14:20. Looked at: kitchen, Friday, 14:00 to 15:00."
+FACTS = (
+    "Yes: a person was seen from 14:05 to 14:20. Looked at: kitchen, Friday, 14:00 to 15:00."
+)
 
 
 @pytest.mark.parametrize(
