@@ -203,3 +203,9 @@ def test_the_day_on_which_clocks_go_back_has_25_hours() -> None:
     lasted = span("in the last day", datetime(2026, 10, 25, 20))
     assert lasted is not None
     assert lasted.until - lasted.since == 24 * 3600
+
+
+def test_what_clocks_show_twice_is_meant_twice() -> None:
+    found = span("between 01:30 and 02:30 on 2026-10-25", datetime(2026, 10, 27, 12))
+    assert found is not None
+    assert found.until - found.since == 2 * 3600
