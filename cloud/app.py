@@ -32,6 +32,7 @@ from triparty.cloud.rates import RequestRates
 from triparty.cloud.serving import Serving, completions, forward, routes
 from triparty.cloud.serving.hosting import Backend, LocalBackend, ServableModel
 from triparty.cloud.serving.ray_backend import RayBackend, check_ray
+from triparty.cloud.serving.upstream import Upstream
 from triparty.cloud.settings import CloudSettings
 from triparty.cloud.state import SessionKeeper, utc_now
 from triparty.cloud.upkeep import Upkeep
@@ -88,6 +89,7 @@ def create_app(
         per_developer=settings.requests_per_s_per_developer,
     )
     app.state.serving = serving or Serving(settings, backend=_backend(settings))
+    app.state.upstream = _upstream(settings)
     app.state.jobs = Jobs(settings, app.state.database, clock=clock)
     app.state.metrics = Metrics()
     app.state.drain = Drain()
@@ -140,6 +142,19 @@ def _backend(settings: CloudSettings) -> Backend:
     return RayBackend(settings) if settings.engine == "ray" else LocalBackend(settings)
 
 
+def _upstream(settings: CloudSettings) -> Upstream | None:
+    """The engine that answers completions, if it is another than the cloud's own."""
+    if settings.completions_upstream is None:
+        return None
+    key = settings.completions_upstream_key
+    return Upstream(
+        settings.completions_upstream,
+        model=settings.completions_upstream_model,
+        key=key.get_secret_value() if key else None,
+        silence_s=settings.completions_upstream_silence_s,
+    )
+
+
 def _admission(store: Database, catalog: Catalog) -> Callable[[str, ServableModel], None]:
     """Raises for a principal that was revoked meanwhile, and for a model that was used up."""
 
@@ -162,5 +177,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             finally:
                 app.state.is_ready = False
                 await app.state.serving.stop()
+                if app.state.upstream is not None:
+                    await app.state.upstream.close()
     finally:
         app.state.database.close()

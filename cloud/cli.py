@@ -130,6 +130,14 @@ def serve(
             metavar="SIZE", help="Most memory of models and sessions together, as 24GiB."
         ),
     ] = None,
+    completions_upstream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A stock engine that answers completions of models of the interface tokens. "
+            "Its key: TRIPARTY_CLOUD_COMPLETIONS_UPSTREAM_KEY.",
+        ),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write every row that arrives here, for the audit.")
     ] = None,
@@ -152,6 +160,7 @@ def serve(
         cert=cert,
         key=key,
         max_memory_bytes=memory,
+        completions_upstream=completions_upstream,
         trace=trace,
     )
     console = Console(as_json=as_json)

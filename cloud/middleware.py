@@ -21,7 +21,7 @@ from triparty.common.telemetry import request_id
 
 _access = logging.getLogger("triparty.cloud.access")
 _BLOB = re.compile(r"/v1/blobs/[^/]*")
-_ROWS = re.compile(r"/v1/.*/(step|forward)")
+_ROWS = re.compile(r"/v1/.*/(step|source|forward)")
 CLIENT_CLOSED = 499
 FRAME_HEADER_BYTES = 256  # more than those of four frames with four dims
 _OPEN = re.compile(r"/v1/(enroll|invites|tokens/rotate|jobs)(/.*)?")

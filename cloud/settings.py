@@ -155,6 +155,21 @@ class CloudSettings(RoleSettings):
     max_batch_rows: int = Field(8192, ge=1, description="Rows in one pass of the model.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
 
+    completions_upstream: str | None = Field(
+        None, description="URL of a stock engine that answers completions; default: this cloud."
+    )
+    completions_upstream_key: SecretStr | None = Field(
+        None, description="Sent to that engine as a bearer token."
+    )
+    completions_upstream_model: str = Field(
+        "{folder}",
+        description="What it calls a model: a text with {developer}, {name}, {version}, "
+        "{folder}.",
+    )
+    completions_upstream_silence_s: float = Field(
+        120.0, gt=0, description="An engine that says nothing for so long is given up."
+    )
+
     max_trainers: int = Field(
         1, ge=0, description="Trainings at a time, each a process; 0: jobs wait."
     )
@@ -211,6 +226,25 @@ class CloudSettings(RoleSettings):
                 f"max_memory is for device auto, got device {self.device}: leave one out"
             )
         return self
+
+    @field_validator("completions_upstream")
+    @classmethod
+    def _is_engine(cls, given: str | None) -> str | None:
+        """Without credentials, which would be shown with the address."""
+        if given is not None and "@" in given:
+            raise SettingsError(
+                "completions_upstream is an address alone: its key is completions_upstream_key"
+            )
+        return given if given is None else check_url(given.rstrip("/").removesuffix("/v1"))
+
+    @field_validator("completions_upstream_model")
+    @classmethod
+    def _names_models(cls, given: str) -> str:
+        try:
+            given.format(developer="", name="", version=1, folder="")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"{given!r}: it has no such part {error}") from error
+        return given
 
     @property
     def database_url(self) -> str:

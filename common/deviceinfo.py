@@ -23,10 +23,12 @@ REPLIES = (HIDDEN, LOGITS, "topk", "id")
 EMBEDDINGS = "embeddings"
 TOKENS = "tokens"
 INTERFACES = (EMBEDDINGS, TOKENS)
+SEQ2SEQ_TASK = "seq2seq-lm"
+"""Texts that answer a text, which an encoder reads whole."""
 TASKS = (
     "causal-lm",
     "masked-lm",
-    "seq2seq-lm",
+    SEQ2SEQ_TASK,
     "sequence-classification",
     "sentence-embedding",
     "image-classification",

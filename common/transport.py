@@ -239,6 +239,28 @@ class CloudClient:
             raise CloudError(f"expected the session at position {expected} after the step")
         return StepReply(tuple(frames), expected)
 
+    def read_source(self, session: str, rows: Frame) -> None:
+        """Has the model's encoder read the text that a session answers.
+
+        Args:
+            session: its id; at position 0.
+            rows: (S, D), keyed.
+
+        Raises:
+            NotFoundError: the session ended; open another.
+            PositionError: the session has rows of an answer.
+            TooLargeError: more rows than the cloud reads at once.
+        """
+        answer = self.connection.request(
+            "POST",
+            f"{_session_path(session)}/source",
+            content=encode_frames(rows),
+            headers={"Content-Type": MEDIA_TYPE},
+            repeatable=True,
+        )
+        if answer.document().get("rows") != len(rows.array):
+            raise CloudError(f"expected the cloud to have read {len(rows.array)} rows")
+
     def rollback_session(self, session: str, *, position: int) -> None:
         """Takes back the rows from a position on."""
         path = f"{_session_path(session)}/rollback"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from triparty.common.access import renew_if_due
 from triparty.common.artifacts import Kind, describe_folder
-from triparty.common.deviceinfo import DeviceInfo
+from triparty.common.deviceinfo import SEQ2SEQ_TASK, TOKENS, DeviceInfo
 from triparty.common.documents import check_name
 from triparty.common.errors import (
     RollbackError,
@@ -46,8 +46,6 @@ from triparty.developer.instances import (
 from triparty.developer.settings import DeveloperSettings
 from triparty.developer.statements import renew_latest
 from triparty.developer.uploads import newest_version, shown_versions, upload_model
-
-UNSERVED_TASKS = ("seq2seq-lm",)
 
 
 @dataclass(frozen=True)
@@ -195,11 +193,11 @@ def check_served(info: DeviceInfo, out: Path) -> None:
     Raises:
         UnsupportedModelError: with what is missing.
     """
-    if info.task in UNSERVED_TASKS:
+    if info.task == SEQ2SEQ_TASK and info.interface == TOKENS:
         raise UnsupportedModelError(
-            f"{out} is of family {info.family!r}: it is compiled and can be verified, but no "
-            f"cloud serves the task {info.task!r}, whose sessions would need an encoder's rows "
-            "and cross-attention: publish a decoder or an encoder"
+            f"{out} is of family {info.family!r} and the interface 'tokens', where the cloud "
+            "continues a text by itself: no cloud has an encoder read it there; protect it "
+            "again with --interface embeddings"
         )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from triparty.common.errors import CloudError, SettingsError
 from triparty.device.inference.batch import AT_ONCE
-from triparty.device.inference.generation import Generation
+from triparty.device.inference.generation import Generation, Parts
 from triparty.device.inference.inputs import OnShortened, warn_shortened
 
 if TYPE_CHECKING:
@@ -101,16 +101,9 @@ class AsyncDevice:
         parts = self.device.stream(
             model, prompt, image=image, options=options, engine=engine, **changes
         )
-        loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "answer")
-        try:
-            while True:
-                part = await loop.run_in_executor(thread, next, parts, None)
-                if part is None:
-                    return
+        async with aclosing(awaited(parts)) as answer:
+            async for part in answer:
                 yield part
-        finally:
-            thread.submit(parts.close)  # behind the step in flight, if one is
-            thread.shutdown(wait=False)
 
     async def generate(
         self,
@@ -165,6 +158,20 @@ class AsyncDevice:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         return [task.result() for task in tasks]
+
+
+async def awaited(parts: Parts) -> AsyncGenerator[Piece | Generation]:
+    """An answer whose parts are made in a thread of its own, each when it is asked for."""
+    loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "answer")
+    try:
+        while True:
+            part = await loop.run_in_executor(thread, next, parts, None)
+            if part is None:
+                return
+            yield part
+    finally:
+        thread.submit(parts.close)  # behind the step in flight, if one is
+        thread.shutdown(wait=False)
 
 
 async def _whole(parts: AsyncGenerator[Piece | Generation]) -> Generation:

@@ -1,6 +1,6 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`ask`, `chat`, `describe`, `serve`, `watch`, `gate` and `filter` have files of their own.
+`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `federate`: files of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.device import cli_filter, cli_gate
+from triparty.device import cli_federate, cli_filter, cli_gate
 from triparty.device.cli_ask import ask
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
 from triparty.device.cli_serve import serve
+from triparty.device.cli_shields import (
+    DecoyKind,
+    Decoys,
+    DecoyTexts,
+    LengthBlock,
+    Noise,
+    Rounding,
+)
 from triparty.device.cli_watch import watch
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_gate.app, name="gate")
 app.add_typer(cli_filter.app, name="filter")
+app.add_typer(cli_federate.app, name="federate")
 app.command()(watch)
 app.command()(ask)
 app.command()(chat)
@@ -169,13 +178,13 @@ def models(
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(help="One model, gate or filter, or ACCOUNT/NAME (default: all)."),
+        typer.Argument(help="One model, gate, filter, links, or ACCOUNT/NAME (default: all)."),
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get granted bundles, published gates and filters; verified before they are used."""
+    """Get granted bundles, published gates, filters, links; verified before they are used."""
     pulled = _device(home, config).pull(name)
     console = Console(as_json=as_json)
     for model in pulled.taken:
@@ -190,6 +199,10 @@ def pull(
         console.say(f"got filter {one.name}  version {one.version}")
     for one in pulled.kept_filters:
         console.say(f"current: filter {one.name}  version {one.version}")
+    for links in pulled.taken_links:
+        console.say(f"got links {links.name}  version {links.version}")
+    for links in pulled.kept_links:
+        console.say(f"current: links {links.name}  version {links.version}")
     console.report(
         {
             "taken": [asdict(model) for model in pulled.taken],
@@ -198,6 +211,8 @@ def pull(
             "kept_gates": [asdict(gate) for gate in pulled.kept_gates],
             "taken_filters": [asdict(one) for one in pulled.taken_filters],
             "kept_filters": [asdict(one) for one in pulled.kept_filters],
+            "taken_links": [asdict(links) for links in pulled.taken_links],
+            "kept_links": [asdict(links) for links in pulled.kept_links],
         }
     )
 
@@ -246,7 +261,7 @@ def generate(
         Path | None,
         typer.Option(
             help="Folder of a small model with the same tokenizer that guesses; otherwise the "
-            "text is looked up in itself. Needs triparty[draft]."
+            "text is looked up in itself. Needs triparty\\[draft]."
         ),
     ] = None,
     engine_url: Annotated[
@@ -259,27 +274,12 @@ def generate(
     engine_model: Annotated[
         str | None, typer.Option(help="What that engine calls the model.")
     ] = None,
-    noise: Annotated[
-        float | None,
-        typer.Option(help="Noise on rows, as a share of their size; costs accuracy."),
-    ] = None,
-    bfloat16_rows: Annotated[
-        bool | None, typer.Option("--bfloat16-rows", help="Round rows to bfloat16.")
-    ] = None,
-    length_block: Annotated[
-        int | None,
-        typer.Option(help="Hide lengths below this many rows, with rows that nobody reads."),
-    ] = None,
-    decoys: Annotated[
-        int | None,
-        typer.Option(help="Texts to ask beside the real one; each costs as much as it."),
-    ] = None,
-    decoy_texts: Annotated[
-        Path | None, typer.Option(help="Texts to draw decoys from, one a line.")
-    ] = None,
-    decoy_kind: Annotated[
-        str | None, typer.Option(help="text, bigram or unigram: how they are drawn.")
-    ] = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
+    length_block: LengthBlock = None,
+    decoys: Decoys = None,
+    decoy_texts: DecoyTexts = None,
+    decoy_kind: DecoyKind = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -324,14 +324,6 @@ def generate(
             console.write(part.text)
 
 
-ShieldNoise = Annotated[
-    float | None, typer.Option(help="Noise on rows, as a share of their size; costs accuracy.")
-]
-ShieldRounding = Annotated[
-    bool | None, typer.Option("--bfloat16-rows", help="Round rows to bfloat16.")
-]
-
-
 DeadlineOption = Annotated[
     float | None, typer.Option(help="Seconds in which all answers have to be there.")
 ]
@@ -353,8 +345,8 @@ def embed(
         typer.Option(help="Write the vectors to this NumPy file, float32 (N, D)."),
     ] = None,
     deadline: DeadlineOption = None,
-    noise: ShieldNoise = None,
-    bfloat16_rows: ShieldRounding = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -394,8 +386,8 @@ def classify(
         ),
     ],
     deadline: DeadlineOption = None,
-    noise: ShieldNoise = None,
-    bfloat16_rows: ShieldRounding = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,

@@ -50,7 +50,7 @@ def chat(
     ] = 0,
     draft: Annotated[
         Path | None,
-        typer.Option(help="Folder of a small model that guesses; needs triparty[draft]."),
+        typer.Option(help="Folder of a small model that guesses; needs triparty\\[draft]."),
     ] = None,
     home: Annotated[Path | None, typer.Option("--home", help="This device's folder.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,

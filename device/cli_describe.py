@@ -10,6 +10,14 @@ from typing import Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.device.cli_shields import (
+    DecoyKind,
+    Decoys,
+    DecoyTexts,
+    LengthBlock,
+    Noise,
+    Rounding,
+)
 
 
 def describe(
@@ -33,16 +41,43 @@ def describe(
     deadline: Annotated[
         float | None, typer.Option(help="Seconds in which the whole answer has to be there.")
     ] = None,
+    speculate: Annotated[
+        int, typer.Option(help="Guess up to this many tokens ahead in a step.")
+    ] = 0,
+    draft: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a small model that guesses; needs triparty\\[draft]."),
+    ] = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
+    length_block: LengthBlock = None,
+    decoys: Decoys = None,
+    decoy_texts: DecoyTexts = None,
+    decoy_kind: DecoyKind = None,
     home: Annotated[Path | None, typer.Option("--home", help="This device's folder.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a protected model about an image; the answer streams as it comes."""
+    """Ask a protected model about an image; the answer streams as it comes.
+
+    Rows of a text with an image are rounded and sent in blocks like those of any text. Noise
+    and decoys are refused: the pixels get no noise, and a decoy has no image.
+    """
+    from triparty.device.cli_chat import chosen_draft
     from triparty.device.inference.generation import Generation
     from triparty.device.inference.options import GenerationOptions
     from triparty.device.settings import DeviceSettings
 
-    device = DeviceSettings.load(config, home=home).device()
+    device = DeviceSettings.load(
+        config,
+        home=home,
+        noise=noise,
+        bfloat16_rows=bfloat16_rows,
+        length_block=length_block,
+        decoys=decoys,
+        decoy_texts=decoy_texts,
+        decoy_kind=decoy_kind,
+    ).device()
     options = GenerationOptions(
         temperature=temperature,
         top_k=top_k,
@@ -51,6 +86,8 @@ def describe(
         max_tokens=max_tokens,
         stop=stop or (),
         deadline_s=deadline,
+        speculate=speculate,
+        draft=chosen_draft(device, model, draft),
     )
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\n")

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.device.cli_shields import (
+    DecoyKind,
+    Decoys,
+    DecoyTexts,
+    LengthBlock,
+    Noise,
+    Rounding,
+)
+
+if TYPE_CHECKING:
+    from triparty.device.inference.draft_model import DraftModel
 
 
 def serve(
@@ -21,6 +32,36 @@ def serve(
         list[str] | None,
         typer.Option(help="Web pages that may ask, as https://chat.example; may be repeated."),
     ] = None,
+    keep_chats: Annotated[
+        int,
+        typer.Option(
+            help="Chats whose sessions stay open, so that the next request sends what is new "
+            "alone; 0 keeps none."
+        ),
+    ] = 4,
+    speculate: Annotated[
+        int,
+        typer.Option(
+            help="Guess up to this many tokens ahead in a step: the same answers in fewer "
+            "round trips."
+        ),
+    ] = 0,
+    draft: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a small model that guesses for models with the same tokenizer. "
+            "Needs triparty\\[draft]."
+        ),
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds in which each answer has to be there.")
+    ] = None,
+    noise: Noise = None,
+    bfloat16_rows: Rounding = None,
+    length_block: LengthBlock = None,
+    decoys: Decoys = None,
+    decoy_texts: DecoyTexts = None,
+    decoy_kind: DecoyKind = None,
     home: Annotated[Path | None, typer.Option("--home", help="This device's folder.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")] = None,
     as_json: JsonOption = False,
@@ -28,13 +69,27 @@ def serve(
     """Answer any OpenAI client with protected models, until stopped.
 
     Point the client at the printed URL. Its text is keyed on this machine; the cloud gets no
-    word of it. An API key is asked for if TRIPARTY_DEVICE_API_KEY is set.
+    word of it. An API key is asked for if TRIPARTY_DEVICE_API_KEY is set. How answers are drawn
+    (temperature, top_p, seed, ...) is the client's to say.
     """
+    from triparty.device.endpoint.answering import Answering
     from triparty.device.endpoint.server import Listening
     from triparty.device.endpoint.server import serve as run
     from triparty.device.settings import DeviceSettings
 
-    settings = DeviceSettings.load(config, home=home)
+    settings = DeviceSettings.load(
+        config,
+        home=home,
+        noise=noise,
+        bfloat16_rows=bfloat16_rows,
+        length_block=length_block,
+        decoys=decoys,
+        decoy_texts=decoy_texts,
+        decoy_kind=decoy_kind,
+    )
+    if speculate:
+        settings.shields().refuse_beside_guesses()
+    answering = Answering(speculate, _draft(draft), deadline, keep_chats)
     device = settings.device()
     device.models()  # a home that is not enrolled is refused now
     listening = Listening(
@@ -49,7 +104,13 @@ def serve(
         console.report({"url": url})
         sys.stdout.flush()
 
-    run(device, listening, announce=announce)
+    run(device, listening, answering, announce=announce)
+
+
+def _draft(folder: Path | None) -> DraftModel | None:
+    from triparty.device.inference.draft_model import DraftModel
+
+    return None if folder is None else DraftModel.open(folder)
 
 
 def warning(key: str | None) -> str:

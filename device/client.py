@@ -241,7 +241,8 @@ class Device:
                 whole answer alone.
             kept: what the turn before of the same conversation left, and this one leaves: rows
                 that the cloud has are not sent again. Without effect where no session of rows
-                can go on: with decoys, images, and models of the interface `tokens`.
+                can go on: with decoys, images, models of the interface `tokens`, and models
+                with an encoder.
             **changes: members of the options by name, as `max_tokens=64`.
 
         Raises:
@@ -264,6 +265,8 @@ class Device:
             self._shields.refuse_around_an_image(model)
             pixels = pixels_of(image, opened.bundle)
         traffic = Traffic() if traffic is None else traffic
+        if question.source is not None:
+            self._shields.refuse_around_a_source(model)
         if opened.bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(model)
             _refuse_guesses(model, wanted)
@@ -381,7 +384,8 @@ class Device:
         kept: Kept | None,
     ) -> Pieces:
         deadline = Deadline(wanted.deadline_s)
-        if pixels is not None or self._shields.decoys or opened.held.once:
+        whole_text = question.source is not None
+        if pixels is not None or whole_text or self._shields.decoys or opened.held.once:
             kept = None
         with ExitStack() as rings, self._access(opened.held).client(deadline) as client:
             picture = None
@@ -413,6 +417,7 @@ class Device:
                     attestation=self._attestation,
                     deadline=deadline,
                     picture=picture,
+                    source=question.source,
                     kept=kept,
                 )
 

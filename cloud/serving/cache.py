@@ -99,25 +99,33 @@ def _empty(like: torch.Tensor, rows: int) -> torch.Tensor:
     return like.new_empty((batch, heads, rows, width))
 
 
+Memory = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+"""What a decoder reads of a whole text: keys and values of each layer, (1, H, S, d) each."""
+
+
 @dataclass(frozen=True, eq=False)
 class SessionCache:
     """The key/value cache of one session.
 
     Attributes:
         layers: one of each attention layer of the model, in order.
+        memory: of the text that the session answers, where an encoder has read one; never
+            changed, so that forks share it.
     """
 
     layers: tuple[GrowingLayer, ...]
+    memory: Memory = ()
 
     @classmethod
-    def empty(cls, *, layers: int, most_rows: int) -> SessionCache:
+    def empty(cls, *, layers: int, most_rows: int, memory: Memory = ()) -> SessionCache:
         """A cache without rows."""
-        return cls(tuple(GrowingLayer(most_rows=most_rows) for _ in range(layers)))
+        return cls(tuple(GrowingLayer(most_rows=most_rows) for _ in range(layers)), memory)
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated, all layers."""
-        return sum(layer.nbytes for layer in self.layers)
+        read = sum(keys.nbytes + values.nbytes for keys, values in self.memory)
+        return read + sum(layer.nbytes for layer in self.layers)
 
     def crop_to(self, rows: int) -> None:
         """Forgets everything after the first `rows` rows.
@@ -130,4 +138,4 @@ class SessionCache:
 
     def copy(self, rows: int) -> SessionCache:
         """An independent cache with the first `rows` rows."""
-        return SessionCache(tuple(layer.copy(rows) for layer in self.layers))
+        return SessionCache(tuple(layer.copy(rows) for layer in self.layers), self.memory)

@@ -31,8 +31,10 @@ from triparty.cloud.serving.routes import (
     unless_gone,
     wanted_version,
 )
+from triparty.cloud.serving.serving import Serving
+from triparty.cloud.serving.upstream import Said, Upstream
 from triparty.common import opaque
-from triparty.common.errors import TripartyError, to_problem
+from triparty.common.errors import RequestError, TripartyError, to_problem
 from triparty.common.events import MEDIA_TYPE, event
 from triparty.common.sampling import SamplingOptions
 
@@ -138,6 +140,10 @@ async def complete(body: CompletionRequest, request: Request, principal: Inferre
     catalog = request.app.state.catalog
     version = wanted_version(request)
     model = await asyncio.to_thread(catalog.model_for, principal, body.model, version=version)
+    upstream: Upstream | None = getattr(request.app.state, "upstream", None)
+    if upstream is not None:
+        answer = _passed_on(upstream, serving_of(request), principal.id, model, body)
+        return await _passed(request, body, model, answer)
     tokens = generate(serving_of(request), principal.id, model, wanted)
     form, headers = _Form.new(model), _version_headers(model)
     if not body.stream:
@@ -155,13 +161,61 @@ async def complete(body: CompletionRequest, request: Request, principal: Inferre
     return EventStream(events, tokens, headers)
 
 
+async def _passed(
+    request: Request,
+    body: CompletionRequest,
+    model: ServableModel,
+    answer: AsyncGenerator[Said, None],
+) -> Response:
+    """What an engine behind the cloud answers, as this route's own answers are given."""
+    first, headers = await unless_gone(request, anext(answer)), _version_headers(model)
+    if first is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if body.stream:
+        return EventStream(_passed_events(first, answer), answer, headers)
+    await answer.aclose()
+    return JSONResponse(dict(first.document), headers=headers)
+
+
+async def _passed_on(
+    upstream: Upstream,
+    serving: Serving,
+    principal_id: str,
+    model: ServableModel,
+    body: CompletionRequest,
+) -> AsyncGenerator[Said, None]:
+    """The parts of an answer that is made elsewhere, counted as they come."""
+    if not (model.folder / opaque.TOKENIZER_FILE).is_file():
+        raise RequestError(f"model '{model.name}' takes rows, not words: open a session on it")
+    asked = body.model_dump(exclude_unset=True, exclude_none=True)
+    async with serving.elsewhere(principal_id, model) as ended:
+        parts = upstream.answered(model, asked, ended=ended)
+        async with aclosing(parts):
+            async for said in parts:
+                serving.count_words(principal_id, model, said.words)
+                yield said
+
+
+async def _passed_events(
+    first: Said, rest: AsyncGenerator[Said, None]
+) -> AsyncGenerator[bytes, None]:
+    yield event(json.dumps(first.document))
+    try:
+        async for said in rest:
+            yield event(json.dumps(said.document))
+    except TripartyError as error:
+        yield event(json.dumps({"error": to_problem(error)}))
+        return
+    yield event("[DONE]")
+
+
 class EventStream(StreamingResponse):
     """Server-sent events; their source is closed when the client leaves, not later."""
 
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
-        source: AsyncGenerator[Token, None],
+        source: AsyncGenerator[Any, None],
         headers: dict[str, str],
     ) -> None:
         """Sends `events`, which are made of `source`."""

@@ -98,6 +98,7 @@ class ModelInfo:
         cache_row_bytes: memory that one row of a session's cache takes.
         text: how it generates from ids; None for a model that takes rows alone.
         replies: what a device may ask for: `hidden` alone of a model without a head.
+        reads: whether a session answers a text, which its encoder reads before the first step.
     """
 
     family: str
@@ -107,6 +108,7 @@ class ModelInfo:
     text: TextRules | None = None
     cache_row_bytes: int = 0
     replies: tuple[ReplyKind, ...] = tuple(ReplyKind)
+    reads: bool = False
 
     def reply_bytes(self, reply: Reply) -> int:
         """Bytes of the answer about one row; numbers are float32 and int32."""
@@ -149,6 +151,14 @@ class Decoder(Protocol):
     @property
     def cache_bytes(self) -> int:
         """Bytes that the sessions' caches have allocated; any thread may ask."""
+
+    def read(self, session: str, rows: Rows) -> None:
+        """Has the encoder read the text that a session answers; the session begins anew.
+
+        Args:
+            session: of a model that `reads`.
+            rows: (S, D), S at least 1.
+        """
 
     def fork(self, source: str, target: str, *, position: int) -> None:
         """Gives session `target` a copy of the first `position` rows of `source`'s cache."""

@@ -118,6 +118,9 @@ ENCODER_TYPES = ("bert", "clip", "longformer", "vit")
 VISUAL_TYPES = ("llava",)
 """The decoders of `visual_families.py`, which take images in their texts."""
 
+SEQ2SEQ_TYPES = ("mt5", "t5")
+"""The encoders with decoders of `seq2seq_families.py`."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Static tables only: `dynamic` and `longrope` choose frequencies from the longest sequence
@@ -141,7 +144,7 @@ FOREIGN = (
 _REFUSED_KEYS = ("auto_map", "quantization_config", "per_layer_config", "adapter_config")
 _REFUSED_SWITCHES = ("add_cross_attention", "use_bidirectional_attention")
 _IGNORED_KEYS = ("output_router_logits", "use_cache")  # they change no logits
-_LAYER_COUNTS = ("num_hidden_layers", "n_layer")
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
 
 
 def family_of(raw: Mapping[str, Any]) -> Family:
@@ -154,7 +157,7 @@ def family_of(raw: Mapping[str, Any]) -> Family:
     if not isinstance(name, str) or name not in FAMILIES:
         raise UnsupportedModelError(
             f"model_type {name!r} is not served; served are "
-            f"{', '.join([*FAMILIES, *VISUAL_TYPES])}, and the encoders "
+            f"{', '.join([*FAMILIES, *VISUAL_TYPES, *SEQ2SEQ_TYPES])}, and the encoders "
             f"{', '.join(ENCODER_TYPES)}"
         )
     return FAMILIES[name]

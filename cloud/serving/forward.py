@@ -8,6 +8,7 @@ bounded while it is read.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -28,6 +29,7 @@ from triparty.cloud.serving.routes import (
     CLIENT_CLOSED_REQUEST,
     HEADER_BYTES,
     Inferrer,
+    ReadAhead,
     read_body,
     serving_of,
     unless_gone,
@@ -67,7 +69,14 @@ async def forward(name: str, request: Request, principal: Inferrer) -> Response:
     version = wanted_version(request)
     model = await asyncio.to_thread(catalog.model_for, principal, name, version=version)
     serving = serving_of(request)
-    async with serving.forwarding(principal.id, model) as turn:
+    ahead = ReadAhead(request, limit_bytes=serving.body_bytes)
+    async with AsyncExitStack() as stack:
+        entering = stack.enter_async_context(serving.forwarding(principal.id, model))
+        # Its client may have left when a model is loaded at last.
+        turn = await (entering if serving.has(model) else ahead.unless_gone(entering))
+        if turn is None:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        request = ahead.request
         names = input_names(request.headers.get(INPUTS_HEADER))
         check_names(names, turn.info)
         _check_reply(request.headers.get(REPLY_HEADER), turn.info)

@@ -27,6 +27,7 @@ from triparty.cloud.serving.engine import (
 )
 from triparty.cloud.serving.scheduler import Limits
 from triparty.cloud.serving.settings import ModelSettings, ServingSettings
+from triparty.cloud.serving.weights import weight_bytes
 from triparty.cloud.serving.worker import Tasks, Worker, WorkerCounts
 from triparty.common.errors import LimitError, TooLargeError
 
@@ -153,13 +154,24 @@ class HostedEncoder(_Threads):
         return (self.worker,)
 
 
+@dataclass(frozen=True, eq=False)
+class HostedElsewhere(_Threads):
+    """A model that another engine runs, for one answer.
+
+    Attributes:
+        key: which.
+    """
+
+    key: ModelKey
+
+    @property
+    def workers(self) -> tuple[AnyWorker, ...]:
+        """None."""
+        return ()
+
+
 AnyWorker: TypeAlias = Tasks[Work] | Tasks[Passage]
-AnyHosted: TypeAlias = Hosted | HostedEncoder
-
-
-def _weight_bytes(folder: Path) -> int:
-    """Memory that a model will take, by its files."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+AnyHosted: TypeAlias = Hosted | HostedEncoder | HostedElsewhere
 
 
 def load_local(folder: Path, settings: ModelSettings) -> Loaded:
@@ -170,14 +182,17 @@ def load_local(folder: Path, settings: ModelSettings) -> Loaded:
         CheckpointError: the folder cannot be served.
     """
     from triparty.cloud.serving.encoding import LocalEncoder
-    from triparty.cloud.serving.loading import holds_encoder, holds_visual
+    from triparty.cloud.serving.loading import holds_encoder, holds_seq2seq, holds_visual
     from triparty.cloud.serving.local import LocalEngine
     from triparty.cloud.serving.placement import Placement
+    from triparty.cloud.serving.seq2seq import Seq2SeqEngine
     from triparty.cloud.serving.sight import load_seeing
 
     placement = Placement.of(settings)
     if holds_visual(folder):
         return load_seeing(folder, placement)
+    if holds_seq2seq(folder):
+        return Seq2SeqEngine.load(folder, placement)
     kind = LocalEncoder if holds_encoder(folder) else LocalEngine
     return kind.load(folder, placement)
 
@@ -327,7 +342,7 @@ class Models:
     ) -> asyncio.Task[AnyHosted]:
         """The load of a model, begun if need be; others make room for it."""
         if key not in self._tasks:
-            size = await asyncio.to_thread(_weight_bytes, folder)
+            size = await asyncio.to_thread(weight_bytes, folder, dtype=self._settings.dtype)
             await self._make_room(key.developer, in_use)
             await self.make_memory(size, in_use=in_use, what=f"model '{key.name}'")
         task = self._tasks.pop(key, None)
@@ -386,6 +401,10 @@ class Models:
                 await self._unload(hosted)
         if chosen:  # others may have asked for room meanwhile
             await self.make_memory(more_bytes, in_use=in_use, what=what)
+
+    def has(self, key: ModelKey) -> bool:
+        """Whether a model is ready."""
+        return any(hosted.key == key for hosted in self._ready())
 
     def loaded(self) -> list[AnyHosted]:
         """The models that are ready."""

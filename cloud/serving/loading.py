@@ -1,11 +1,11 @@
 """Opens a published folder with stock transformers classes, trusting nothing in it.
 
 The folder comes from a developer whom the operator does not trust. So: only families on a
-list (`families.py`, `encoder_families.py`, `visual_families.py`), by their stock class; only
-safetensors; the configuration is rebuilt from the keys that the stock class declares, so that
-no class name, code reference, file name or option outside of them is ever acted on; every
-tensor's name and shape is compared with the model's before any weight is allocated
-(`tensors.py`); the hub is off.
+list (`families.py`, `encoder_families.py`, `visual_families.py`, `seq2seq_families.py`), by
+their stock class; only safetensors; the configuration is rebuilt from the keys that the stock
+class declares, so that no class name, code reference, file name or option outside of them is
+ever acted on; every tensor's name and shape is compared with the model's before any weight is
+allocated (`tensors.py`); the hub is off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils import logging as transformers_logging
 
-from triparty.cloud.serving import attention
+from triparty.cloud.serving import attention, cross_attention
 from triparty.cloud.serving.attention import PackedBatch, Span
 from triparty.cloud.serving.cache import SessionCache
 from triparty.cloud.serving.encoder_families import (
@@ -46,6 +46,7 @@ from triparty.cloud.serving.families import (
     one_line,
 )
 from triparty.cloud.serving.placement import DISK, Placement, devices_of, input_device
+from triparty.cloud.serving.seq2seq_families import seq2seq_config, seq2seq_of
 from triparty.cloud.serving.tensors import Shape, check_tensors
 from triparty.cloud.serving.text import TextRules, is_opaque_tokenizer
 from triparty.cloud.serving.visual_families import sight_info, visual_config, visual_of
@@ -94,6 +95,16 @@ def holds_visual(folder: Path) -> bool:
     """
     raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
     return visual_of(raw) is not None
+
+
+def holds_seq2seq(folder: Path) -> bool:
+    """Whether a folder's configuration names an encoder with a decoder that is served.
+
+    Raises:
+        CheckpointError: a configuration that cannot be read.
+    """
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    return seq2seq_of(raw) is not None
 
 
 def load_model(folder: Path, *, placement: Placement) -> PreTrainedModel:
@@ -176,6 +187,25 @@ def load_visual(
     decoder.hf_device_map = getattr(whole, "hf_device_map", {"": whole.device})
     _try_out(decoder)
     return decoder, whole, info
+
+
+def load_seq2seq(folder: Path, *, placement: Placement) -> PreTrainedModel:
+    """The encoder with a decoder in a folder, in evaluation mode; packed in the decoder.
+
+    Args and errors as for `load_model`.
+    """
+    _check_files(folder)
+    raw = _read_json(folder / "config.json", limit_bytes=_CONFIG_LIMIT_BYTES)
+    family = seq2seq_of(raw)
+    if family is None:
+        raise UnsupportedModelError(f"model_type {raw.get('model_type')!r} has no encoder")
+    found = _shapes(folder)
+    config = seq2seq_config(raw, family, tensors=len(found))
+    placement.retype(config)
+    check_tensors(found, _meta_model(config, family.model), None)
+    model: Any = _stock(folder, family.model, config, placement=placement)
+    model.decoder.config._attn_implementation = cross_attention.NAME
+    return model  # type: ignore[no-any-return]
 
 
 def _vocabulary(config: PreTrainedConfig) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,19 +16,37 @@ from transformers import PreTrainedModel
 
 from triparty.cloud.serving.attention import PackedBatch, Span
 from triparty.cloud.serving.cache import SessionCache
-from triparty.cloud.serving.engine import Arrays, Inputs, ModelInfo, Reply, ReplyKind, Work
+from triparty.cloud.serving.engine import (
+    Arrays,
+    Inputs,
+    ModelInfo,
+    Reply,
+    ReplyKind,
+    Rows,
+    Work,
+)
 from triparty.cloud.serving.loading import load_model, load_text_rules
 from triparty.cloud.serving.placement import Placement, at_hand, input_device
 from triparty.cloud.serving.text import TextRules
-from triparty.common.errors import CheckpointError, LimitError, UnsupportedModelError
+from triparty.common.errors import (
+    CheckpointError,
+    LimitError,
+    RequestError,
+    UnsupportedModelError,
+)
 
 OUT_OF_MEMORY_RETRY_S = 5
+BOUNDLESS = 1 << 16
+"""Most rows of a session of a model that has no last position."""
 HEAD_ROWS = 256
 """Rows that the head runs on at once, or one step's: a row becomes a whole vocabulary."""
 
 
 class LocalEngine:
     """Runs packed batches of sessions through one model; see `Engine`."""
+
+    reads = False
+    """See `ModelInfo.reads`."""
 
     def __init__(self, model: PreTrainedModel, *, text: TextRules | None = None) -> None:
         """An engine of a model loaded with packed attention (`load_model`).
@@ -45,12 +64,12 @@ class LocalEngine:
         if not isinstance(head, torch.nn.Linear):
             raise UnsupportedModelError(f"{type(model).__name__} has no linear head")
         self._model = model
-        self._body = model.base_model
+        self._body = self._decoder_of(model)
         self._device = input_device(model)
         self._head = head
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._embedding = model.get_input_embeddings()
-        self._layers: int = config.num_hidden_layers
+        self._layers: int = self._body.config.num_hidden_layers
         self._caches: dict[str, SessionCache] = {}
         replies = _allowed(head)
         if text is not None and ReplyKind.ID not in replies:
@@ -62,11 +81,16 @@ class LocalEngine:
             family=config.model_type,
             width=config.hidden_size,
             vocabulary=config.vocab_size,
-            positions=config.max_position_embeddings,
+            positions=getattr(config, "max_position_embeddings", BOUNDLESS),
             text=text,
             replies=replies,
+            reads=self.reads,
         )
         self._info = replace(self._info, cache_row_bytes=self._measured_row_bytes())
+
+    def _decoder_of(self, model: PreTrainedModel) -> Any:
+        """The part of a model whose layers run batches."""
+        return model.base_model
 
     def _measured_row_bytes(self) -> int:
         """What one row takes in all layers: families differ in what they cache."""
@@ -95,15 +119,13 @@ class LocalEngine:
 
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         """Runs a batch of different sessions; see `Engine.run`."""
-        try:
-            with torch.inference_mode():
-                hidden = self._forward(batch)
-                return self._replies(batch, hidden)
-        except torch.OutOfMemoryError as error:
-            raise LimitError(
-                "the accelerator has no memory left for this step: repeat it later",
-                retry_after_s=OUT_OF_MEMORY_RETRY_S,
-            ) from error
+        with inference():
+            hidden = self._forward(batch)
+            return self._replies(batch, hidden)
+
+    def read(self, session: str, rows: Rows) -> None:
+        """No session of this engine reads a text; see `Engine.read`."""
+        raise RequestError("this model has no encoder: send the text in steps")
 
     def fork(self, source: str, target: str, *, position: int) -> None:
         """Copies the first `position` rows of a cache; see `Engine.fork`."""
@@ -129,17 +151,20 @@ class LocalEngine:
             )
             for work in batch
         ]
-        positions = np.concatenate(
-            [np.arange(work.position, work.position + len(work.rows)) for work in batch]
-        )
-        output = self._body(
-            inputs_embeds=self._embedded(work.rows for work in batch)[None],
-            position_ids=torch.from_numpy(positions).to(self._device)[None],
-            use_cache=False,
-            packed=PackedBatch(spans),
-        )
+        rows = self._embedded(work.rows for work in batch)[None]
+        output = self._body(inputs_embeds=rows, use_cache=False, **self._arguments(spans))
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
+
+    def _arguments(self, spans: Sequence[Span]) -> Mapping[str, Any]:
+        """What the model is told of a batch, beside its rows."""
+        positions = np.concatenate(
+            [np.arange(span.position, span.position + span.rows) for span in spans]
+        )
+        return {
+            "position_ids": torch.from_numpy(positions).to(self._device)[None],
+            "packed": PackedBatch(spans),
+        }
 
     def _embedded(self, inputs: Iterable[Inputs]) -> torch.Tensor:
         """The rows (N, D) of a batch, in the weights' dtype; ids are looked up."""
@@ -176,6 +201,23 @@ class LocalEngine:
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return logits.float()
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Runs a block without gradients.
+
+    Raises:
+        LimitError: the accelerator has no memory left.
+    """
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise LimitError(
+            "the accelerator has no memory left for this step: repeat it later",
+            retry_after_s=OUT_OF_MEMORY_RETRY_S,
+        ) from error
 
 
 def _allowed(head: torch.nn.Linear) -> tuple[ReplyKind, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, cast
@@ -22,6 +22,7 @@ from triparty.cloud.serving.engine import (
     ModelInfo,
     Passage,
     Reply,
+    Rows,
     SeeingEngine,
 )
 from triparty.cloud.serving.hosting import limits_of, load_local, set_threads
@@ -128,10 +129,19 @@ class Runner:
         self, session: str, principal: str, position: int, rows: Inputs, reply: Reply
     ) -> Answer:
         """The answer to a session's next rows; they wait for their turn in a batch."""
-        if position and session not in self._sessions:
+        known = session in self._sessions
+        if not known and (position or (self._decoder and self._decoder.info.reads)):
             return self._answer(Step, (), session_not_found())
         self._sessions.add(session)
         return await self._run(Step(session, principal, position, rows, reply))
+
+    async def read(self, session: str, rows: Rows) -> Answer:
+        """Has the encoder read the text that a session answers."""
+        decoder = self._decoder
+        if decoder is None:
+            return self._answer(Step, (), session_not_found())
+        self._sessions.add(session)
+        return await self._called(lambda: decoder.read(session, rows))
 
     async def whole(self, principal: str, passage: Passage) -> Answer:
         """The answer to a text or an image."""
@@ -142,14 +152,17 @@ class Runner:
         decoder = self._decoder
         if decoder is None or source not in self._sessions:
             return self._answer(Step, (), session_not_found())
-        copied = self._workers[Step].call(
-            lambda: decoder.fork(source, target, position=position)
-        )
+        answer = await self._called(lambda: decoder.fork(source, target, position=position))
+        if answer.problem is None:
+            self._sessions.add(target)
+        return answer
+
+    async def _called(self, function: Callable[[], None]) -> Answer:
+        """Runs a function between two batches of the decoder."""
         try:
-            await asyncio.wrap_future(copied)
+            await asyncio.wrap_future(self._workers[Step].call(function))
         except TripartyError as error:
             return self._answer(Step, (), error)
-        self._sessions.add(target)
         return self._answer(Step, ())
 
     async def close(self, session: str) -> None:

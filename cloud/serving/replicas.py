@@ -24,7 +24,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from triparty.cloud.serving.engine import Arrays, EncoderInfo, ModelInfo
+from triparty.cloud.serving.engine import Arrays, EncoderInfo, ModelInfo, Rows
 from triparty.cloud.serving.replica import Answer
 from triparty.cloud.serving.sessions import session_not_found
 from triparty.cloud.serving.worker import (
@@ -141,6 +141,10 @@ class Replicas:
             self._calls.shutdown()
             self._remove()
 
+    def read(self, session: str, rows: Rows) -> None:
+        """As `Decoder.read`; called by `call`."""
+        self._in_loop(self._read(session, rows), PLACE_S + CALL_S)
+
     def fork(self, source: str, target: str, *, position: int) -> None:
         """As `Decoder.fork`, on the replica of `source`; called by `call`."""
         self._in_loop(self._forked(source, target, position))
@@ -149,8 +153,8 @@ class Replicas:
         """As `Decoder.close`; called by `call`."""
         self._in_loop(self._closed(session))
 
-    def _in_loop(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
+    def _in_loop(self, work: Coroutine[Any, Any, None], most_s: float = CALL_S) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(most_s)
 
     async def _released(self) -> None:
         """Fails what waits, and lets go of all replicas, which Serve would else wait for."""
@@ -186,7 +190,7 @@ class Replicas:
             NotFoundError: that replica is gone, or was started anew.
         """
         if step.session not in self._places:
-            if step.position:
+            if step.position or self.info.reads:
                 raise session_not_found()
             self._places[step.session] = self._loop.create_task(self._place())
         hold = await asyncio.shield(self._places[step.session])
@@ -244,6 +248,16 @@ class Replicas:
             f"no replica took the session within {PLACE_S:.0f} s: repeat it",
             retry_after_s=RETRY_S,
         )
+
+    async def _read(self, session: str, rows: Rows) -> None:
+        if session not in self._places:
+            self._places[session] = self._loop.create_task(self._place())
+        hold = await asyncio.shield(self._places[session])
+        try:
+            answer = await hold.runner.read.remote(session, rows)
+        except RayError as error:
+            raise session_not_found() from error
+        self._arrays(answer)
 
     async def _forked(self, source: str, target: str, position: int) -> None:
         place = self._places.get(source)

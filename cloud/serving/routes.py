@@ -1,4 +1,4 @@
-"""The session routes of HTTP: open, step, rollback, fork, close.
+"""The session routes of HTTP: open, source, step, rollback, fork, close.
 
 Authorisation comes first, then the session (a foreign one and an unknown one are the same
 404), then the headers, and only then the body, which is bounded while it is read.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import deque
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self, TypeVar
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Self, TypeVar
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import Message
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
@@ -93,6 +95,22 @@ async def open_session(name: str, request: Request, principal: Inferrer) -> Resp
     if info is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return JSONResponse(_session_body(info, serving), status_code=201)
+
+
+@router.post(
+    "/sessions/{session_id}/source",
+    openapi_extra={"requestBody": {"required": True, **_FRAME}},
+)
+async def read_source(session_id: str, request: Request, principal: Inferrer) -> Response:
+    """Has the encoder of a session's model read the text that the session answers."""
+    serving = serving_of(request)
+    with serving.step_turn(principal.id, session_id) as limit_bytes:
+        body = await read_body(request, limit_bytes=limit_bytes + HEADER_BYTES)
+        rows = _rows(body, limit_bytes=limit_bytes)
+        read = await unless_gone(request, serving.read_source(principal.id, session_id, rows))
+    if read is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return JSONResponse({"rows": read})
 
 
 @router.post("/sessions/{session_id}/rollback")
@@ -243,6 +261,61 @@ async def unless_gone(request: Request, work: Awaitable[_T]) -> _T | None:
     finally:
         task.cancel()
         gone.cancel()
+
+
+class ReadAhead:
+    """A request that is listened to before its body is wanted, so that leaving is noticed.
+
+    What arrives meanwhile is kept, and read later as if it had just come.
+    """
+
+    def __init__(self, request: Request, *, limit_bytes: int) -> None:
+        """Listens to nothing yet.
+
+        Args:
+            request: of which nothing was read.
+            limit_bytes: most of the body to keep; a client that sends more is not listened to
+                any further.
+        """
+        self._receive, self._limit_bytes = request.receive, limit_bytes
+        self._early: deque[Message] = deque()
+        self._error: Exception | None = None
+        self.request = Request(request.scope, self._next)
+
+    async def unless_gone(self, work: Awaitable[_T]) -> _T | None:
+        """As `unless_gone`, for a request whose body is to be read afterwards."""
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(self._left())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for future in (task, gone):
+                future.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+
+    async def _left(self) -> None:
+        """Returns when the client has left."""
+        held, announced = 0, self.request.headers.get("Content-Length", "")
+        if announced.isdigit() and int(announced[:20]) > self._limit_bytes:
+            held = self._limit_bytes + 1  # it will be refused: none of it is read
+        while held <= self._limit_bytes:
+            try:
+                message = await self._receive()
+            except Exception as error:  # noqa: BLE001 - raised where the body is read
+                self._error = error
+                break
+            if message["type"] == "http.disconnect":
+                return
+            self._early.append(message)
+            held += len(message.get("body", b""))
+        await asyncio.Event().wait()
+
+    async def _next(self) -> Message:
+        if self._early:
+            return self._early.popleft()
+        if self._error is not None:
+            raise self._error
+        return await self._receive()
 
 
 async def _disconnected(request: Request) -> None:

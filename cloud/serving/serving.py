@@ -13,10 +13,11 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from concurrent.futures import InvalidStateError
+from concurrent.futures import Future, InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from triparty.cloud.serving.hosting import (
     AnyHosted,
     Backend,
     Hosted,
+    HostedElsewhere,
     HostedEncoder,
     LocalBackend,
     ModelKey,
@@ -72,6 +74,7 @@ from triparty.common.errors import (
 from triparty.common.wire import Frame, encode_frames
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 MAX_PENDING = 2
 """Requests on one session at a time: the running one, and the retry of a client in doubt."""
@@ -364,6 +367,40 @@ class Serving:
         finally:
             self._sessions.close(session)
 
+    @asynccontextmanager
+    async def elsewhere(
+        self, principal_id: str, model: ServableModel
+    ) -> AsyncIterator[Future[None]]:
+        """Room for one answer of an engine behind the cloud.
+
+        It counts as a step of the model's developer and as a session of the principal.
+
+        Yields:
+            What fails when the answer has to end: access was revoked, or the version retired.
+
+        Raises:
+            LimitError: too many steps or sessions.
+            UnavailableError: the cloud is shutting down.
+        """
+        self._check_running()
+        self._check_current(model)
+        with self._shares.step(model.developer):
+            hosted = HostedElsewhere(ModelKey.of(model))
+            session = await self._admitted(principal_id, model, hosted)
+            session.pending, ended = 1, Future[None]()
+            session.running = ended
+            try:
+                yield ended
+            finally:
+                session.running = None
+                self._sessions.close(session)
+
+    def count_words(self, principal_id: str, model: ServableModel, words: int) -> None:
+        """Counts the words of an answer that was made elsewhere."""
+        self._tokens += words
+        self._by_model.count(model.name, rows=words, replies=1)
+        self._by_principal.count(principal_id, rows=words, replies=1)
+
     async def advance(self, session: Session[AnyHosted], ids: Ids, reply: Reply) -> Arrays:
         """Appends ids (T,) to a `text_session`; answers about the last one.
 
@@ -379,6 +416,55 @@ class Serving:
         arrays = await self._run(session, ids, reply)
         self._tokens += 1
         return arrays
+
+    async def read_source(self, principal_id: str, session_id: str, rows: Rows) -> int:
+        """Has the model's encoder read the text that a session answers; returns its rows.
+
+        At position 0 alone, where another text takes the place of the one before.
+
+        Raises:
+            NotFoundError: no such session of this principal.
+            PositionError: the session has rows of an answer.
+            TooLargeError: more rows than a step may have.
+            LimitError: too many requests on one session at once, or no memory for the text.
+            RequestError: a model without an encoder, or rows of the wrong width.
+            UnavailableError: the cloud is shutting down.
+            CloudError: the model failed.
+        """
+        async with self._turn(principal_id, session_id) as session:
+            hosted = decoder_of(session)
+            self._check_source(session, hosted, rows)
+            if self._trace is not None:
+                self._trace.record(rows)
+            session.source_rows, session.stored = 0, None
+            await self._reserve(session, hosted, len(rows))
+            reading = hosted.worker.call(lambda: hosted.engine.read(session.id, rows))
+            await self._ran(session, reading)
+            session.source_rows = len(rows)
+            self._count(session, len(rows), 0)
+            return len(rows)
+
+    def _check_source(self, session: Session[AnyHosted], hosted: Hosted, rows: Rows) -> None:
+        width = hosted.engine.info.width
+        if not hosted.engine.info.reads:
+            raise RequestError(
+                f"model '{hosted.key.name}' has no encoder: send the text in steps"
+            )
+        if session.position:
+            raise PositionError(
+                "the text is read before the first step: roll back to 0, or open a session",
+                position=session.position,
+            )
+        if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+            raise RequestError(
+                f"a text is a frame of shape (S, {width}), S at least 1, got {rows.shape}"
+            )
+        most = min(self._settings.max_rows_per_step, hosted.positions)
+        if len(rows) > most:
+            raise TooLargeError(
+                f"the text has {len(rows)} rows, this cloud's limit for one that is read whole "
+                f"is {most}: shorten it"
+            )
 
     async def rollback(self, principal_id: str, session_id: str, position: int) -> int:
         """Forgets the rows from `position` on; returns the new position.
@@ -410,6 +496,7 @@ class Serving:
             hosted, position = decoder_of(source), source.position
             target = self._sessions.open(principal_id, hosted, developer=hosted.key.developer)
             try:
+                target.source_rows = source.source_rows
                 await self._reserve(target, hosted, position)
                 copied = hosted.worker.call(
                     lambda: hosted.engine.fork(source.id, target.id, position=position)
@@ -472,10 +559,15 @@ class Serving:
     def _end_retired(self, developer: str, versions: Collection[tuple[str, int]]) -> int:
         return sum(
             self._sessions.retire(hosted)
-            for hosted in self._models.loaded()
+            for hosted in [*self._models.loaded(), *self._elsewhere()]
             if hosted.key.developer == developer
             and (hosted.key.name, hosted.key.version) in versions
         )
+
+    def _elsewhere(self) -> list[HostedElsewhere]:
+        """What is in use of models that run elsewhere; each answer is of one of its own."""
+        hosts = [session.hosted for session in self._sessions]
+        return [hosted for hosted in hosts if isinstance(hosted, HostedElsewhere)]
 
     def ask_before_opening(self, admit: Callable[[str, ServableModel], None]) -> None:
         """Has `admit` called in a thread with a principal's id and a model at each opening.
@@ -491,6 +583,10 @@ class Serving:
         It gets developer, name and version; the model is no longer loaded by then.
         """
         self._remove_used = remove
+
+    def has(self, model: ServableModel) -> bool:
+        """Whether a model is loaded and ready."""
+        return self._models.has(ModelKey.of(model))
 
     def session_count(self) -> int:
         """How many sessions are open. Any thread may call."""
@@ -603,6 +699,11 @@ class Serving:
                 f"{request.position}",
                 position=session.position,
             )
+        if info.reads and not session.source_rows:
+            raise RequestError(
+                "this model answers a text: have it read with POST "
+                "/v1/sessions/{id}/source before the first step"
+            )
         if rows.ndim != 2 or rows.shape[1] != info.width or not len(rows):
             raise RequestError(
                 f"a step is a frame of shape (T, {info.width}), T at least 1, got {rows.shape}"
@@ -655,6 +756,12 @@ class Serving:
         self._check_running()
         if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
             raise _wrong_kind(model.name, is_encoder=not encoder)
+        return await self._admitted(principal_id, model, hosted)
+
+    async def _admitted(
+        self, principal_id: str, model: ServableModel, hosted: AnyHosted
+    ) -> Session[AnyHosted]:
+        """A new session, of whom may have it."""
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         session.once = model.once
         try:
@@ -676,7 +783,7 @@ class Serving:
             with suppress(InvalidStateError):
                 session.running.set_exception(session.because)
         hosted = session.hosted
-        if not isinstance(hosted, HostedEncoder):
+        if isinstance(hosted, Hosted):
             hosted.worker.call(lambda: hosted.engine.close(session.id))
         if session.once and self._loop is not None:  # else the next start removes it
             task = self._loop.create_task(self._forget_used(hosted))
@@ -713,10 +820,21 @@ class Serving:
             rows=rows,
             reply=reply,
         )
-        session.running = step.future
         hosted.worker.submit(step)
+        arrays = await self._ran(session, step.future)
+        session.position += len(rows)
+        self._count(session, len(rows))
+        return arrays
+
+    async def _ran(self, session: Session[AnyHosted], work: Future[_T]) -> _T:
+        """What the model made of a session's work.
+
+        Raises:
+            NotFoundError: the session ended meanwhile, or whoever ran it lost it.
+        """
+        session.running = work
         try:
-            arrays = await asyncio.wrap_future(step.future)
+            made = await asyncio.wrap_future(work)
         except NotFoundError:  # who ran it lost what it had of the session
             self._sessions.close(session)
             raise
@@ -724,9 +842,7 @@ class Serving:
             session.running = None
             self._sessions.touch(session)
         _check_open(session)
-        session.position += len(rows)
-        self._count(session, len(rows))
-        return arrays
+        return made
 
     async def _reserve(self, session: Session[AnyHosted], hosted: Hosted, rows: int) -> None:
         """Counts the memory of a session that will hold `rows` rows.
@@ -734,6 +850,7 @@ class Serving:
         Raises:
             LimitError: over the developer's share, or the cloud's memory.
         """
+        rows += session.source_rows
         more_bytes = self._shares.more_bytes(session, hosted, rows, self._sessions)
         if more_bytes:
             in_use = self._sessions.has_any_on
@@ -791,22 +908,22 @@ def decoder_of(session: Session[AnyHosted]) -> Hosted:
     Raises:
         NotFoundError: it is a forward request's.
     """
-    if isinstance(session.hosted, HostedEncoder):
+    if not isinstance(session.hosted, Hosted):
         raise session_not_found()
     return session.hosted
 
 
 def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
     hosted = session.hosted
-    sight = hosted if isinstance(hosted, HostedEncoder) else hosted.sight
-    if sight is None:
+    sight = hosted.sight if isinstance(hosted, Hosted) else hosted
+    if not isinstance(sight, HostedEncoder):
         raise _wrong_kind(hosted.key.name, is_encoder=False)
     return sight
 
 
 def _can_encode(hosted: AnyHosted) -> bool:
     """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
-    return isinstance(hosted, HostedEncoder) or hosted.sight is not None
+    return isinstance(hosted.sight if isinstance(hosted, Hosted) else hosted, HostedEncoder)
 
 
 def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:

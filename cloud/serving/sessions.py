@@ -82,6 +82,7 @@ class Session(Generic[HostedT]):
         hosted: the loaded model that it runs on.
         reserved_bytes: memory that its developer's share counts for it.
         position: rows that the model has seen and the client knows of.
+        source_rows: of the text that it answers, once the model's encoder has read it.
         last_used: the clock's seconds of the last request.
         stored: the answer to the last step.
         pending: requests that wait for the lock or hold it.
@@ -99,6 +100,7 @@ class Session(Generic[HostedT]):
     last_used: float
     reserved_bytes: int = 0
     position: int = 0
+    source_rows: int = 0
     stored: StoredReply | None = None
     pending: int = 0
     running: Future[Any] | None = None

@@ -20,7 +20,7 @@ from triparty.common.errors import CheckpointError
 Shape = tuple[int, ...]
 
 # The device embeds, so that a hosted model need not have its embedding.
-_INPUT_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
+_INPUT_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "shared.weight")
 _EXPERT = re.compile(
     r"(?P<stem>.+\.experts)\.(?P<number>0|[1-9][0-9]{0,6})\.(?P<part>\w+)\.weight"
 )

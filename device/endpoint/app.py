@@ -9,8 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
+from functools import partial
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -25,8 +34,9 @@ from starlette.types import Receive, Scope, Send
 from triparty.common.errors import TripartyError
 from triparty.common.events import MEDIA_TYPE, event
 from triparty.device.accounts import asked_names
-from triparty.device.asynchronous import AsyncDevice
+from triparty.device.asynchronous import AsyncDevice, awaited
 from triparty.device.client import Device
+from triparty.device.endpoint.answering import Answering
 from triparty.device.endpoint.answers import (
     ChatForm,
     Form,
@@ -35,6 +45,7 @@ from triparty.device.endpoint.answers import (
     embeddings,
     envelope,
 )
+from triparty.device.endpoint.chats import KeptChats
 from triparty.device.endpoint.failures import SERVER, Failure
 from triparty.device.endpoint.guard import Admission, Guard
 from triparty.device.endpoint.requests import (
@@ -46,23 +57,28 @@ from triparty.device.endpoint.requests import (
 )
 from triparty.device.inference.answer import Piece
 from triparty.device.inference.generation import Generation
+from triparty.device.inference.opened import OpenedModel
 
 BODY_LIMIT_BYTES = 8 << 20
 BODY_LIMIT_S = 30.0
 ANSWERS_AT_ONCE = 16
 CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for any more
 _T = TypeVar("_T")
+AsyncParts = AsyncGenerator[Piece | Generation]
 _PREFLIGHT_S = 600
 
 
-def create_app(device: Device, admission: Admission) -> Starlette:
-    """The endpoint's application.
+def create_app(
+    device: Device, admission: Admission, answering: Answering | None = None
+) -> Starlette:
+    """The endpoint's application; `state.endpoint` is to be closed behind it.
 
     Args:
         device: answers.
         admission: who may ask.
+        answering: how; None: as the defaults say.
     """
-    endpoint = Endpoint(device)
+    endpoint = Endpoint(device, answering or Answering())
     routes = [
         Route("/v1/models", endpoint.models, methods=["GET"]),
         Route("/v1/models/{name}", endpoint.model, methods=["GET"]),
@@ -87,7 +103,9 @@ def create_app(device: Device, admission: Admission) -> Starlette:
         ClientDisconnect: _gone,
         Exception: _broken,
     }
-    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+    app.state.endpoint = endpoint
+    return app
 
 
 class Endpoint:
@@ -95,13 +113,19 @@ class Endpoint:
 
     Args:
         device: answers.
+        answering: how.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, answering: Answering) -> None:
         """Offers what the device holds."""
-        self._device = AsyncDevice(device)
+        self._device, self._answering_as = AsyncDevice(device), answering
+        self._chats = KeptChats(answering.kept_chats, end=device.end)
         self._since = int(time.time())
         self._answering = 0
+
+    def close(self) -> None:
+        """Ends the sessions of chats that were kept."""
+        self._chats.close()
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`."""
@@ -163,14 +187,18 @@ class Endpoint:
                 token_text=opened.token_text,
             )
         )
+        client = client_of(request)
         if not body.stream:
             with self._place(len(asks)):
-                work = asyncio.gather(*(self._whole(body.model, ask) for ask in asks))
+                work = asyncio.gather(
+                    *(self._whole(client, body.model, opened, ask) for ask in asks)
+                )
                 answers = await _unless_gone(request, work)
             if answers is None:
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             return JSONResponse(form.whole(answers))
-        documents = self._documents(body, asks, form)
+        asked = [partial(self._parts, client, body.model, opened, ask) for ask in asks]
+        documents = self._documents(body, asked, form)
         # The first token before the first byte: what fails until then has a status of its own.
         first = await _unless_gone(request, anext(documents))
         if first is None:
@@ -179,15 +207,17 @@ class Endpoint:
         return EventStream(first, documents)
 
     async def _documents(
-        self, body: ChatRequest | CompletionRequest, asks: list[Ask], form: Form
+        self,
+        body: ChatRequest | CompletionRequest,
+        asked: Sequence[Callable[[], AsyncParts]],
+        form: Form,
     ) -> AsyncGenerator[dict[str, Any]]:
         """The parts of a streamed answer; several choices come one after the other."""
         answers: list[Generation] = []
         with self._place(1):
-            for index, ask in enumerate(asks):
-                parts = self._device.stream(body.model, ask.prompt, options=ask.options)
+            for index, begin in enumerate(asked):
                 is_open = False
-                async with aclosing(parts):
+                async with aclosing(begin()) as parts:
                     async for part in parts:
                         if not is_open and (opening := form.opening(index)) is not None:
                             yield opening
@@ -202,10 +232,33 @@ class Endpoint:
         if body.has_usage:
             yield form.usage(answers)
 
-    async def _whole(self, model: str, ask: Ask) -> WholeAnswer:
+    async def _parts(
+        self, client: str, model: str, opened: OpenedModel, ask: Ask
+    ) -> AsyncParts:
+        """The answer that a client gets, on a session that was kept of the same chat."""
+        device = self._device.device
+        options = self._answering_as.options(opened, ask.options)
+        stream = partial(device.stream, options=options)
+        if ask.image is not None:
+            parts = stream(model, ask.prompt, image=ask.image)
+        elif not ask.is_chat:
+            parts = stream(model, ask.prompt)
+        else:
+            # The template runs once: what it made is asked, and says which session goes on.
+            question = await asyncio.to_thread(opened.question, ask.prompt, options)
+            ids = question.ids if question.source is None else question.source
+            parts = self._chats.answered(
+                client, model, ids, lambda kept: stream(model, ids, kept=kept)
+            )
+        async with aclosing(awaited(parts)) as answer:
+            async for part in answer:
+                yield part
+
+    async def _whole(
+        self, client: str, model: str, opened: OpenedModel, ask: Ask
+    ) -> WholeAnswer:
         pieces: list[Piece] = []
-        parts = self._device.stream(model, ask.prompt, options=ask.options)
-        async with aclosing(parts):
+        async with aclosing(self._parts(client, model, opened, ask)) as parts:
             async for part in parts:
                 if isinstance(part, Generation):
                     return WholeAnswer(part, pieces)
@@ -246,6 +299,13 @@ class Endpoint:
             "created": self._since,
             "owned_by": "triparty",
         }
+
+
+def client_of(request: Request) -> str:
+    """Who asks, as far as it can be told: sessions are not shared between two."""
+    host = request.client.host if request.client else ""
+    told = (host, *(request.headers.get(name, "") for name in ("authorization", "origin")))
+    return sha256(json.dumps(told).encode()).hexdigest()
 
 
 class EventStream(StreamingResponse):

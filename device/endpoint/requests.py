@@ -7,6 +7,8 @@ are vLLM's extensions.
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,6 +25,8 @@ MAX_PROMPTS = 256
 MAX_TEXTS = 2048
 MAX_MESSAGES = 10_000
 
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+
 NoPenalty = Annotated[float, Field(ge=0, le=0)] | None
 Empty = Annotated[list[Any], Field(max_length=0)] | None
 EmptyObject = Annotated[dict[str, Any], Field(max_length=0)] | None
@@ -37,10 +41,14 @@ class Ask:
     Attributes:
         prompt: text, token ids or messages.
         options: how it is answered.
+        image: bytes of the file that a message shows; None without one.
+        is_chat: whether it is a chat told from its beginning, which goes on later.
     """
 
     prompt: Prompt
     options: GenerationOptions
+    image: bytes | None = None
+    is_chat: bool = False
 
 
 class StreamOptions(BaseModel):
@@ -121,13 +129,50 @@ class TextPart(BaseModel):
     text: str
 
 
+class ImageUrl(BaseModel):
+    """Where an image is: in the request itself, and nowhere else."""
+
+    model_config = ConfigDict(extra="forbid")
+    url: str
+    detail: Literal["auto"] | None = None
+
+    def content(self) -> bytes:
+        """The file.
+
+        Raises:
+            Failure: it would have to be fetched, which tells others what is asked, or it is
+                not base64.
+        """
+        if not _DATA_URL.match(self.url):
+            raise Failure(
+                400,
+                "an image is given as data:image/...;base64,...: this endpoint fetches nothing",
+                param="messages",
+            )
+        try:
+            return b64decode(self.url.partition(",")[2], validate=True)
+        except ValueError:
+            raise Failure(400, "the image is not base64", param="messages") from None
+
+
+class ImagePart(BaseModel):
+    """An image in a message's content."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = TextPart | ImagePart
+
+
 class ChatMessage(BaseModel):
     """A message; what an answer of OpenAI's library has in addition may stay in it, empty."""
 
     model_config = ConfigDict(extra="forbid")
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
-    content: str | list[TextPart] | None = None
+    content: str | list[Annotated[Part, Field(discriminator="type")]] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -137,15 +182,31 @@ class ChatMessage(BaseModel):
     audio: None = None
     annotations: Empty = None
 
-    def plain(self) -> dict[str, str]:
-        """The message as chat templates read it."""
+    @property
+    def images(self) -> list[ImageUrl]:
+        """The images that it shows."""
+        parts = self.content if isinstance(self.content, list) else []
+        return [part.image_url for part in parts if isinstance(part, ImagePart)]
+
+    def plain(self) -> dict[str, Any]:
+        """The message as chat templates read it; in parts where it shows an image."""
         said = self.content if self.content is not None else self.refusal or ""
-        text = said if isinstance(said, str) else "".join(part.text for part in said)
+        text: Any = said if isinstance(said, str) else _told(said)
         # The newer name of the same role, which no template knows.
         role = "system" if self.role == "developer" else self.role
         more = {"name": self.name, "reasoning_content": self.reasoning_content}
         given = {name: value for name, value in more.items() if value is not None}
         return {"role": role, "content": text, **given}
+
+
+def _told(parts: list[Part]) -> str | list[dict[str, str]]:
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    if len(texts) == len(parts):
+        return "".join(texts)
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
+        for part in parts
+    ]
 
 
 class PlainText(BaseModel):
@@ -177,7 +238,14 @@ class ChatRequest(_Wanted):
             max_tokens=self.max_completion_tokens or self.max_tokens,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
-        return self.choices_of([[message.plain() for message in self.messages]], options)
+        images = [image for message in self.messages for image in message.images]
+        if len(images) > 1:
+            raise Failure(400, f"a chat shows one image, got {len(images)}", param="messages")
+        image = images[0].content() if images else None
+        prompt = [message.plain() for message in self.messages]
+        asks = self.choices_of([prompt], options)
+        # Answers to one prompt are made at once, and a session is in one of them.
+        return [replace(ask, image=image, is_chat=len(asks) == 1) for ask in asks]
 
 
 class CompletionRequest(_Wanted):

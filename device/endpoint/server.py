@@ -11,6 +11,7 @@ import uvicorn
 from triparty.common.errors import SettingsError
 from triparty.common.tls import is_loopback
 from triparty.device.client import Device
+from triparty.device.endpoint.answering import Answering
 from triparty.device.endpoint.app import create_app
 from triparty.device.endpoint.guard import Admission
 
@@ -59,19 +60,27 @@ class Listening:
         )
 
 
-def serve(device: Device, listening: Listening, *, announce: Callable[[str], None]) -> None:
+def serve(
+    device: Device,
+    listening: Listening,
+    answering: Answering,
+    *,
+    announce: Callable[[str], None],
+) -> None:
     """Serves until SIGINT or SIGTERM.
 
     Args:
         device: answers.
         listening: where, and whom.
+        answering: how.
         announce: is told the base URL, once connections are accepted.
 
     Raises:
         SettingsError: an address that cannot be bound.
     """
+    app = create_app(device, listening.admission, answering)
     config = uvicorn.Config(
-        create_app(device, listening.admission),
+        app,
         http="h11",
         ws="none",
         lifespan="off",
@@ -84,7 +93,10 @@ def serve(device: Device, listening: Listening, *, announce: Callable[[str], Non
     with _bound(listening) as listener:
         listener.listen(128)  # from now on who connects is answered
         announce(listening.url(listener.getsockname()[1]))
-        server.run([listener])
+        try:
+            server.run([listener])
+        finally:
+            app.state.endpoint.close()
 
 
 def _bound(listening: Listening) -> socket.socket:

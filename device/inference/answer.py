@@ -148,9 +148,20 @@ class AnswerText:
     def after(self, token: int) -> str:
         """What the token adds; empty while a character lacks bytes."""
         self._ids.append(token)
-        new: str = self._stream.step(self._tokenizer, token) or ""
+        try:
+            new: str = self._stream.step(self._tokenizer, token) or ""
+        except Exception:  # noqa: BLE001 - the library raises no narrower one
+            return self._anew()
         self._shown += new
         return new
+
+    def _anew(self) -> str:
+        """Goes on behind bytes that are no character: decoding them changed what was shown."""
+        before, self._shown = (
+            self._tokenizer.decode(ids) for ids in (self._ids[:-1], self._ids)
+        )
+        self._stream = DecodeStream(ids=self._ids, skip_special_tokens=True)
+        return self._shown[len(before) :] if self._shown.startswith(before) else ""
 
     def rest(self) -> str:
         """What the stream held back at the end: a character that stayed incomplete."""

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ from triparty.device.inference.attestation import Attestation
 from triparty.device.inference.kept import Kept
 from triparty.device.inference.pictures import Picture
 
+_T = TypeVar("_T")
+
 SESSIONS = 3
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a cloud that restarts is back within them
 CLOSING_S = 2.0
@@ -66,6 +68,9 @@ class Steps(Protocol):
         rollback_of: str | None = None,
     ) -> StepReply:
         """Sends keyed rows (T, D); returns the reply about the last ones."""
+
+    def read_source(self, session: str, rows: Frame) -> None:
+        """Has the model's encoder read the keyed rows (S, D) of the text that is answered."""
 
     def rollback_session(self, session: str, *, position: int) -> None:
         """Takes back the rows from a position on."""
@@ -125,6 +130,7 @@ class Conversation:
         attestation: what has to be proven before each session; None asks for no proof.
         deadline: how long it may go on, and how to wait between attempts; None sets no end.
         picture: the image in its text, if there is one.
+        source: ids (S,) of the text that a model with an encoder answers; None without one.
         kept: what the turn before left, and where this one leaves it; None ends the session
             with the conversation.
     """
@@ -144,6 +150,7 @@ class Conversation:
         attestation: Attestation | None = None,
         deadline: Deadline | None = None,
         picture: Picture | None = None,
+        source: Sequence[int] | None = None,
         kept: Kept | None = None,
     ) -> None:
         """Sends nothing yet."""
@@ -151,7 +158,7 @@ class Conversation:
         self._version, self._deadline = version, deadline or Deadline()
         self._once, self._begin, self._renew = once, begin, renew
         self._shield, self._block = shield or Shield(), block
-        self._attestation, self._picture = attestation, picture
+        self._attestation, self._picture, self._source = attestation, picture, source
         self._session: SessionRecord | None = None
         self._last: LastStep | None = None
         self._sent: list[int] = []
@@ -295,6 +302,7 @@ class Conversation:
     def _send(self, ids: Sequence[int], count: int) -> PlainLogits:
         if self._session is None:
             self._session, self._last = self._open(), None
+            self._have_read(self._session)
             pending, start = [*self._sent, *ids], 0
         else:
             pending, start = list(ids), self.position
@@ -338,6 +346,19 @@ class Conversation:
             )
         return session
 
+    def _have_read(self, session: SessionRecord) -> None:
+        """Sends the text that is answered, if the model has an encoder for it."""
+        if self._source is None:
+            return
+        if len(self._source) > session.rows_per_step:
+            raise RequestError(
+                f"the text has {len(self._source)} tokens, the cloud reads "
+                f"{session.rows_per_step} at once: shorten it"
+            )
+        rows = self._bundle.rows(np.asarray(self._source, np.int64), start=0)
+        request = partial(self._steps.read_source, session.id, self._shield.rows(rows, start=0))
+        self._repeated(request)
+
     def _step(
         self, session: SessionRecord, ids: Sequence[int], position: int, reply_rows: int
     ) -> Sequence[Frame]:
@@ -361,7 +382,7 @@ class Conversation:
         self._last = LastStep(request_id, position + len(ids))
         return answer.frames
 
-    def _repeated(self, request: Callable[[], StepReply]) -> StepReply:
+    def _repeated(self, request: Callable[[], _T]) -> _T:
         for pause_s in PAUSES_S:
             try:
                 return request()

@@ -7,7 +7,7 @@ and runs no code of that folder.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,11 +24,12 @@ class DraftModel:
 
     Args:
         model: a causal language model of transformers.
+        tokens: its vocabulary: ids by text; None where nobody asks whether it fits.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tokens: Mapping[str, int] | None = None) -> None:
         """Has read nothing yet."""
-        self._model = model
+        self._model, self._tokens = model, tokens
         self._positions: int = model.config.get_text_config().max_position_embeddings
         self._lock = threading.Lock()
         self._cache: Any = None
@@ -46,6 +47,17 @@ class DraftModel:
             SettingsError: transformers is not installed, the folder holds no such model, or
                 its tokens are others.
         """
+        draft = cls.open(folder)
+        if not draft.fits(tokenizer):
+            raise SettingsError(
+                f"the draft model in {folder} has other tokens than the model: choose one with "
+                "the same tokenizer"
+            )
+        return draft
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The model of a checkpoint's folder, whatever its tokens are; see `load`."""
         try:
             import torch
             import transformers
@@ -62,12 +74,11 @@ class DraftModel:
             )
         except Exception as error:  # tokenizers and transformers raise no narrower one
             raise SettingsError(f"{folder} holds no draft model: {error}") from error
-        if own.get_vocab() != tokenizer.get_vocab():
-            raise SettingsError(
-                f"the draft model in {folder} has other tokens than the model: choose one with "
-                "the same tokenizer"
-            )
-        return cls(model)
+        return cls(model, own.get_vocab())
+
+    def fits(self, tokenizer: Tokenizer) -> bool:
+        """Whether its tokens are those of a model."""
+        return self._tokens == tokenizer.get_vocab()
 
     def propose(self, ids: Sequence[int], count: int) -> list[int]:
         """The likeliest tokens, one after another; none beyond the draft's own positions."""

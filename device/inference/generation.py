@@ -59,11 +59,19 @@ class Question:
         ids: (T,) plain token ids.
         most: how many tokens the answer may have.
         image_at: position of the first token of the image in it; None without one.
+        source: ids (S,) of the text that a model with an encoder reads whole; `ids` are then
+            what its answer begins with. None for other models.
     """
 
     ids: list[int]
     most: int
     image_at: int | None = None
+    source: tuple[int, ...] | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of what was asked."""
+        return len(self.ids if self.source is None else self.source)
 
 
 def read_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -179,7 +187,7 @@ def collect(stream: Pieces, *, question: Question, traffic: Traffic | None = Non
         token_ids=tuple(piece.token_id for piece in said),
         finish_reason=reason,
         seconds=time.monotonic() - started,
-        prompt_tokens=len(question.ids),
+        prompt_tokens=question.prompt_tokens,
         logprobs=tuple(piece.logprob for piece in said if piece.logprob is not None),
         traffic=traffic or Traffic(),
     )

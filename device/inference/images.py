@@ -8,6 +8,7 @@ it names. Pillow reads and resizes; it is an extra: `pip install 'triparty[image
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from triparty.common.keying import Bundle
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    ImageLike = Path | str | Image | NDArray[np.floating[Any]]
+    ImageLike = Path | str | bytes | Image | NDArray[np.floating[Any]]
 
 Pixels = NDArray[np.float32]
 """An image (C, S, S), normalised as a model expects it."""
@@ -58,7 +59,7 @@ def pixels_of(image: ImageLike, bundle: Bundle) -> Pixels:
     """The pixels (C, S, S) of an image.
 
     Args:
-        image: a file, an image of Pillow, or pixels that are prepared already.
+        image: a file, the bytes of one, an image of Pillow, or pixels that are prepared.
         bundle: of a model that takes images.
 
     Raises:
@@ -95,7 +96,7 @@ def processor_options(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return options
 
 
-def opened(image: Path | str | Image, expected: ImageInfo) -> Image:
+def opened(image: Path | str | bytes | Image, expected: ImageInfo) -> Image:
     """An image in the model's number of channels, upright.
 
     Raises:
@@ -113,10 +114,11 @@ def opened(image: Path | str | Image, expected: ImageInfo) -> Image:
     try:
         if isinstance(image, PIL.Image.Image):
             return image.convert(modes[expected.channels])
-        with PIL.Image.open(image) as file:
+        with PIL.Image.open(BytesIO(image) if isinstance(image, bytes) else image) as file:
             return PIL.ImageOps.exif_transpose(file).convert(modes[expected.channels])
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise RequestError(f"{image} is no image that can be read: {error}") from error
+        name = "what was given" if isinstance(image, bytes) else image
+        raise RequestError(f"{name} is no image that can be read: {error}") from error
 
 
 def prepared(image: Image, options: Mapping[str, Any], expected: ImageInfo) -> Pixels:

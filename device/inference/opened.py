@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from triparty.common.deviceinfo import SEQ2SEQ_TASK
 from triparty.common.errors import RequestError
 from triparty.common.keying import Bundle
 from triparty.device.home import HeldModel
@@ -21,7 +22,7 @@ from triparty.device.inference.pictures import (
     with_place,
 )
 
-TEXT_TASKS = ("causal-lm", VISUAL_TASK)
+TEXT_TASKS = ("causal-lm", SEQ2SEQ_TASK, VISUAL_TASK)
 
 Prompt = str | Sequence[int] | Sequence[Message]
 """A text to continue, its token ids, or the messages of a conversation."""
@@ -67,9 +68,12 @@ class OpenedModel:
                 messages for a model without a chat template, or ones that it refuses.
             CheckpointError: the chat template is broken.
         """
-        ids = self._ids(prompt)
-        check_no_image(ids, self.bundle.info)
-        return question_of(ids, self.bundle, options)
+        ids, info = self._ids(prompt), self.bundle.info
+        check_no_image(ids, info)
+        if info.task != SEQ2SEQ_TASK or info.bos_id is None:
+            return question_of(ids, self.bundle, options)
+        asked = question_of(ids, self.bundle, options)  # is there something to read?
+        return replace(asked, ids=[info.bos_id], source=tuple(ids))
 
     def question_about_image(self, prompt: Prompt, options: GenerationOptions) -> Question:
         """The token ids of a prompt with an image in it.

@@ -96,6 +96,14 @@ class Shields:
                 "answers that go on from a prompt, noise and bfloat16-rows for rows of texts"
             )
 
+    def refuse_around_a_source(self, model: str) -> None:
+        """Raises SettingsError for what hides nothing about a text that is read whole."""
+        if self.decoys or self.block > 1:
+            raise SettingsError(
+                f"'{model}' reads a whole text before it answers: length-block and decoys are "
+                "for answers that go on from a prompt"
+            )
+
     def refuse_around_an_image(self, model: str) -> None:
         """Raises SettingsError for what shields no image in a text, or would give it away."""
         if self.noise or self.decoys:

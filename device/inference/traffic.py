@@ -84,6 +84,13 @@ class CountedSteps:
         self._traffic.bytes_received += sum(len(encode_frames(f)) for f in answer.frames)
         return answer
 
+    def read_source(self, session: str, rows: Frame) -> None:
+        """Sends the keyed rows (S, D) of a whole text."""
+        self._traffic.requests += 1
+        self._traffic.rows += len(rows.array)
+        self._traffic.bytes_sent += len(encode_frames(rows))
+        self._steps.read_source(session, rows)
+
     def rollback_session(self, session: str, *, position: int) -> None:
         """Takes back rows."""
         self._steps.rollback_session(session, position=position)

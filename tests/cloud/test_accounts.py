@@ -85,6 +85,7 @@ ROUTES = {
     ("POST", "/v1/completions"): {"device"},
     ("POST", "/v1/models/tiny/sessions"): {"device"},
     ("POST", "/v1/sessions/x/step"): {"device"},
+    ("POST", "/v1/sessions/x/source"): {"device"},
     ("POST", "/v1/sessions/x/rollback"): {"device"},
     ("POST", "/v1/sessions/x/fork"): {"device"},
     ("DELETE", "/v1/sessions/x"): {"device"},

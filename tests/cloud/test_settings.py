@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from triparty.cloud.initialise import initialise
-from triparty.cloud.settings import check_url, load_settings
+from triparty.cloud.settings import CloudSettings, check_url, load_settings
 from triparty.common.errors import ConflictError, SettingsError, StateError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -106,3 +106,25 @@ def test_a_certificate_needs_its_key(tmp_path):
     with pytest.raises(SettingsError):
         _ = load_settings(data, cert=Path("x")).certificate_files
     assert os.environ.get("TRIPARTY_CLOUD_CERT") is None
+
+
+def test_the_engine_behind_the_cloud_and_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPARTY_CLOUD_COMPLETIONS_UPSTREAM_KEY", "sk-never-shown")
+    settings = CloudSettings.load(
+        None, data=tmp_path, completions_upstream="http://127.0.0.1:8000/v1/"
+    )
+    assert settings.completions_upstream == "http://127.0.0.1:8000"
+    assert settings.completions_upstream_key is not None
+    assert settings.completions_upstream_key.get_secret_value() == "sk-never-shown"
+    assert "sk-never-shown" not in repr(settings)
+    for wrong in (
+        {"completions_upstream": "http://user:word@engine:8000"},
+        {"completions_upstream": "ftp://engine"},
+        {"completions_upstream_model": "{name}-{secret}"},
+        {"completions_upstream_model": "{name"},
+    ):
+        with pytest.raises(SettingsError) as refused:
+            CloudSettings.load(None, data=tmp_path, **wrong)
+        assert "word" not in refused.value.message

@@ -302,6 +302,10 @@ PROBES: dict[tuple[str, str], list[Probe]] = {
         ),
         plain(f"{SESSION}/step", content=b"no frame", headers={}),
     ],
+    ("POST", "/v1/sessions/{session_id}/source"): [
+        plain(f"{SESSION}/source", content=ROWS),
+        plain(f"{SESSION}/source", content=b"no frame"),
+    ],
     ("POST", "/v1/sessions/{session_id}/rollback"): [
         plain(f"{SESSION}/rollback", json={"position": 0})
     ],

@@ -143,8 +143,9 @@ def test_what_no_cloud_serves_is_refused_before_anything_is_uploaded(
 ) -> None:
     file = protected / "device" / "device.json"
     info = DeviceInfo.from_json(file.read_bytes())
-    file.write_bytes(replace(info, family="t5", task="seq2seq-lm").to_json())
-    with pytest.raises(UnsupportedModelError, match=r"'seq2seq-lm'.*cross-attention"):
+    words = replace(info, family="t5", task="seq2seq-lm", interface="tokens", replies=())
+    file.write_bytes(words.to_json())
+    with pytest.raises(UnsupportedModelError, match=r"'tokens'.*--interface embeddings"):
         developer.publish(protected)
     assert developer.versions() == []
     file.write_bytes(info.to_json())

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_cloud import SmallCloud, small_bundle
+from small_device import URL, SmallDevice
 
 from triparty.common.errors import (
     CloudError,
@@ -31,55 +31,8 @@ from triparty.device.endpoint.failures import Failure
 from triparty.device.endpoint.guard import Admission
 from triparty.device.endpoint.requests import ChatRequest, CompletionRequest, read
 from triparty.device.endpoint.server import Listening
-from triparty.device.home import HeldModel
-from triparty.device.inference.conversation import Conversation
-from triparty.device.inference.generation import Parts, collect, pieces, read_tokenizer
-from triparty.device.inference.opened import OpenedModel, Prompt
-from triparty.device.inference.options import GenerationOptions
 
-URL = "http://127.0.0.1:8765"
 ASKED = {"model": "known", "prompt": "w3 w1 w4", "max_tokens": 5, "temperature": 0}
-
-
-class SmallDevice:
-    """The parts of `Device` that the endpoint uses, over a small cloud."""
-
-    def __init__(self, folder: Path) -> None:
-        held = HeldModel("known", 1, 1)
-        bundle = small_bundle(folder)
-        self.opened = OpenedModel(held, bundle, read_tokenizer(bundle), None)
-        self.cloud = SmallCloud()
-        self.error: TripartyError | None = None
-        self.error_after = 0
-
-    def models(self) -> list[HeldModel]:
-        return [self.opened.held]
-
-    def open(self, model: str) -> OpenedModel:
-        return self.opened
-
-    def stream(
-        self,
-        model: str,
-        prompt: Prompt,
-        *,
-        options: GenerationOptions,
-        image: None = None,
-        engine: None = None,
-    ) -> Parts:
-        question = self.opened.question(prompt, options)
-        with Conversation(self.cloud, self.opened.bundle, model, version=1) as conversation:
-            answer = pieces(
-                question,
-                bundle=self.opened.bundle,
-                tokenizer=self.opened.tokenizer,
-                conversation=conversation,
-                options=options,
-            )
-            for count, part in enumerate(collect(answer, question=question)):
-                if self.error is not None and count == self.error_after:
-                    raise self.error
-                yield part
 
 
 @pytest.fixture

@@ -170,6 +170,23 @@ def test_characters_split_over_tokens_are_shown_whole(bundle: Bundle) -> None:
     assert cut.rest() == "\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.parametrize(
+    ("before", "token", "after"), [([345, 61, 253], 269, " and"), ([109, 251], 459, "E")]
+)
+def test_bytes_that_are_no_character_end_no_answer(
+    stories_model: Path, before: list[int], token: int, after: str
+) -> None:
+    """Such bytes take what was shown before them along, which streams do not expect."""
+    from triparty.device.inference.answer import AnswerText
+
+    tokenizer = Tokenizer.from_file(str(stories_model / "tokenizer.json"))
+    text = AnswerText(tokenizer, [1])
+    for one in before:
+        text.after(one)
+    assert text.after(token) == after
+    assert text.after(300) + text.rest() == " ha"
+
+
 def byte_tokenizer() -> Tokenizer:
     from tokenizers.decoders import ByteLevel as Decoder
     from tokenizers.models import BPE

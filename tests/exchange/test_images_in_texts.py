@@ -6,14 +6,17 @@ import asyncio
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from live_cloud import Developer, LiveCloud, running_cloud
+from openai import AsyncOpenAI, BadRequestError
 from safetensors.numpy import load_file
 from tiny_llava import (
     IMAGE_ROWS,
@@ -31,6 +34,8 @@ from triparty.common.wire import Frame
 from triparty.developer.protect import Choices, protect
 from triparty.device import AsyncDevice
 from triparty.device.client import Device
+from triparty.device.endpoint.app import create_app
+from triparty.device.endpoint.guard import Admission
 from triparty.device.inference.generation import Generation
 from triparty.device.inference.shields import Shields
 
@@ -322,3 +327,110 @@ def test_rows_of_another_key_are_not_used(stage: Stage) -> None:
         assert not stage.rows
     finally:
         record.write_text(json.dumps(held))
+
+
+def data_url(file: Path) -> str:
+    return "data:image/png;base64," + b64encode(file.read_bytes()).decode()
+
+
+def asked_with_openai(stage: Stage, messages: list[Any], **given: Any) -> Any:
+    """What OpenAI's own client gets of the device's endpoint."""
+
+    async def asked() -> Any:
+        transport = httpx.ASGITransport(create_app(stage.device, Admission()))
+        async with (
+            httpx.AsyncClient(transport=transport) as http,
+            AsyncOpenAI(
+                base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0
+            ) as client,
+        ):
+            return await client.chat.completions.create(
+                model="permutation", messages=messages, max_tokens=STEPS, temperature=0, **given
+            )
+
+    return asyncio.run(asked())
+
+
+def showing(*urls: str) -> list[Any]:
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": "what is this"}]}]
+
+
+@pytest.mark.parametrize("picture", [0, 1])
+def test_openais_client_shows_images(stage: Stage, picture: int) -> None:
+    stage.forget()
+    file = stage.pictures[picture]
+    content = [{"type": "image"}, {"type": "text", "text": "what is this"}]
+    expected = stage.device.describe(
+        "permutation", file, [{"role": "user", "content": content}], max_tokens=STEPS
+    )
+    said = asked_with_openai(stage, showing(data_url(file)))
+    assert said.choices[0].message.content == expected.text
+    assert said.usage.prompt_tokens == expected.prompt_tokens
+    first, second = stage.pixels
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("urls", "reason"),
+    [
+        (["https://example.com/a.png"], "fetches nothing"),
+        (["http://127.0.0.1:1/a.png"], "fetches nothing"),
+        (["file:///etc/passwd"], "fetches nothing"),
+        (["/etc/passwd"], "fetches nothing"),
+        (["data:text/plain;base64,AAAA"], "fetches nothing"),
+        (["data:image/png,plain"], "fetches nothing"),
+        (["data:image/png;base64,no!"], "not base64"),
+        (["data:image/png;base64,AAAA"], "no image that can be read"),
+        (["data:image/png;base64,AAAA"] * 2, "shows one image"),
+    ],
+)
+def test_nothing_is_fetched_and_no_other_bytes_are_an_image(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, urls: list[str], reason: str
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr("socket.socket.connect", lambda *a: opened.append(a))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **_: opened.append(a))
+    stage.forget()
+    with pytest.raises(BadRequestError, match=reason):
+        asked_with_openai(stage, showing(*urls))
+    assert (opened, stage.pixels) == ([], [])
+
+
+def test_guesses_about_an_image_change_nothing(stage: Stage) -> None:
+    text = "river <image> river <image>".rpartition(" ")[0]
+    said = stage.device.describe(
+        "permutation", stage.pictures[0], text, max_tokens=STEPS, speculate=4
+    )
+    assert ids_of(said) == expected(stage, text)
+    assert said.traffic.guesses > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--noise", "0.1"], "the pixels that 'permutation' takes get no noise"),
+        (["--decoys", "1", "--decoy-texts", "{texts}"], "a decoy has no image"),
+        (["--length-block", "8", "--speculate", "2"], "leave out speculate"),
+        (["--length-block", "8"], None),
+        (["--bfloat16-rows", "--speculate", "2"], None),
+    ],
+)
+def test_describe_takes_the_shields_that_an_image_allows(
+    stage: Stage, tmp_path: Path, words: list[str], reason: str | None
+) -> None:
+    from typer.testing import CliRunner
+
+    from triparty.device.cli import app
+
+    texts = tmp_path / "texts.txt"
+    texts.write_text("river stone lamp\n")
+    given = [word.format(texts=texts) for word in words]
+    command = ["describe", "permutation", str(stage.pictures[0]), "lamp", "--max-tokens", "2"]
+    home = ["--home", str(stage.device._home.folder)]
+    done = CliRunner().invoke(app, [*command, *given, *home])
+    if reason is None:
+        assert done.exit_code == 0, done.output
+        return
+    assert isinstance(done.exception, SettingsError)
+    assert reason in done.exception.message

@@ -114,6 +114,28 @@ def test_a_chat_is_the_devices_answer(local: Local) -> None:
     assert last.choices == []
 
 
+def test_a_chat_that_goes_on_is_answered_as_from_its_beginning(
+    home: Path, local: Local
+) -> None:
+    """By an endpoint that guesses and keeps sessions, and by one that does neither."""
+    messages: list[Any] = [{"role": "user", "content": "Lily had a red ball"}]
+    with (
+        serving_locally(home, "--speculate", "4", "--keep-chats", "1") as url,
+        OpenAI(base_url=url, api_key="unused", max_retries=0) as client,
+    ):
+        for text in ("She went to", "Then"):
+            said = client.chat.completions.create(
+                model="talk", messages=messages, max_tokens=TOKENS, temperature=0
+            )
+            expected = local.device.generate("talk", messages, max_tokens=TOKENS)
+            answer = said.choices[0].message.content
+            assert answer == expected.text
+            messages += [
+                {"role": "assistant", "content": answer},
+                {"role": "user", "content": text},
+            ]
+
+
 def test_a_chat_without_a_limit_goes_to_the_models_end(local: Local) -> None:
     whole = local.client.chat.completions.create(
         model="talk", messages=MESSAGES, temperature=0, extra_body={"ignore_eos": True}
@@ -173,7 +195,7 @@ def test_stops_and_log_probabilities(local: Local, streamed: bool) -> None:
         told = answer.choices[0].logprobs.content
         reason = answer.choices[0].finish_reason
     assert (said, reason) == (text, "stop")
-    assert [one.logprob for one in told] == pytest.approx(plain.logprobs[: len(told)])
+    assert [one.logprob for one in told] == pytest.approx(plain.logprobs[: len(told)], abs=1e-4)
     assert "".join(one.token for one in told).startswith(text)
     assert all(len(one.top_logprobs) == 2 for one in told)
 
@@ -245,6 +267,8 @@ def test_another_version_on_the_cloud_is_pulled_by_itself(
     held = parties.device("desk") / "held" / "talk.json"
     before = json.loads(held.read_text())["version"]
     parties.publish(parties.folder / "protected" / "talk", "talk")
-    answer = local.client.chat.completions.create(model="talk", messages=MESSAGES, max_tokens=2)
+    # Another chat: one that goes on does so on the session that was kept.
+    messages: list[Any] = [{"role": "user", "content": "The sun"}]
+    answer = local.client.chat.completions.create(model="talk", messages=messages, max_tokens=2)
     assert answer.choices[0].message.content
     assert json.loads(held.read_text())["version"] > before

@@ -6,8 +6,10 @@ and neither the cloud nor the engine sees a word of it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from live_cloud import Developer, LiveCloud, running_cloud
 from permuted import Permuted, permute
 from stock_engine import transformers_serve
 
+from triparty.cloud.serving.upstream import Upstream
 from triparty.common.errors import (
     CloudError,
     NotFoundError,
@@ -152,9 +155,28 @@ def test_a_stock_engine_generates_the_originals_text(
         wrong = StockEngine(url, model="other")
         with pytest.raises(CloudError, match="pinned"):
             stage.device.generate("tiny", PROMPT, engine=wrong)
+        with behind(stage.cloud, url, stage.model.model):
+            before = stage.cloud.app.state.serving.totals()
+            through = stage.device.generate("tiny", PROMPT, max_tokens=TOKENS)
+            after = stage.cloud.app.state.serving.totals()
+        assert list(through.token_ids) == ids
+        assert (after.steps, after.tokens) == (before.steps, before.tokens + len(ids))
     heard = log.read_text(errors="replace")
     assert "POST /v1/completions" in heard
     assert "Zyxwolf" not in heard
+
+
+@contextmanager
+def behind(cloud: LiveCloud, url: str, model: Path) -> Iterator[None]:
+    """Has the cloud's completions answered by a stock engine while the block runs."""
+    upstream = Upstream(url, model=str(model), key="unused", silence_s=60)
+    cloud.app.state.upstream = upstream
+    try:
+        yield
+    finally:
+        cloud.app.state.upstream = None
+        loop = cloud.app.state.serving._loop
+        asyncio.run_coroutine_threadsafe(upstream.close(), loop).result(10)
 
 
 @pytest.mark.slow

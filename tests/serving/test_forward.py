@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -200,6 +201,69 @@ def test_a_client_that_leaves_frees_what_has_not_run(
             await first
             await Device(app, "alice").ask(*texts(3))
             assert [len(batch) for batch in fake_encoder.batches] == [1, 1]
+
+    run(story())
+
+
+def test_a_client_that_leaves_while_a_model_loads_is_dropped(
+    settings: Any, published: Any, fake_encoder: Any, tmp_path: Path, run: Run
+) -> None:
+    loading, may_load = threading.Event(), threading.Event()
+
+    def load(_: Path) -> Any:
+        loading.set()
+        may_load.wait(5)
+        return fake_encoder
+
+    async def story() -> None:
+        serving = Serving(settings(max_steps_per_developer=1), load=load)
+        await serving.start()
+        app = make_app(serving, published(tmp_path))
+        gone, sent = asyncio.Event(), list[Any]()
+        call = asyncio.create_task(leaving(app, body_of(*texts(1, 2)), gone, sent))
+        await asyncio.to_thread(loading.wait, 5)
+        gone.set()
+        await call
+        assert sent[0]["status"] == routes.CLIENT_CLOSED_REQUEST
+        waiting = asyncio.create_task(Device(app, "alice").ask(*texts(3)))  # the one step
+        may_load.set()
+        await waiting
+        assert [len(batch) for batch in fake_encoder.batches] == [1]
+        assert (serving.totals().opened, serving.session_count()) == (1, 0)
+        await serving.stop()
+
+    run(story())
+
+
+def test_a_body_that_comes_while_a_model_loads_is_read_whole(
+    settings: Any, published: Any, fake_encoder: Any, tmp_path: Path, run: Run
+) -> None:
+    """In pieces, before and after the model is there, and at most as much as may be."""
+    loading, may_load = threading.Event(), threading.Event()
+
+    def load(_: Path) -> Any:
+        loading.set()
+        may_load.wait(5)
+        return fake_encoder
+
+    async def story() -> None:
+        serving = Serving(settings(), load=load)
+        await serving.start()
+        app, (rows, mask) = make_app(serving, published(tmp_path)), texts(5, 9)
+        body = body_of(rows, mask)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield body[:50]
+            await asyncio.to_thread(loading.wait, 5)
+            yield body[50:70]
+            may_load.set()
+            await asyncio.sleep(0)
+            yield body[70:]
+
+        answer = await Device(app, "alice").send(pieces())
+        (frame,) = decode_frames(answer.content, limit_bytes=1 << 20)
+        assert np.array_equal(frame.array[1], 2 * rows[1])
+        await serving.stop()
 
     run(story())
 

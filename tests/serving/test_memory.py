@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from triparty.cloud.serving.engine import Reply
 from triparty.cloud.serving.hosting import LocalBackend, Models
 from triparty.cloud.serving.serving import Serving, StepRequest
+from triparty.cloud.serving.weights import weight_bytes
 from triparty.common.errors import LimitError, TooLargeError
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -171,5 +175,50 @@ def test_models_that_load_at_once_share_the_memory(start: Any, model: Any, run: 
             for opened in results:
                 if not isinstance(opened, LimitError):
                     await step(serving, opened.session, 0, 1)  # on a model that is there
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("stored", "said", "chosen", "expected"),
+    [
+        ("float32", "float32", None, 4),
+        ("float32", "float16", None, 2),
+        ("float16", None, None, 4),  # a configuration that says nothing means float32
+        ("bfloat16", "bfloat16", None, 2),
+        ("bfloat16", "bfloat16", "float32", 4),
+        ("float32", "float32", "bfloat16", 2),
+        ("float64", "float32", None, 4),
+    ],
+)
+def test_weights_count_as_what_they_are_loaded_as(
+    tmp_path: Path, stored: str, said: str | None, chosen: str | None, expected: int
+) -> None:
+    tensors = {
+        "a": torch.zeros(30, 7, dtype=getattr(torch, stored)),
+        "b": torch.zeros(11, dtype=getattr(torch, stored)),
+        "c": torch.zeros(5, dtype=torch.int64),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    document = {} if said is None else {"torch_dtype": said}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    header = (tmp_path / "model.safetensors").stat().st_size - sum(
+        tensor.nbytes for tensor in tensors.values()
+    )
+    assert weight_bytes(tmp_path, dtype=chosen) == 221 * expected + 40 + header
+
+
+def test_memory_is_asked_for_in_the_type_that_the_operator_chose(
+    start: Any, published: Any, tmp_path: Path, run: Run
+) -> None:
+    save_file({"a": torch.zeros(250, dtype=torch.float16)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"dtype": "float16"}')
+
+    async def story() -> None:
+        async with start(max_memory_bytes=700) as serving:
+            await serving.open_session("a", published(tmp_path))
+        async with start(max_memory_bytes=700, dtype="float32") as serving:
+            with pytest.raises(TooLargeError, match="bytes of memory"):
+                await serving.open_session("a", published(tmp_path))
 
     run(story())

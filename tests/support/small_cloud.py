@@ -94,6 +94,9 @@ class SmallCloud:
             raise UnreachableError("the reply was lost on the way")
         return StepReply(tuple(self.replies[session, request_id]), position + len(rows.array))
 
+    def read_source(self, session: str, rows: Frame) -> None:
+        raise AssertionError("no decoder reads a text")
+
     def rollback_session(self, session: str, *, position: int) -> None:
         if session not in self.sessions:
             raise NotFoundError("no such session")
