@@ -33,6 +33,7 @@ from triparty.common.errors import SettingsError
 from triparty.device.events.secret import Secret
 from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
+from triparty.device.gateway.ask_settings import AskSettings
 from triparty.device.gateway.outlet_settings import MqttSettings, WebhookSettings
 from triparty.device.gateway.polygons import Point, check_polygon
 from triparty.device.gateway.table import Name, Table, UserPath
@@ -411,6 +412,7 @@ class WatchSettings(Table):
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
     mqtt: MqttSettings = MqttSettings()
+    ask: AskSettings = AskSettings()
     webhooks: tuple[WebhookSettings, ...] = ()
     reload: ReloadSettings = ReloadSettings()
 
@@ -534,6 +536,7 @@ _TABLES: dict[str, type[Table]] = {
     "results": ResultSettings,
     "metrics": MetricSettings,
     "mqtt": MqttSettings,
+    "ask": AskSettings,
     "reload": ReloadSettings,
 }
 _LISTS: dict[str, type[Table]] = {
