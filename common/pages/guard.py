@@ -23,7 +23,7 @@ from triparty.common.errors import ForbiddenError, TripartyError, Unauthenticate
 from triparty.common.hosts import host_of
 from triparty.common.pages import forms
 from triparty.common.pages.sessions import Session, Sessions
-from triparty.common.pages.site import API, Drawer, Site, path_of, root_of
+from triparty.common.pages.website import API, Drawer, Site, path_of, root_of
 
 CSRF_HEADER: Final = "x-csrf-token"
 CSRF_FIELD: Final = "csrf"

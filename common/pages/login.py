@@ -13,8 +13,8 @@ from triparty.common.errors import LimitError
 from triparty.common.pages.forms import field, form_of
 from triparty.common.pages.guard import LOGIN, session_token
 from triparty.common.pages.sessions import LONGEST_S, Sessions
-from triparty.common.pages.site import Drawer, Site, root_of
 from triparty.common.pages.throttle import LoginThrottle
+from triparty.common.pages.website import Drawer, Site, root_of
 
 LOGOUT = "/logout"
 

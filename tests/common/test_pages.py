@@ -18,8 +18,8 @@ from triparty.common.pages.build import build
 from triparty.common.pages.headers import HEADERS
 from triparty.common.pages.passwords import LEAST_CHARACTERS, PasswordHash, new_password
 from triparty.common.pages.sessions import IDLE_S, LONGEST_S, MOST_SESSIONS, Session, Sessions
-from triparty.common.pages.site import HERE, Link, Site, session_of
 from triparty.common.pages.throttle import AT_ONCE, LoginThrottle
+from triparty.common.pages.website import HERE, Link, Site, session_of
 
 RIGHT = "right horse battery"
 FAILURE = "/api/failure"
