@@ -39,6 +39,7 @@ class CameraStatus:
         decoded: packets that were decoded, chosen or needed.
         failures: times that decoding failed.
         cpu_ms: that decoding took.
+        expected_ms: CPU ms that decoding all of it is expected to have taken.
         looks: frames that models looked at.
         observed: frames decoded only as dependencies that a stage looked at.
         news: looks at which an answer was new.
@@ -58,6 +59,7 @@ class CameraStatus:
     decoded: int = 0
     failures: int = 0
     cpu_ms: float = 0.0
+    expected_ms: float = 0.0
     looks: int = 0
     observed: int = 0
     news: int = 0
@@ -155,6 +157,7 @@ class GatewayStatus:
         reloads: how often a new configuration was taken.
         refused: why the last one was not.
         filters: in the order of the configuration.
+        expected_ms: CPU ms that decoding all packets is expected to have taken.
     """
 
     seconds: float
@@ -176,6 +179,7 @@ class GatewayStatus:
     reloads: int = 0
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
+    expected_ms: float = 0.0
 
     @property
     def used_cores(self) -> float:
