@@ -77,7 +77,8 @@ class Answering:
                     answers[name], outcome.frame.time
                 )
                 if change is not None:
-                    self._recorder.event(camera, name, change, outcome.frame)
+                    measure = debounce.task.measure
+                    self._recorder.event(camera, name, measure, change, outcome.frame)
 
     def _hear_truth(self, camera: Camera, outcome: Outcome, number: int) -> None:
         """What models saw in a frame of an audited group; traces learn it too."""

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from triparty.common.files import make_private_folder
+from triparty.device.events.kinds import kind_of
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.trace_files import TraceWriter
 from triparty.device.gateway.answers import Answer, Change
@@ -91,7 +92,9 @@ class Recorder:
         )
         self.truth(camera, outcome)
 
-    def event(self, camera: Camera, task: str, change: Change, frame: StreamFrame) -> None:
+    def event(
+        self, camera: Camera, task: str, measure: str, change: Change, frame: StreamFrame
+    ) -> None:
         """A task's answer changed for good, as a frame showed."""
         camera.events += 1
         wall = frame.wall - (frame.time - change.time)
@@ -100,6 +103,7 @@ class Recorder:
             "time": round(change.time, 3),
             "wall": round(wall, 3),
             "task": task,
+            "kind": kind_of(measure, change.before, change.after),
             "before": told(change.before),
             "after": told(change.after),
         }

@@ -15,7 +15,6 @@ A key that nobody knows is an error that names the nearest known one.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -28,13 +27,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 
 from triparty.common.errors import SettingsError
 from triparty.common.hosts import LOOPBACK_NAMES
+from triparty.device.events.secret import Secret
 from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
 from triparty.device.streams.addresses import Address
@@ -147,27 +146,16 @@ class CameraSettings(CameraDefaults):
                     f"camera '{self.name}': with a password of its own the address must be "
                     f"SCHEME://USER@HOST..., got {redacted(url)}"
                 )
-            password = quote(secret.get_secret_value(), safe="")
+            password = quote(secret, safe="")
             url = f"{scheme}://{user}:{password}@{host}"
         if "://" not in url and not url.startswith("file:"):
             url = str(folder / Path(url).expanduser())
         return Address.of(url)
 
-    def _password(self, folder: Path) -> SecretStr | None:
-        if self.password_env is not None:
-            value = os.environ.get(self.password_env)
-            if value is None:
-                raise SettingsError(
-                    f"camera '{self.name}': the variable {self.password_env} is not set"
-                )
-            return SecretStr(value)
-        if self.password_file is None:
-            return None
-        path = folder / self.password_file
-        try:
-            return SecretStr(path.read_text(encoding="utf-8").strip("\r\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"camera '{self.name}': cannot read {path}") from error
+    def _password(self, folder: Path) -> str | None:
+        return Secret(
+            f"camera '{self.name}': password", self.password_file, self.password_env
+        ).read(folder)
 
     def source_options(self) -> SourceOptions:
         """How its stream is read."""
@@ -300,13 +288,33 @@ class ResultSettings(Table):
     lines: UserPath | None = Field(
         default=None, description="JSON lines; '-' for standard output."
     )
-    database: UserPath | None = Field(default=None, description="SQLite.")
+    database: str | None = Field(
+        default=None, repr=False, description="Path of a SQLite file, or PostgreSQL's URL."
+    )
+    database_password_file: UserPath | None = Field(
+        default=None, description="Holds the password of PostgreSQL's user alone."
+    )
+    database_password_env: str | None = Field(
+        default=None, description="The same in a variable."
+    )
     keep_days: float = Field(
-        default=7.0, gt=0, le=3650, description="Older rows and clips are deleted."
+        default=7.0, gt=0, le=3650, description="Older rows, clips and snapshots are deleted."
     )
     clips: UserPath | None = Field(default=None, description="Folder for clips of events.")
     clips_mib: int = Field(
         default=1024, ge=1, description="Most room for clips; the oldest go first."
+    )
+    snapshots: UserPath | None = Field(
+        default=None, description="Folder for pictures of events, JPEG."
+    )
+    snapshots_mib: int = Field(
+        default=256, ge=1, description="Most room for them; the oldest go first."
+    )
+    snapshot_pixels: int = Field(
+        default=1280,
+        ge=64,
+        le=8192,
+        description="Longest side of a picture; wider ones shrink.",
     )
     traces: UserPath | None = Field(
         default=None, description="Folder for traces, to train gates from."

@@ -13,7 +13,8 @@ from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.models import make_stage
-from triparty.device.gateway.results import Database, Lines, Sink
+from triparty.device.gateway.outputs import open_store
+from triparty.device.gateway.results import Lines, Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
 
@@ -75,9 +76,8 @@ def _sinks(settings: WatchSettings) -> list[Sink]:
     if results.lines is not None:
         to_stdout = str(results.lines) == "-"
         sinks.append(Lines(None if to_stdout else settings.folder / results.lines))
-    if results.database is not None:
-        path = settings.folder / results.database
-        sinks.append(Database(path, keep_s=results.keep_days * 86_400))
+    if (store := open_store(settings)) is not None:
+        sinks.append(store)
     return sinks
 
 
