@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,11 +104,17 @@ def _run(
     gateway = make_gateway(settings, clock=clock, lines=_Printed(console))
     teller = _Teller(console)
 
-    def told(status: GatewayStatus) -> None:
-        again.look(gateway)
-        teller(status)
+    with (
+        _told_by_signals(gateway, again.reloader),
+        _metrics(gateway, console),
+        _page(gateway) as shown,
+    ):
 
-    with _told_by_signals(gateway, again.reloader), _metrics(gateway, console):
+        def told(status: GatewayStatus) -> None:
+            again.look(gateway)
+            teller(status)
+            shown(status)
+
         try:
             gateway.run(
                 seconds=ONCE_S if once and seconds is None else seconds,
@@ -151,6 +158,12 @@ def _warnings(settings: WatchSettings) -> Iterator[str]:
     for one in settings.filters:
         if one.samples is not None:
             yield f"filter '{one.name}' keeps pictures of cameras in {one.samples}"
+    page = settings.page
+    if page is not None and page.insecure_no_tls and not page.is_local:
+        yield (
+            f"the page on {page.host} has no TLS: everyone on the network path can read all "
+            "that cameras see, and the password"
+        )
     if settings.metrics.port is not None and settings.metrics.host not in _LOOPBACK:
         yield (
             f"metrics are shown to whoever reaches {settings.metrics.host}; they tell when "
@@ -232,6 +245,18 @@ def _metrics(gateway: Gateway, console: Console) -> Iterator[None]:
         yield
     finally:
         server.stop()
+
+
+@contextmanager
+def _page(gateway: Gateway) -> Iterator[Callable[[GatewayStatus], None]]:
+    settings = gateway.settings.page
+    if settings is None:
+        yield lambda status: None
+        return
+    from triparty.device.page.showing import page_beside
+
+    with page_beside(gateway, settings, say=partial(typer.echo, err=True)) as shown:
+        yield shown
 
 
 @dataclass(frozen=True)

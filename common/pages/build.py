@@ -17,8 +17,8 @@ from triparty.common.pages.guard import Guard
 from triparty.common.pages.headers import Hardened
 from triparty.common.pages.login import Login
 from triparty.common.pages.sessions import Sessions
-from triparty.common.pages.site import HERE, Drawer, Site
 from triparty.common.pages.throttle import LoginThrottle
+from triparty.common.pages.website import HERE, Drawer, Site
 
 
 class _Assets(StaticFiles):

@@ -154,7 +154,8 @@ def _rate(
 ) -> float | None:
     if old is None or seconds <= 0:
         return None
-    return round((getattr(status, name) - getattr(old, name)) * unit / seconds, 3)
+    change: float = getattr(status, name) - getattr(old, name)
+    return round(change * unit / seconds, 3)
 
 
 def _share_between(
