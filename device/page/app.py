@@ -17,12 +17,13 @@ from triparty.common.pages.sessions import Sessions
 from triparty.common.pages.throttle import LoginThrottle
 from triparty.common.pages.website import Link, Site
 from triparty.device.gateway.settings import PageSettings
-from triparty.device.page import event_routes, live_routes
+from triparty.device.page import camera_routes, event_routes, live_routes
 from triparty.device.page.formats import FORMATS
 from triparty.device.page.last_events import LastEvents
 from triparty.device.page.watched import Watched
 
 Check = Callable[[str], Awaitable[str | None]]
+PARTS = (live_routes, event_routes, camera_routes)
 LINKS = (Link("/", "Live"), Link("/events", "Events"))
 
 
@@ -47,8 +48,8 @@ def create_app(
     app.state.watched = watched
     if watched.events is not None:
         app.state.last_events = LastEvents(watched.events)
-    for module in (live_routes, event_routes):
-        app.include_router(module.router)
+    for part in PARTS:
+        app.include_router(part.router)
     site = Site(
         title="Cameras",
         cookie="triparty-cameras",

@@ -11,7 +11,7 @@ from triparty.device.events.event import KINDS, Kind, Wanted
 
 MOST: Final = 200
 """Events in one answer."""
-_LONGEST: Final = 64
+_LONGEST: Final = 128
 _MOST_VALUES: Final = 100
 _LISTS: Final = ("camera", "zone", "task", "kind", "label")
 _SINGLE: Final = ("since", "until", "before", "after", "limit")
@@ -75,6 +75,8 @@ def _values(query: Query, name: str) -> tuple[str, ...]:
     values = tuple(value for value in query.getlist(name) if value)
     if len(values) > _MOST_VALUES:
         raise RequestError(f"{name}: at most {_MOST_VALUES} values")
+    if any(len(value) > _LONGEST or not value.isprintable() for value in values):
+        raise RequestError(f"{name}: at most {_LONGEST} printable characters")
     return values
 
 

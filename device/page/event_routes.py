@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from triparty.common.errors import NotFoundError
 from triparty.device.events.event import KINDS, Event, Events, Wanted
 from triparty.device.page.asked import limit_of, wanted_of
-from triparty.device.page.media import find
+from triparty.device.page.media import find, is_kept
 from triparty.device.page.timeline import WIDTH, timeline
 from triparty.device.page.watched import Watched, drawer_of, watched_of
 
@@ -28,10 +28,10 @@ def get_page(request: Request) -> Response:
     """Events with filters, on a line of time and as a list."""
     watched = watched_of(request)
     events: Sequence[Event] = ()
-    wanted = wanted_of(request.query_params)
+    wanted, size = wanted_of(request.query_params), limit_of(request.query_params, PAGE)
     if watched.events is not None:
-        events = watched.events.list(wanted, limit=PAGE + 1)
-    has_more, events = len(events) > PAGE, events[:PAGE]
+        events = watched.events.list(wanted, limit=size + 1)
+    has_more, events = len(events) > size, events[:size]
     settings = watched.settings()
     return drawer_of(request).page(
         request,
@@ -53,9 +53,14 @@ def get_page(request: Request) -> Response:
 def get_event(request: Request, number: int) -> Response:
     """One event."""
     watched = watched_of(request)
-    event = _event(watched, number)
+    event, results = _event(watched, number), watched.settings().results
     return drawer_of(request).page(
-        request, "event.html", event=event, **_neighbours(watched, event)
+        request,
+        "event.html",
+        event=event,
+        has_clip=is_kept(_folder(watched, results.clips), event.clip),
+        has_picture=is_kept(_folder(watched, results.snapshots), event.snapshot),
+        **_neighbours(watched, event),
     )
 
 
@@ -88,9 +93,12 @@ def get_snapshot(request: Request, name: str) -> Response:
 
 
 def _file(watched: Watched, folder: Path | None, name: str) -> Response:
-    base = watched.settings().folder
-    path, media_type = find(None if folder is None else base / folder, name)
+    path, media_type = find(_folder(watched, folder), name)
     return FileResponse(path, media_type=media_type)
+
+
+def _folder(watched: Watched, folder: Path | None) -> Path | None:
+    return None if folder is None else watched.settings().folder / folder
 
 
 def _events(watched: Watched) -> Events:

@@ -18,6 +18,14 @@ TYPES: Final[Mapping[str, str]] = {
 _NAME: Final = re.compile(r"[\w-][\w.-]{0,254}")
 
 
+def is_kept(folder: Path | None, name: str | None) -> bool:
+    """Whether a file that an event names is still there."""
+    try:
+        return name is not None and bool(find(folder, name))
+    except NotFoundError:
+        return False
+
+
 def find(folder: Path | None, name: str) -> tuple[Path, str]:
     """A file of a folder, and its media type.
 
