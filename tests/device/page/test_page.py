@@ -157,7 +157,7 @@ def test_names_and_answers_are_text(tmp_path: Path) -> None:
         assert page.status_code == 200
         assert "&lt;img src=x" in page.text, path
         assert "<img src=x" not in page.text, path
-        assert "49" not in page.text.replace("1790000000", ""), path
+        assert "{{7*7}}" in page.text, path
     page = visitor.request("GET", "/events", params={"label": EVIL, "camera": EVIL})
     assert "<img src=x" not in page.text
     assert visitor.request("GET", "/events", params={EVIL: "1"}).status_code == 400
@@ -290,14 +290,23 @@ def test_the_last_event_of_each_camera_is_found_by_few_questions(made: MadePage)
     ("query", "wanted"),
     [
         ({}, Wanted()),
-        ({"camera": ["yard", "door"], "kind": ["enter"]}, Wanted(cameras=("yard", "door"), kinds=("enter",))),
+        (
+            {"camera": ["yard", "door"], "kind": ["enter"]},
+            Wanted(cameras=("yard", "door"), kinds=("enter",)),
+        ),
         ({"camera": "", "since": "", "label": "", "before": ""}, Wanted()),
-        ({"zone": "gate", "task": "people", "label": "person"}, Wanted(zones=("gate",), tasks=("people",), labels=("person",))),
-        ({"since": "1790000000", "until": "1790000900.5"}, Wanted(since=1790000000.0, until=1790000900.5)),
+        (
+            {"zone": "gate", "task": "people", "label": "person"},
+            Wanted(zones=("gate",), tasks=("people",), labels=("person",)),
+        ),
+        (
+            {"since": "1790000000", "until": "1790000900.5"},
+            Wanted(since=1790000000.0, until=1790000900.5),
+        ),
         ({"since": "2026-09-21T14:00:00+00:00"}, Wanted(since=1789999200.0)),
         ({"before": "12", "after": "3"}, Wanted(before_id=12, after_id=3)),
     ],
-)  # fmt: skip
+)
 def test_filters_are_asked_of_the_store(
     made: MadePage, visitor: Visitor, query: dict[str, Any], wanted: Wanted
 ) -> None:
