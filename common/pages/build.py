@@ -52,7 +52,8 @@ def build(
     drawer = app.state.drawer = Drawer(site)
     app.router.routes.extend(Login(site, sessions, drawer, throttle).routes)
     app.router.routes.append(Mount("/static/common", _Assets(directory=HERE / "static")))
-    app.router.routes.append(Mount("/static/own", _Assets(directory=site.folder / "static")))
+    if (own := site.folder / "static").is_dir():
+        app.router.routes.append(Mount("/static/own", _Assets(directory=own)))
 
     async def ours(request: Request, error: Exception) -> Response:
         return drawer.refusal(request, cast(TripartyError, error))

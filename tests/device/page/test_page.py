@@ -235,7 +235,7 @@ def test_recall_that_is_not_known_is_no_number(made: MadePage) -> None:
 def test_the_first_page_and_its_fragment_are_one(made: MadePage, visitor: Visitor) -> None:
     made.hear(20, gateway_status)
     page, fragment = visitor.get("/").text, visitor.get("/fragments/live").text
-    assert page.count('id="live"') == fragment.count('id="live"') == 1
+    assert page.count('id="fresh"') == fragment.count('id="fresh"') == 1
     for name in CAMERAS:
         assert f'data-field="{name}/facts"' in page
         assert f'data-field="{name}/facts"' in fragment
