@@ -9,6 +9,7 @@ from typing import cast
 from starlette.requests import HTTPConnection
 
 from triparty.common.pages.website import Drawer
+from triparty.device.ask.ask import Answer
 from triparty.device.events.event import Events
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.page.feed import Feed
@@ -22,11 +23,13 @@ class Watched:
         feed: how it stands.
         settings: those that it runs with now.
         events: that it recorded; None if the settings keep none.
+        ask: answers a question about them, in any thread.
     """
 
     feed: Feed
     settings: Callable[[], WatchSettings]
     events: Events | None = None
+    ask: Callable[[str], Answer] | None = None
 
 
 def watched_of(request: HTTPConnection) -> Watched:

@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
 from visited_page import Clock
 
 from triparty.common.pages.sessions import Sessions
 from triparty.common.pages.throttle import LoginThrottle
+from triparty.device.ask.ask import Answer, Resolver, ask
+from triparty.device.ask.lexical import Lexical
+from triparty.device.ask.places import Site, Task
 from triparty.device.events.event import Event, Wanted
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
@@ -185,6 +189,7 @@ class MadePage:
         self.clock.now = BEGAN
         self.settings = watch_settings(folder)
         self.feed = Feed(gateway_status(1.0), wall=self.clock)
+        self.asks_here = True
         self.events = MadeEvents(made_events() if events is None else events)
 
     def hear(self, seconds: float, status: Callable[[float], GatewayStatus]) -> None:
@@ -193,13 +198,24 @@ class MadePage:
             self.clock.now += 1
             self.feed.hear(status(2.0 + second))
 
+    def ask(self, question: str) -> Answer:
+        """Answers on this machine, a day after the first event."""
+        site = Site.of(
+            ZoneInfo("UTC"),
+            dict.fromkeys(CAMERAS, ()),
+            ["person"],
+            tasks={"people": Task("count", "person")},
+        )
+        resolver = Resolver(site, Lexical(), is_local=self.asks_here)
+        return ask(question, self.events, resolver, BEGAN + 86_400)
+
     def app(self) -> FastAPI:
         async def check(password: str) -> str | None:
             return "operator" if password == PASSWORD else None
 
         assert self.settings.page is not None
         return create_app(
-            Watched(self.feed, lambda: self.settings, self.events),
+            Watched(self.feed, lambda: self.settings, self.events, self.ask),
             self.settings.page,
             check,
             sessions=Sessions(clock_s=self.clock),

@@ -20,6 +20,7 @@ from made_page import (
     watch_settings,
 )
 from made_traces import INTRA, ONLY_P, made_trace
+from markupsafe import escape
 from pydantic import ValidationError
 from visited_page import ORIGIN, Visitor
 
@@ -532,3 +533,55 @@ def test_advice_by_the_newest_trace(made: MadePage) -> None:
     assert "GOP" in visitor.get("/cameras/yard").text
     (folder / name / "00000001.npz").write_bytes(b"damaged")
     assert visitor.get("/api/advice/yard").json()["found"] is None
+
+
+# Questions.
+
+
+def test_a_question_is_answered_with_evidence(made: MadePage, visitor: Visitor) -> None:
+    document = visitor.send(
+        "POST", "/api/ask", {"question": "Was a person in the yard yesterday?"}
+    ).json()
+    expected = made.ask("Was a person in the yard yesterday?")
+    assert document["text"] == expected.text
+    assert [event["id"] for event in document["evidence"]] == [e.id for e in expected.evidence]
+    form = {"csrf": visitor.word(), "question": "Was a person in the yard yesterday?"}
+    page = visitor.post("/ask", form)
+    assert page.status_code == 200
+    assert str(escape(expected.text)) in page.text
+    assert all(f"/events/{event.id}" in page.text for event in expected.evidence[:50])
+    assert "Nothing: words were compared on this device" in page.text
+
+
+def test_what_was_sent_is_shown(made: MadePage, visitor: Visitor) -> None:
+    made.asks_here = False
+    form = {"csrf": visitor.word(), "question": "Was a person in the yard yesterday?"}
+    page = visitor.post("/ask", form).text
+    sent = made.ask(form["question"]).sent
+    assert sent.texts
+    assert all(f"<q>{text}</q>" in page for text in sent.texts)
+    assert "Nothing: words" not in page
+
+
+def test_a_question_that_is_not_understood_says_why(visitor: Visitor) -> None:
+    form = {"csrf": visitor.word(), "question": "Was anybody in the sauna yesterday?"}
+    page = visitor.post("/ask", form)
+    assert page.status_code == 422
+    assert "sauna" in page.text
+    odd = visitor.post("/ask", {**form, "question": f"Was {EVIL} in the yard?"})
+    assert "<img src=x" not in odd.text
+    assert 'role="alert"' in page.text
+    assert visitor.post("/ask", {**form, "question": ""}).status_code == 400
+    assert visitor.post("/ask", {**form, "question": "x" * 5000}).status_code == 400
+    for document in ([], {"question": 1}, {}, "text"):
+        assert visitor.send("POST", "/api/ask", document).status_code == 400
+
+
+def test_other_pages_ask_nothing(made: MadePage, visitor: Visitor) -> None:
+    made.events.asked.clear()
+    form = {"question": "Was anybody in the yard?"}
+    assert visitor.post("/ask", form).status_code == 403
+    evil = visitor.post("/ask", {**form, "csrf": visitor.word()}, Origin="https://evil.example")
+    assert evil.status_code == 403
+    plain = visitor.request("POST", "/api/ask", json=form, headers={"Origin": ORIGIN})
+    assert plain.status_code == 403
