@@ -46,14 +46,12 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-class Outlet(Protocol):
-    """Somewhere that events are delivered to, at least once.
+class Recipient(Protocol):
+    """Who is delivered events, at least once."""
 
-    Attributes:
-        name: of it; unique.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Of it; unique."""
 
     def body(self, event: Event) -> str | None:
         """What is sent of an event; None if this one is not wanted."""
@@ -88,8 +86,8 @@ class EventStore(StoredEvents):
     Args:
         url: of the database (`database.database_url`).
         keep_s: rows older than this are deleted.
-        outlets: that events are delivered to; each event is put into their outbox in the
-            transaction that writes it.
+        recipients: whom events are delivered to; each event is put into their outbox in
+            the transaction that writes it.
         most_events: that may wait.
         most_results: that may wait.
 
@@ -103,14 +101,14 @@ class EventStore(StoredEvents):
         url: URL,
         *,
         keep_s: float,
-        outlets: Sequence[Outlet] = (),
+        recipients: Sequence[Recipient] = (),
         most_events: int = MOST_EVENTS,
         most_results: int = MOST_RESULTS,
     ) -> None:
         """Opens it."""
         super().__init__(open_database(url))
         self._writer = self._engine.execution_options(writes=True)
-        self._keep_s, self._outlets = keep_s, tuple(outlets)
+        self._keep_s, self._recipients = keep_s, tuple(recipients)
         self._most_events, self._most_results = most_events, most_results
         self._events, self._results = deque[Row](), deque[Row]()
         self._committed = self._pruned = self._retry = float("-inf")
@@ -232,7 +230,7 @@ class EventStore(StoredEvents):
         return len(found)
 
     def _insert_events(self, connection: Connection, rows: Iterable[Row]) -> int:
-        """Inserts events that are not there yet, and what outlets are to be sent of them."""
+        """Inserts events that are not there yet, and what recipients are to be sent of them."""
         made = 0
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
         for row in rows:
@@ -244,9 +242,9 @@ class EventStore(StoredEvents):
                 continue  # a commit whose answer was lost did write it
             made += 1
             event = _event(int(number), row)
-            for outlet in self._outlets:
-                if (body := outlet.body(event)) is not None:
-                    connection.execute(insert(OUTBOX).values(_letter(outlet, event, body)))
+            for recipient in self._recipients:
+                if (body := recipient.body(event)) is not None:
+                    connection.execute(insert(OUTBOX).values(_letter(recipient, event, body)))
         return made
 
     def _prune(self, now: float) -> None:
@@ -289,6 +287,6 @@ def _event(number: int, row: Row) -> Event:
     return Event(id=number, before=before, after=after, **shared)
 
 
-def _letter(outlet: Outlet, event: Event, body: str) -> Row:
-    made = {"hook": outlet.name, "event": event.id, "body": body, "tries": 0}
+def _letter(recipient: Recipient, event: Event, body: str) -> Row:
+    made = {"hook": recipient.name, "event": event.id, "body": body, "tries": 0}
     return {**made, "made": event.wall, "due": 0.0}

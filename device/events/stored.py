@@ -41,6 +41,11 @@ class StoredEvents:
         """
         return cls(open_database(url))
 
+    @property
+    def engine(self) -> Engine:
+        """Of the database."""
+        return self._engine
+
     def list(self, wanted: Wanted, *, limit: int = 100) -> Sequence[Event]:
         """The newest of those that are wanted, newest first.
 

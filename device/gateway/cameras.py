@@ -11,6 +11,7 @@ from triparty.common.errors import SettingsError
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.camera import Camera, debounces
 from triparty.device.gateway.clock import Clock
+from triparty.device.gateway.questions import questions
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 from triparty.device.streams.sources import ReaderOf, Source
 
@@ -90,6 +91,7 @@ class Cameras:
         now = self._clock.now()
         asked = [settings.tasks is None or task.name in settings.tasks for task in self._tasks]
         tasks = [task for task, yes in zip(self._tasks, asked, strict=True) if yes]
+        asked_of = questions(tasks, settings)
         source = Source(
             settings.name,
             settings.address(self._folder),
@@ -107,9 +109,10 @@ class Cameras:
             worker=worker,
             asked=asked,
             tasks=tasks,
+            questions=asked_of,
             added=now,
             ring_s=settings.before_s + hold_s + MARGIN_S,
-            debounces=debounces(tasks, self._task_settings),
+            debounces=debounces(asked_of, self._task_settings),
         )
         self._by_key = {**self._by_key, key: camera}
         return camera

@@ -13,7 +13,18 @@ from pathlib import Path
 from triparty.common.errors import SettingsError
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 
-FIXED = ("folder", "gate", "models", "tasks", "results", "metrics", "page", "reload")
+FIXED = (
+    "folder",
+    "gate",
+    "models",
+    "tasks",
+    "results",
+    "metrics",
+    "mqtt",
+    "webhooks",
+    "page",
+    "reload",
+)
 """Tables that only a restart changes."""
 Stamp = tuple[int, int, int]
 

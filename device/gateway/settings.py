@@ -24,8 +24,6 @@ from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -36,27 +34,15 @@ from triparty.common.hosts import LOOPBACK_NAMES
 from triparty.device.events.secret import Secret
 from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
+from triparty.device.gateway.outlet_settings import MqttSettings, WebhookSettings
+from triparty.device.gateway.polygons import Point, check_polygon
+from triparty.device.gateway.table import Name, Table, UserPath
 from triparty.device.streams.addresses import Address
 from triparty.device.streams.backoff import Backoff
 from triparty.device.streams.redaction import redacted
 from triparty.device.streams.sources import SourceOptions
 
 MiB = 1 << 20
-NAME = r"^[\w][\w .:-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
-
-
-def _expanded(path: Path) -> Path:
-    return path.expanduser()
-
-
-UserPath = Annotated[Path, AfterValidator(_expanded)]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, and nothing in it that is not named here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CameraDefaults(Table):
@@ -110,6 +96,30 @@ class CameraDefaults(Table):
     )
 
 
+def _simple(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    check_polygon(points)
+    return points
+
+
+Polygon = Annotated[tuple[Point, ...], AfterValidator(_simple)]
+
+
+class ZoneSettings(Table):
+    """A part of a camera's picture in which tasks are asked of their own."""
+
+    name: Name
+    polygon: Polygon = Field(description="Corners [x, y] in shares of the picture.")
+    tasks: tuple[Name, ...] | None = Field(
+        default=None, description="Asked in it; default: all of the camera."
+    )
+
+
+class MaskSettings(Table):
+    """A part of a camera's picture that is ignored."""
+
+    polygon: Polygon = Field(description="Corners [x, y] in shares of the picture.")
+
+
 class CameraSettings(CameraDefaults):
     """One camera or file."""
 
@@ -120,6 +130,12 @@ class CameraSettings(CameraDefaults):
         description="Holds the password alone; then the address needs only the user.",
     )
     password_env: str | None = Field(default=None, description="The same in a variable.")
+    zones: tuple[ZoneSettings, ...] = Field(
+        default=(), max_length=64, description="Parts of its picture asked of their own."
+    )
+    masks: tuple[MaskSettings, ...] = Field(
+        default=(), max_length=64, description="Parts of its picture that are ignored."
+    )
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -395,6 +411,8 @@ class WatchSettings(Table):
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
     page: PageSettings | None = None
+    mqtt: MqttSettings = MqttSettings()
+    webhooks: tuple[WebhookSettings, ...] = ()
     reload: ReloadSettings = ReloadSettings()
 
     @classmethod
@@ -429,6 +447,7 @@ class WatchSettings(Table):
             ("model", [model.name for model in self.models]),
             ("task", [task.name for task in self.tasks]),
             ("filter", [one.name for one in self.filters]),
+            ("webhook", [hook.name for hook in self.webhooks]),
         ):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise SettingsError(f"{file}: two {kind}s are called '{min(twice)}'")
@@ -437,9 +456,29 @@ class WatchSettings(Table):
         for task in self.tasks:
             _refer(f"{file}: task '{task.name}'", "model", task.model, models)
         for camera in self.cameras:
-            for name in camera.tasks or ():
-                _refer(f"{file}: camera '{camera.name}'", "task", name, tasks)
+            self._check_camera(camera, f"{file}: camera '{camera.name}'", tasks)
         self._check_filters(file, models)
+        self._check_webhooks(file, tasks)
+
+    def _check_webhooks(self, file: Path, tasks: list[str]) -> None:
+        if self.webhooks and self.results.database is None:
+            raise SettingsError(
+                f"{file}: webhooks need [results] database: what was not delivered waits there"
+            )
+        for hook in self.webhooks:
+            for name in hook.tasks:
+                _refer(f"{file}: webhook '{hook.name}'", "task", name, tasks)
+
+    def _check_camera(self, camera: CameraSettings, where: str, tasks: list[str]) -> None:
+        for name in camera.tasks or ():
+            _refer(where, "task", name, tasks)
+        asked = tasks if camera.tasks is None else list(camera.tasks)
+        zones = [zone.name for zone in camera.zones]
+        if twice := {name for name in zones if zones.count(name) > 1}:
+            raise SettingsError(f"{where}: two zones are called '{min(twice)}'")
+        for zone in camera.zones:
+            for name in zone.tasks or ():
+                _refer(f"{where}, zone '{zone.name}'", "task", name, asked)
 
     def _check_filters(self, file: Path, models: list[str]) -> None:
         cameras = [camera.name for camera in self.cameras]
@@ -472,6 +511,7 @@ _TABLES: dict[str, type[Table]] = {
     "results": ResultSettings,
     "metrics": MetricSettings,
     "page": PageSettings,
+    "mqtt": MqttSettings,
     "reload": ReloadSettings,
 }
 _LISTS: dict[str, type[Table]] = {
@@ -479,6 +519,7 @@ _LISTS: dict[str, type[Table]] = {
     "models": ModelSettings,
     "tasks": TaskSettings,
     "filters": FilterSettings,
+    "webhooks": WebhookSettings,
 }
 
 
@@ -498,6 +539,17 @@ def _refuse_unknown(document: Mapping[str, Any], where: str) -> None:
             _known(inner, table.model_fields, f"[{name}] of {where}")
     for name, each, number in _listed(document, where):
         _known(each, _LISTS[name].model_fields, f"[[{name}]] {number} of {where}")
+        if name == "cameras":
+            _refuse_unknown_places(each, f"camera {number} of {where}")
+
+
+def _refuse_unknown_places(camera: Mapping[str, Any], where: str) -> None:
+    for name, table in (("zones", ZoneSettings), ("masks", MaskSettings)):
+        found = camera.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(e, Mapping) for e in found):
+            raise SettingsError(f"'{name}' must be tables [[cameras.{name}]] of {where}")
+        for each in found:
+            _known(each, table.model_fields, f"[[cameras.{name}]] of {where}")
 
 
 def _listed(

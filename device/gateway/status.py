@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from triparty.device.events.outlet import OutletStatus
+from triparty.device.events.store import StoreStatus
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.stages import StageCount
@@ -158,6 +160,8 @@ class GatewayStatus:
         refused: why the last one was not.
         filters: in the order of the configuration.
         expected_ms: CPU ms that decoding all packets is expected to have taken.
+        store: of results and events; None without one.
+        outlets: integrations.
     """
 
     seconds: float
@@ -180,6 +184,8 @@ class GatewayStatus:
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
     expected_ms: float = 0.0
+    store: StoreStatus | None = None
+    outlets: Sequence[OutletStatus] = ()
 
     @property
     def used_cores(self) -> float:
@@ -213,6 +219,14 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.refused is not None:
         parts.append(f"new configuration refused: {status.refused}")
+    if status.store is not None and status.store.last_error is not None:
+        waiting = f"{status.store.waiting} events wait for the database"
+        parts.append(f"{waiting}: {status.store.last_error}")
+    parts += [
+        f"{one.kind} {one.name}: {one.last_error or 'not connected'}, {one.waiting} waiting"
+        for one in status.outlets
+        if not one.well
+    ]
     if status.write_failures:
         parts.append(f"{status.write_failures} writes failed")
     return " | ".join(parts)
@@ -265,6 +279,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
             },
         },
         "filters": [_filter(one) for one in status.filters],
+        "store": status.store and asdict(status.store),
+        "outlets": [asdict(one) for one in status.outlets],
         "decode_costs": [
             {
                 **kind._asdict(),

@@ -311,7 +311,12 @@ class TestLive:
         assert threading.active_count() <= before + 3  # the fake cameras' own
         assert "hunter22" not in str(kept.documents) + str(made.status)
         states = [each for each in kept.documents if each["type"] == "state"]
-        assert [each["camera"] for each in states] == ["b"]
+        assert [e["camera"] for e in states if e["state"] == "removed"] == ["b"]
+        assert {e["state"] for e in states if e["camera"] == "dead"} <= {
+            "connecting",
+            "waiting",
+        }
+        assert ("file", "live") in {(e["camera"], e["state"]) for e in states}
         allowed = set(whole(encodings.path("h264-baseline")).values())
         allowed |= set(whole(encodings.path("h265-closed")).values())
         assert {pixels for *_, pixels in witness.frames} <= allowed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from watched import Kept
 
-from triparty.device.gateway.clips import prune
+from triparty.device.gateway.clips import CLIPS, prune
 from triparty.device.gateway.results import Lines
 from triparty.device.gateway.writer import MOST_WAITING, Writer
 
@@ -76,6 +76,6 @@ def test_clips_that_are_old_or_too_many_are_deleted_and_nothing_else(tmp_path: P
     other = tmp_path / "notes.txt"
     other.write_bytes(bytes(1000))
     os.utime(other, (0, 0))
-    assert prune(tmp_path, 10_000, oldest=2) == 2
-    assert prune(tmp_path, 250, oldest=0) == 2
+    assert prune(tmp_path, CLIPS, 10_000, oldest=2) == 2
+    assert prune(tmp_path, CLIPS, 250, oldest=0) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c4.mkv", "c5.mp4", "notes.txt"]
