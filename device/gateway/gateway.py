@@ -35,6 +35,7 @@ from triparty.device.gateway.clock import Clock, WallClock
 from triparty.device.gateway.decoding import Decoding
 from triparty.device.gateway.filtering import FilteredStage, Filters
 from triparty.device.gateway.looking import Looker
+from triparty.device.gateway.models import DetectorStage
 from triparty.device.gateway.outputs import Outputs
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.reloading import Changes, changes
@@ -137,6 +138,7 @@ class Gateway:
         )
         self._audits = Auditing(auditor, do=self._decoding.do, show=self._showing.audit)
         self._answering = Answering(self._recorder, self._audits)
+        self._stages = {stage.name: stage for stage in stages}
         self._outputs, self._labels = outputs, labels
         outputs.hear(settings, self._tasks, labels)
         for camera in settings.cameras:
@@ -293,6 +295,7 @@ class Gateway:
         for camera in settings.cameras:
             self._cameras.check(camera)
         filters = self._filters.made(settings)
+        self._change_thresholds(settings)
         for name in (*made.removed, *(camera.name for camera in made.changed)):
             self._remove(name)
         for camera in (*made.changed, *made.added):
@@ -305,6 +308,16 @@ class Gateway:
         self.settings = settings
         self._outputs.hear(settings, self._tasks, self._labels)
         return made
+
+    def _change_thresholds(self, settings: WatchSettings) -> None:
+        """Takes over the budget, and when models and tasks say something."""
+        budget_ms = settings.gate.budget_ms
+        self._decoding.bucket.grant(budget_ms)
+        self._audits.auditor.budget_ms = budget_ms
+        self._cameras.change(settings.tasks)
+        for model in settings.models:
+            if isinstance(stage := self._stages.get(model.name), DetectorStage):
+                stage.change(model)
 
     # Arrivals.
 

@@ -427,7 +427,30 @@ class WatchSettings(Table):
             SettingsError: a key that nobody knows, a value that cannot be, a name that is
                 used twice or refers to nothing; the message names key and remedy.
         """
-        document = _read(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{file} is not valid TOML: {error}") from error
+        return cls.parse(text, file, **changes)
+
+    @classmethod
+    def parse(cls, text: str, file: Path, **changes: Any) -> WatchSettings:
+        """Reads the text of a configuration.
+
+        Args:
+            text: TOML.
+            file: that holds it, or will; for messages and relative paths.
+            **changes: as in `load`.
+
+        Raises:
+            SettingsError: as in `load`.
+        """
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{file} is not valid TOML: {error}") from error
         _refuse_unknown(document, str(file))
         given = {key: value for key, value in changes.items() if value is not None}
         document["gate"] = document.get("gate", {}) | given
@@ -521,15 +544,6 @@ _LISTS: dict[str, type[Table]] = {
     "filters": FilterSettings,
     "webhooks": WebhookSettings,
 }
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid TOML: {error}") from error
 
 
 def _refuse_unknown(document: Mapping[str, Any], where: str) -> None:
