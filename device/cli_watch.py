@@ -69,6 +69,9 @@ def watch(
     def load() -> WatchSettings:
         return WatchSettings.load(config, policy=policy, budget_ms=budget_ms)
 
+    def parse(text: str) -> WatchSettings:
+        return WatchSettings.parse(text, config, policy=policy, budget_ms=budget_ms)
+
     settings = load()
     console = Console(as_json=as_json)
     for warning in _warnings(settings):
@@ -80,7 +83,12 @@ def watch(
         return
     reloader = Reloader(config, on_change=settings.reload.on_change)
     failed = _run(
-        settings, console, _Again(reloader, load), seconds=seconds, once=once, fast=fast
+        settings,
+        console,
+        _Again(reloader, load, config, parse),
+        seconds=seconds,
+        once=once,
+        fast=fast,
     )
     if once and failed:
         raise typer.Exit(1)
@@ -107,7 +115,7 @@ def _run(
     with (
         _told_by_signals(gateway, again.reloader),
         _metrics(gateway, console),
-        _page(gateway) as shown,
+        _page(gateway, again) as shown,
     ):
 
         def told(status: GatewayStatus) -> None:
@@ -248,14 +256,22 @@ def _metrics(gateway: Gateway, console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def _page(gateway: Gateway) -> Iterator[Callable[[GatewayStatus], None]]:
+def _page(gateway: Gateway, again: _Again) -> Iterator[Callable[[GatewayStatus], None]]:
     settings = gateway.settings.page
     if settings is None:
         yield lambda status: None
         return
+    from triparty.device.gateway.editing import Editor
     from triparty.device.page.showing import page_beside
 
-    with page_beside(gateway, settings, say=partial(typer.echo, err=True)) as shown:
+    editor = Editor(
+        again.file,
+        parse=again.parse,
+        running=lambda: gateway.settings,
+        ask=again.reloader.ask,
+    )
+    say = partial(typer.echo, err=True)
+    with page_beside(gateway, settings, editor=editor, say=say) as shown:
         yield shown
 
 
@@ -266,10 +282,14 @@ class _Again:
     Attributes:
         reloader: knows when.
         load: reads the file.
+        file: that is read.
+        parse: makes settings of its text, as `load` does.
     """
 
     reloader: Reloader
     load: Callable[[], WatchSettings]
+    file: Path
+    parse: Callable[[str], WatchSettings]
 
     def look(self, gateway: Gateway) -> None:
         """Once a second."""

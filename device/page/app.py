@@ -17,14 +17,25 @@ from triparty.common.pages.sessions import Sessions
 from triparty.common.pages.throttle import LoginThrottle
 from triparty.common.pages.website import Link, Site
 from triparty.device.gateway.settings import PageSettings
-from triparty.device.page import ask_routes, camera_routes, event_routes, live_routes
+from triparty.device.page import (
+    ask_routes,
+    camera_routes,
+    event_routes,
+    live_routes,
+    settings_routes,
+)
 from triparty.device.page.formats import FORMATS
 from triparty.device.page.last_events import LastEvents
 from triparty.device.page.watched import Watched
 
 Check = Callable[[str], Awaitable[str | None]]
-PARTS = (live_routes, event_routes, camera_routes, ask_routes)
-LINKS = (Link("/", "Live"), Link("/events", "Events"), Link("/ask", "Ask"))
+PARTS = (live_routes, event_routes, camera_routes, ask_routes, settings_routes)
+LINKS = (
+    Link("/", "Live"),
+    Link("/events", "Events"),
+    Link("/ask", "Ask"),
+    Link("/settings", "Settings"),
+)
 
 
 def create_app(

@@ -10,10 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from triparty.common.errors import NotFoundError
+from triparty.common.errors import NotFoundError, SettingsError
 from triparty.device.events.event import Event, Wanted
 from triparty.device.gateway.status import CameraStatus
 from triparty.device.page.advice import advice_for
+from triparty.device.page.changing import shown
 from triparty.device.page.live import live
 from triparty.device.page.media import is_kept
 from triparty.device.page.watched import Watched, drawer_of, watched_of
@@ -28,15 +29,17 @@ def get_camera(request: Request, name: str) -> Response:
     """One camera."""
     watched = watched_of(request)
     camera = _camera(watched, name)
-    shown = live(watched.feed.now, time.time())
+    now = live(watched.feed.now, time.time())
     events = _newest(watched, name)
     return drawer_of(request).page(
         request,
         "camera.html",
-        camera=next(each for each in shown["cameras"] if each["name"] == name),
+        camera=next(each for each in now["cameras"] if each["name"] == name),
         advice=advice_for(camera, watched.settings()),
         events=events,
         picture=_picture(watched, events),
+        is_saved="saved" in request.query_params,
+        **_own(watched, name),
     )
 
 
@@ -56,6 +59,17 @@ def _camera(watched: Watched, name: str) -> CameraStatus:
         if camera.name == name:
             return camera
     raise NotFoundError("no camera of this name is watched")
+
+
+def _own(watched: Watched, name: str) -> dict[str, Any]:
+    """What may be changed of a camera, as it is in the file; nothing if it may not."""
+    if watched.editor is not None:
+        try:
+            now = watched.editor.read()
+        except SettingsError:  # somebody is writing it: the page says what runs
+            return {"own": None, "seen": None}
+        return {"own": shown(now.settings)["cameras"].get(name), "seen": now.digest}
+    return {"own": None, "seen": None}
 
 
 def _picture(watched: Watched, events: Sequence[Event]) -> str | None:

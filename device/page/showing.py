@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from triparty.device.events.stored import StoredEvents
+from triparty.device.gateway.editing import Editor
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.outputs import open_events
 from triparty.device.gateway.settings import PageSettings
@@ -21,13 +22,18 @@ Hears = Callable[[GatewayStatus], None]
 
 @contextmanager
 def page_beside(
-    gateway: Gateway, settings: PageSettings, *, say: Callable[[str], None]
+    gateway: Gateway,
+    settings: PageSettings,
+    *,
+    editor: Editor | None,
+    say: Callable[[str], None],
 ) -> Iterator[Hears]:
     """Shows a gateway while the block runs; what it yields is to hear each status.
 
     Args:
         gateway: to be shown.
         settings: of the page.
+        editor: of the file of all settings.
         say: tells people where it is, and a password that was made.
 
     Raises:
@@ -39,7 +45,7 @@ def page_beside(
     password = ensure(file)
     feed = Feed(gateway.status)
     with _events(gateway) as events:
-        watched = Watched(feed, lambda: gateway.settings, events)
+        watched = Watched(feed, lambda: gateway.settings, events, editor=editor)
         server = PageServer(create_app(watched, settings, checker(file)), settings, folder)
         say(f"page on {server.url}")
         if password is not None:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from triparty.common.pages.website import Drawer
 from triparty.device.ask.ask import Answer
 from triparty.device.events.event import Events
+from triparty.device.gateway.editing import Editor
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.page.feed import Feed
 
@@ -24,12 +25,14 @@ class Watched:
         settings: those that it runs with now.
         events: that it recorded; None if the settings keep none.
         ask: answers a question about them, in any thread.
+        editor: changes the file of the settings; None if there is none.
     """
 
     feed: Feed
     settings: Callable[[], WatchSettings]
     events: Events | None = None
     ask: Callable[[str], Answer] | None = None
+    editor: Editor | None = None
 
 
 def watched_of(request: HTTPConnection) -> Watched:

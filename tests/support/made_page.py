@@ -19,6 +19,7 @@ from triparty.device.ask.places import Site, Task
 from triparty.device.events.event import Event, Wanted
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
+from triparty.device.gateway.editing import Editor
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus
 from triparty.device.page.app import create_app
@@ -29,6 +30,48 @@ from triparty.device.streams.status import State, Status
 PASSWORD = "correct horse battery"
 BEGAN = 1_790_000_000.0
 CAMERAS = ("yard", "door", "hall", "roof")
+CONFIG = """\
+# what the owner wrote
+[gate]
+budget_ms = 20
+
+[[cameras]]
+name = "yard"
+url = "rtsps://viewer:s3cret@10.0.0.7/stream"
+
+[[cameras.zones]]
+name = "gate"
+polygon = [[0.1, 0.1], [0.5, 0.1], [0.5, 0.5]]
+
+[[cameras]]
+name = "door"
+url = "door.mp4"
+
+[[cameras]]
+name = "hall"
+url = "hall.mp4"
+
+[[cameras]]
+name = "roof"
+url = "roof.mp4"
+
+[[models]]
+name = "objects"
+python = "json:loads"
+
+[[tasks]]
+name = "people"
+model = "objects"
+measure = "count"
+
+[results]
+database = "results.db"
+clips = "clips"
+snapshots = "snapshots"
+
+[page]
+port = 0
+"""
 
 
 def camera(name: str, place: int, seconds: float, **more: Any) -> CameraStatus:
@@ -198,6 +241,23 @@ class MadePage:
             self.clock.now += 1
             self.feed.hear(status(2.0 + second))
 
+    def editor(self) -> Editor:
+        """Of a file that says what the settings say."""
+        file = self.settings.folder / "watch.toml"
+        if not file.exists():
+            file.write_text(CONFIG)
+            self.settings = WatchSettings.load(file)
+
+        def ask() -> None:
+            self.settings = WatchSettings.load(file)
+
+        return Editor(
+            file,
+            parse=lambda text: WatchSettings.parse(text, file),
+            running=lambda: self.settings,
+            ask=ask,
+        )
+
     def ask(self, question: str) -> Answer:
         """Answers on this machine, a day after the first event."""
         site = Site.of(
@@ -215,7 +275,7 @@ class MadePage:
 
         assert self.settings.page is not None
         return create_app(
-            Watched(self.feed, lambda: self.settings, self.events, self.ask),
+            Watched(self.feed, lambda: self.settings, self.events, self.ask, self.editor()),
             self.settings.page,
             check,
             sessions=Sessions(clock_s=self.clock),

@@ -32,8 +32,9 @@ PATHS = (
     "/",
     "/events?camera=yard&kind=enter",
     "/events/1",
-    "/cameras/hall",
+    "/cameras/yard",
     "/ask",
+    "/settings",
     "/nothing",
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -243,3 +244,39 @@ def test_no_inline_script_runs(page: Any, url: str) -> None:
     assert page.evaluate("window.ran") is None
     assert any("Content Security Policy" in line for line in page.said)
     page.said = [line for line in page.said if "404" not in line]
+
+
+def test_zones_are_drawn_by_pointer_and_keyboard(page: Any, url: str, made: MadePage) -> None:
+    def polygon() -> list[list[float]]:
+        return [list(corner) for corner in made.settings.cameras[0].zones[0].polygon]
+
+    before = polygon()
+    page.goto(f"{url}/cameras/yard")
+    corner = page.get_by_role("button", name="Corner 1 of gate")
+    corner.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    assert corner.get_attribute("aria-label").endswith("11 % from the left, 15 % from the top")
+    page.get_by_role("button", name="Corner 3 of gate").focus()
+    page.keyboard.press("Insert")
+    box = page.locator(".picture").bounding_box()
+    handle = page.get_by_role("button", name="Corner 2 of gate").bounding_box()
+    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.25 * box["height"], steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Save zones").click()
+    page.get_by_text("Written; the gateway").wait_for()
+    after = polygon()
+    assert len(after) == len(before) + 1
+    assert after[0] == pytest.approx([before[0][0] + 0.01, before[0][1] + 0.05])
+    assert after[1] == pytest.approx([0.8, 0.25], abs=0.01)
+    assert after[3] == pytest.approx(
+        [(before[2][0] + after[0][0]) / 2, (before[2][1] + after[0][1]) / 2], abs=0.002
+    )
+    page.get_by_role("button", name="New zone").click()
+    page.get_by_label("Name of zone 2").fill("bad/name")
+    page.expected = "400"
+    page.get_by_role("button", name="Save zones").click()
+    page.get_by_text("Nothing was changed").wait_for()
+    assert polygon() == after

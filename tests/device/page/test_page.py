@@ -517,6 +517,7 @@ def test_advice_without_a_trace(made: MadePage, visitor: Visitor) -> None:
 
 
 def test_advice_by_the_newest_trace(made: MadePage) -> None:
+    app = made.app()
     made.settings = watch_settings(
         made.settings.folder, results={"traces": "traces", "database": "results.db"}
     )
@@ -525,7 +526,7 @@ def test_advice_by_the_newest_trace(made: MadePage) -> None:
     for name, group in runs.items():
         (folder / name).mkdir(parents=True)
         write_trace(made_trace(group), folder / name / "00000000.npz")
-    visitor = Visitor(made.app())
+    visitor = Visitor(app)
     visitor.log_in(PASSWORD)
     document = visitor.get("/api/advice/yard").json()
     assert document["found"]["group_frames"] == [6, 6]
