@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -84,17 +85,23 @@ async def _run(
     found = Crowd(wanted, steps=[0] * sessions)
     rows = np.random.default_rng(1).standard_normal((max(PROMPTS) + 1, WIDTH))
     before = server.memory_info().rss
-    limits = httpx.Limits(max_connections=sessions, max_keepalive_connections=sessions)
-    async with httpx.AsyncClient(
-        base_url=f"{url}/v1",
-        headers={"Authorization": f"Bearer {token}"},
-        limits=limits,
-        timeout=600,
-    ) as http:
-        began = asyncio.Barrier(sessions)
+    began = asyncio.Barrier(sessions)
+    async with AsyncExitStack() as stack:
+        # A pool for each: one for all would search its connections at every request, and be
+        # slower than the cloud.
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=f"{url}/v1",
+                    headers={"Authorization": f"Bearer {token}"},
+                    timeout=600,
+                )
+            )
+            for _ in range(sessions)
+        ]
         tasks = [
             _session(http, number, rows.astype(np.float32), found, began)
-            for number in range(sessions)
+            for number, http in enumerate(clients)
         ]
         watch = asyncio.create_task(_watched(server, found, before))
         await asyncio.gather(*tasks)

@@ -77,6 +77,11 @@ def _frames(effort: Effort) -> int:
     return GOP if effort.quick else 4 * GOP
 
 
+def camera_file(effort: Effort) -> Path:
+    """The film of a 1080p camera."""
+    return _file("camera", _frames(effort))
+
+
 class _Path:
     """The whole path of one gated stream from its file."""
 
@@ -178,7 +183,7 @@ def _saved(title: str, gate: Gate) -> Case:
         reference="thesis table 2.3: 52.0-79.3 % saved at 90 % accuracy",
     )
     def saved(effort: Effort) -> Iterator[float]:
-        file = _file("camera", _frames(effort))
+        file = camera_file(effort)
         for _ in range(effort.runs):
             yield 1 - _cpu_s(file, gate) / _cpu_s(file, None)
 

@@ -32,7 +32,8 @@ def _predictor(network: Network) -> Predictor:
     return Predictor(network, random_weights(network, rng=np.random.default_rng(0)))
 
 
-def _ours() -> Policy:
+def ours() -> Policy:
+    """The default policy with a network."""
     return Freshness(_predictor(Network("extended", FeatureChoice())), price=Price())
 
 
@@ -124,7 +125,7 @@ def _case(name: str, make: Callable[[], Policy], leftover: str, streams: int) ->
 OVERHEAD = tuple(
     _case(name, make, leftover, streams)
     for name, make, leftover in (
-        ("ours", _ours, "scan"),
+        ("ours", ours, "scan"),
         ("ours without a network", _feedback_only, "scan"),
         ("published design", _published, "paper"),
     )

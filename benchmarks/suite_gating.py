@@ -11,6 +11,7 @@ from benchmarks.gating_exactness import EXACTNESS
 from benchmarks.gating_knapsack import KNAPSACK
 from benchmarks.gating_live import LIVE
 from benchmarks.gating_overhead import OVERHEAD
+from benchmarks.gating_path import PATH
 from benchmarks.gating_typer import TYPING
 
-__all__ = ["ACCURACY", "DECODE", "EXACTNESS", "KNAPSACK", "LIVE", "OVERHEAD", "TYPING"]
+__all__ = ["ACCURACY", "DECODE", "EXACTNESS", "KNAPSACK", "LIVE", "OVERHEAD", "PATH", "TYPING"]

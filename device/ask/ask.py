@@ -20,6 +20,7 @@ from triparty.device.ask.finding import Finding, Value, value
 from triparty.device.ask.intent import Intent, allowed, masked, prototypes, wanted
 from triparty.device.ask.interpretation import Interpretation, Reading
 from triparty.device.ask.mentions import Mention, Rules
+from triparty.device.ask.movement import movements, predicate, verbs
 from triparty.device.ask.phrase import Writer, phrased, told
 from triparty.device.ask.places import Place, Site
 from triparty.device.ask.times import NOW_S, Span, spoken, today
@@ -148,13 +149,20 @@ class Resolver:
         texts = tuple(run.text for run in runs)
         made = self._embedder(texts) if texts else places.vectors[:0]
         meant = meaning.mentions(
-            runs, places.likeness(made, texts), things.likeness(made, texts), self._rules
+            runs,
+            places.likeness(made, texts),
+            places.distinctness(made, texts),
+            things.likeness(made, texts),
+            self._rules,
         )
         self._refuse_unclear(question, found, taken, meant)
         plain = masked(found, taken, meant)
-        intents = allowed(found, taken)
-        vector = self._embedder((plain,))[0]
-        intent, lead = wanted(vector, self._kept([text for _, text in prototypes()]), intents)
+        intents = allowed(found, taken, meant)
+        verb = predicate(found, taken, meant)
+        vectors = self._embedder((plain, verb) if verb else (plain,))
+        moves = movements(vectors[1], self._kept(verbs())) if verb else {}
+        asking = self._kept([text for _, text in prototypes()])
+        intent, lead = wanted(vectors[0], asking, intents, moves)
         span = when.span if when is not None else _unsaid(intent, found, now, self.site)
         where = _places(meant, self.site.places)
         interpretation = Interpretation(
@@ -169,7 +177,7 @@ class Resolver:
         )
         if self._is_local:
             return interpretation, Sent(self._embedder.name)
-        sent = (*dict.fromkeys(texts), plain)
+        sent = tuple(dict.fromkeys((*texts, plain, verb) if verb else (*texts, plain)))
         return interpretation, Sent(self._embedder.name, sent, self._kept.made - kept_before)
 
     def _known(self) -> tuple[meaning.Known, meaning.Known]:
@@ -192,14 +200,12 @@ class Resolver:
         meant: Sequence[Mention],
     ) -> None:
         for one in meant:
-            if one.others:
-                names = self._candidates(one)
-                if len(names) > 1:
-                    asked = said(question, list(found), range(one.run.at, one.run.end))
-                    raise UnclearError(
-                        f"'{asked}' could mean {' or '.join(names)}: name one",
-                        candidates=names,
-                    )
+            names = self._candidates(one) if one.is_place else ()
+            if len(names) > 1:
+                asked = said(question, list(found), range(one.run.at, one.run.end))
+                raise UnclearError(
+                    f"'{asked}' could mean {' or '.join(names)}: name one", candidates=names
+                )
         for begin, end in meaning.unknown_places(found, taken, meant):
             asked = said(question, list(found), range(begin, end))
             names = tuple(place.name for place in self.site.places)
@@ -210,11 +216,17 @@ class Resolver:
 
     def _candidates(self, one: Mention) -> tuple[str, ...]:
         """The places that may be meant; a camera stands for its own zones."""
-        places = [self.site.places[n] for n in one.others]
+        places = [self.site.places[n] for n in one.others or self._of_that_word(one)]
         whole = {place.camera for place in places if place.zone is None}
         return tuple(
             place.name for place in places if place.zone is None or place.camera not in whole
         )
+
+    def _of_that_word(self, one: Mention) -> list[int]:
+        """The places whose names have these words among others, if none is just so called."""
+        asked = set(one.run.text.split())
+        names = [set(place.phrases[0].lower().split()) for place in self.site.places]
+        return [] if asked in names else [n for n, name in enumerate(names) if asked < name]
 
     def _labels(self, found: Sequence[Word], meant: Sequence[Mention]) -> tuple[str, ...]:
         numbers = [n for one in meant if not one.is_place for n in one.meant]

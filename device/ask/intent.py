@@ -7,17 +7,20 @@ only some of the answers open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import numpy as np
 
 from triparty.device.ask.grammar import ASKING, AUXILIARIES, FUNCTION_WORDS
 from triparty.device.ask.mentions import Mention
+from triparty.device.ask.movement import Movement
 from triparty.device.ask.vectors import Vectors
-from triparty.device.ask.words import Word
+from triparty.device.ask.words import Word, these
 
 PLACE, THING = "room", "person"
+VERB_COUNTS = 0.4
+"""What the verb's own likeness counts beside the whole question's."""
 
 
 class Intent(StrEnum):
@@ -53,6 +56,20 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "who was in the room",
         "did anyone use the room",
         "could you spot a person",
+        "has the room been occupied",
+        "was any person around in the room",
+        "did anyone hang around in the room",
+        "was there any person to be seen in the room",
+        "did you notice a person in the room",
+        "has somebody been using the room",
+        "was somebody working in the room",
+        "were people sitting in the room",
+        "was a person standing in the room",
+        "is the room taken",
+        "can you see anyone in the room",
+        "is the person still in the room",
+        "was a person staying in the room",
+        "did anyone spend time in the room",
     ),
     Intent.VACANT: (
         "was the room empty",
@@ -61,6 +78,19 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "was there no one in the room",
         "was the room unoccupied",
         "was the room deserted",
+        "was the room free of anybody",
+        "did the room stay empty",
+        "is the room available",
+        "was the room vacant",
+        "was the room unused",
+        "has nobody been in the room",
+        "were there no people in the room",
+        "was the room abandoned",
+        "did the room have no visitors",
+        "was the room free of people",
+        "did nobody use the room",
+        "was there nobody around",
+        "did no one enter the room",
     ),
     Intent.CAME: (
         "did anybody enter the room",
@@ -68,6 +98,15 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "did someone walk into the room",
         "did a person arrive at the room",
         "has anyone gone into the room",
+        "did somebody step into the room",
+        "has a person shown up at the room",
+        "did any person come by the room",
+        "did a person drive into the room",
+        "did a person turn up",
+        "has a person come to the room",
+        "did a person get to the room",
+        "did a person go to the room",
+        "did a person visit the room",
     ),
     Intent.WENT: (
         "did anybody leave the room",
@@ -75,6 +114,12 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "did someone walk out of the room",
         "has the person left the room",
         "did a person drive off",
+        "did a person exit the room",
+        "did somebody depart from the room",
+        "did the person drive away from the room",
+        "has everybody gone from the room",
+        "did everybody go home",
+        "is the person gone from the room",
     ),
     Intent.HOW_MANY: (
         "how many people were in the room",
@@ -83,6 +128,14 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "how crowded was the room",
         "how many people were in the room at most",
         "number of people present in the room",
+        "how many people have been in the room together",
+        "how many people were sitting in the room",
+        "how many people is the maximum in the room",
+        "what was the peak number of people in the room",
+        "how full was the room",
+        "how many people are there",
+        "how many people did you see in the room",
+        "how many people gathered in the room",
     ),
     Intent.ARRIVALS: (
         "how many people entered the room",
@@ -91,11 +144,32 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "how many persons came",
         "how many visitors did the room have",
         "how often was the room used",
+        "how many people walked into the room",
+        "how many people came by the room",
+        "how many people arrived at the room",
+        "how many person drove into the room",
+        "how many times was the room visited",
+        "how often did anyone go to the room",
+        "how many people showed up in the room",
+        "how many person deliveries were there",
+        "how often was a person in the room",
+        "how many times did a person come",
+        "how many people got to the room",
+        "how many people turned up",
+        "how many people dropped by",
+        "how many people went into the room",
+        "how many persons drove in",
     ),
     Intent.DEPARTURES: (
         "how many people left the room",
         "how often did somebody leave the room",
         "how many persons went away",
+        "how many people went out of the room",
+        "how many people walked out of the room",
+        "how many person drove off",
+        "how many times did someone leave the room",
+        "how many people departed",
+        "how many people exited the room",
     ),
     Intent.FIRST_ARRIVAL: (
         "when did the first person arrive in the room",
@@ -105,16 +179,32 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "what time did a person get to the room",
         "who came first into the room",
         "when did a person arrive",
+        "when did the first person show up in the room",
+        "when did someone enter the room for the first time",
+        "what time did the person reach the room",
+        "when did a person turn up",
+        "when did the earliest person come into the room",
+        "when did the person drive into the room",
+        "when did the person come to the room",
+        "from when on was somebody in the room",
+        "when did people start to use the room",
+        "when did the person show up",
     ),
     Intent.LAST_ARRIVAL: (
         "when did the last person come into the room",
         "when did somebody last enter the room",
         "when did the most recent person arrive",
         "what was the latest arrival of a person in the room",
+        "when did the last visitor come to the room",
+        "when was the room entered for the last time",
+        "when did the final person arrive",
+        "when did someone come in most recently",
     ),
     Intent.FIRST_DEPARTURE: (
         "when did the first person leave the room",
         "when did somebody first go out of the room",
+        "when did the first one go out of the room",
+        "when did the first visitor leave the room",
     ),
     Intent.LAST_SEEN: (
         "when was somebody last in the room",
@@ -127,6 +217,20 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "when did the person drive off",
         "when did everybody go home",
         "when did the person leave",
+        "when did you last see a person in the room",
+        "when was the room last used",
+        "when did the final person leave the room",
+        "when did the last one go",
+        "what time did the person depart",
+        "when did the person go away from the room",
+        "when was the room vacated",
+        "when did the person disappear from the room",
+        "what time did the person drive away",
+        "when did all of them leave the room",
+        "when did the room get empty",
+        "when did somebody go out of the room last",
+        "until when was somebody in the room",
+        "when did the person move out of the room",
     ),
     Intent.WHEN: (
         "when was somebody in the room",
@@ -134,6 +238,12 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "when was the room occupied",
         "between when and when was the room in use",
         "what times was the room used",
+        "when was anyone in the room",
+        "when were people in the room",
+        "when was a person in the room",
+        "when was the room busy",
+        "when did people use the room",
+        "at which time was the person in the room",
     ),
     Intent.HOW_LONG: (
         "how long was somebody in the room",
@@ -142,6 +252,11 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "how many minutes was the room in use",
         "how long did the person stay",
         "what was the duration of the visit",
+        "how long did people stay in the room",
+        "how long was the room in use",
+        "what was the time that the person stayed in the room",
+        "how long did the person spend in the room",
+        "how long did it take the person to leave the room",
     ),
     Intent.WHERE: (
         "where was the person",
@@ -150,6 +265,14 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "where have you seen a person",
         "which rooms were used",
         "what place did the person go to",
+        "where did the person go",
+        "where could a person be found",
+        "which rooms had people in them",
+        "which room was occupied",
+        "where has the person been",
+        "in what place did the person turn up",
+        "where did you spot a person",
+        "who saw the person",
     ),
     Intent.EVENTS: (
         "what happened in the room",
@@ -158,6 +281,12 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "what went on in the room",
         "give me everything that happened",
         "tell me about the activity in the room",
+        "what did the camera in the room record",
+        "summarise the activity in the room",
+        "list all visits to the room",
+        "what has been happening in the room",
+        "describe what happened in the room",
+        "give me a summary of the room",
     ),
     Intent.UNUSUAL: (
         "did anything unusual happen in the room",
@@ -165,8 +294,13 @@ PROTOTYPES: dict[Intent, tuple[str, ...]] = {
         "were there any anomalies",
         "was anything out of the ordinary",
         "was something wrong in the room",
+        "was anything suspicious seen in the room",
+        "did something weird go on in the room",
+        "were there any alarms",
+        "any incidents in the room",
     ),
 }
+"""Questions that everybody has, by what they want to know."""
 
 _YES_OR_NO = (
     Intent.PRESENT,
@@ -197,31 +331,67 @@ _BEGINNINGS: tuple[tuple[tuple[str, ...], tuple[Intent, ...]], ...] = (
     (("where",), (Intent.WHERE,)),
     (("which",), (Intent.WHERE,)),
     (("in", "which"), (Intent.WHERE,)),
-    (("who",), (Intent.PRESENT, Intent.CAME, Intent.WENT, *_TIMES)),
+    (("who",), (Intent.PRESENT, Intent.CAME, Intent.WENT)),
 )
 
-_BEGINNING_WORDS = {beginning[:1] for beginning, _ in _BEGINNINGS}
+_BEGINNING_WORDS = {beginning[0] for beginning, _ in _BEGINNINGS}
 
 
-def allowed(words: Sequence[Word], taken: frozenset[int]) -> tuple[Intent, ...]:
-    """What a question may want to know by how it begins, after what it says of time.
+def allowed(
+    words: Sequence[Word], taken: frozenset[int], found: Sequence[Mention] = ()
+) -> tuple[Intent, ...]:
+    """What a question may want to know, by its closed-class words and how it begins.
 
     Args:
         words: of the question.
         taken: numbers of words that speak of time.
+        found: what words mean.
     """
-    texts = [w.text for n, w in enumerate(words) if n not in taken and not w.is_sign]
-    begin = next((n for n, text in enumerate(texts) if text not in ASKING), 0)
-    if "if" in texts[:begin] or "whether" in texts[:begin]:
+    some = [(n, w.text) for n, w in enumerate(words) if n not in taken and not w.is_sign]
+    begin = next((n for n, (_, text) in enumerate(some) if text not in ASKING), 0)
+    asked_whether = {"if", "whether"} & {text for _, text in some[:begin]}
+    if (some[begin : begin + 1] or [(0, "")])[0][1] in _BEGINNING_WORDS:
+        some = some[begin:]
+    texts = [text for _, text in some]
+    inside = {n for one in found for n in range(one.run.at, one.run.end)}
+    has_verb = any(n not in inside and text not in FUNCTION_WORDS for n, text in some)
+    return _narrowed(_begun(texts, asked_whether=bool(asked_whether)), texts, has_verb)
+
+
+def _begun(texts: Sequence[str], *, asked_whether: bool) -> tuple[Intent, ...]:
+    """By how a question begins."""
+    if asked_whether:
         return _YES_OR_NO
-    if tuple(texts[begin : begin + 1]) in _BEGINNING_WORDS:
-        texts = texts[begin:]
+    if texts[:1] == ["who"] and set(texts) & (_FIRST | _LAST):
+        return _TIMES
     for beginning, intents in _BEGINNINGS:
         if tuple(texts[: len(beginning)]) == beginning:
             return intents
-    if texts and texts[0] in AUXILIARIES:
-        return _YES_OR_NO
-    return tuple(Intent)
+    return _YES_OR_NO if texts and texts[0] in AUXILIARIES else tuple(Intent)
+
+
+def _narrowed(
+    intents: tuple[Intent, ...], texts: Sequence[str], has_verb: bool
+) -> tuple[Intent, ...]:
+    """By words for first, last and no; and what was, if no verb says what happened."""
+    left = intents
+    if set(left) <= {*_YES_OR_NO, *_TIMES} and set(texts) & _NEGATIVES:
+        left = (Intent.VACANT,)
+    if set(left) & set(_TIMES) and Intent.EVENTS not in left:
+        is_first, is_last = set(texts) & _FIRST, set(texts) & _LAST
+        if is_first or is_last:
+            left = tuple(one for one in left if one in (_FIRSTS if is_first else _LASTS))
+    if not has_verb:
+        left = tuple(one for one in left if one not in _MOVING)
+    return left or intents
+
+
+_NEGATIVES = these("nobody nothing none no neither not without")
+_FIRST = these("first earliest begin")
+_LAST = these("last latest final finally recent recently everyone everybody all")
+_FIRSTS = (Intent.FIRST_ARRIVAL, Intent.FIRST_DEPARTURE)
+_LASTS = (Intent.LAST_ARRIVAL, Intent.LAST_SEEN)
+_MOVING = (Intent.CAME, Intent.WENT, Intent.ARRIVALS, Intent.DEPARTURES, Intent.LAST_ARRIVAL)
 
 
 def masked(words: Sequence[Word], taken: frozenset[int], found: Sequence[Mention]) -> str:
@@ -249,7 +419,10 @@ def prototypes() -> tuple[tuple[Intent, str], ...]:
 
 
 def wanted(
-    question: Vectors, known: Vectors, intents: Sequence[Intent]
+    question: Vectors,
+    known: Vectors,
+    intents: Sequence[Intent],
+    movement: Mapping[Movement, float],
 ) -> tuple[Intent, float]:
     """What a question wants to know, and how much likelier that is than anything else.
 
@@ -257,13 +430,16 @@ def wanted(
         question: (D,) of the masked question.
         known: (P, D) of the prototypes.
         intents: that may be.
+        movement: what its verb speaks of; empty: it has none.
     """
     owners = [intent for intent, _ in prototypes()]
     alike = known @ question
     scores = np.array(
         [
-            np.sort([a for a, owner in zip(alike, owners, strict=True) if owner == one])[-2:]
-            @ (0.3, 0.7)
+            np.sort([a for a, owner in zip(alike, owners, strict=True) if owner is one])[
+                -2:
+            ].mean()
+            + VERB_COUNTS * _moves(one, movement)
             for one in intents
         ]
     )
@@ -271,3 +447,27 @@ def wanted(
     others = np.delete(scores, best)
     lead = float(scores[best] - others.max()) if len(others) else 1.0
     return intents[best], lead
+
+
+def _moves(intent: Intent, movement: Mapping[Movement, float]) -> float:
+    """How well a verb fits what is wanted; what no verb speaks of is nearly as good."""
+    if not movement:
+        return 0.0
+    fitting = [movement[one] for one in _MOVEMENTS.get(intent, ())]
+    return max(fitting) if fitting else 0.95 * max(movement.values())
+
+
+_MOVEMENTS: dict[Intent, tuple[Movement, ...]] = {
+    Intent.PRESENT: (Movement.BEING,),
+    Intent.VACANT: (Movement.BEING,),
+    Intent.HOW_MANY: (Movement.BEING,),
+    Intent.WHEN: (Movement.BEING,),
+    Intent.CAME: (Movement.COMING,),
+    Intent.ARRIVALS: (Movement.COMING,),
+    Intent.FIRST_ARRIVAL: (Movement.COMING,),
+    Intent.LAST_ARRIVAL: (Movement.COMING,),
+    Intent.WENT: (Movement.GOING,),
+    Intent.DEPARTURES: (Movement.GOING,),
+    Intent.FIRST_DEPARTURE: (Movement.GOING,),
+    Intent.LAST_SEEN: (Movement.GOING, Movement.BEING),
+}

@@ -33,6 +33,8 @@ EVERYWHERE = ("the whole building", "the building", "anywhere", "everywhere", "t
 """What the whole site is called."""
 SAME = 2.0
 """The likeness of the same words: more than of any others."""
+OTHERS_COUNT = 0.3
+"""What the likeness to an owner's other phrases counts beside the likest."""
 PERSON = "person"
 """What a pronoun for persons is compared as."""
 
@@ -48,7 +50,7 @@ class Rules:
         spread: objects that are less likely than the likest by this at most are all meant.
     """
 
-    place: float = 0.5
+    place: float = 0.47
     thing: float = 0.5
     margin: float = 0.08
     spread: float = 0.15
@@ -178,24 +180,52 @@ class Known:
         """(N, O) of texts to each owner: cosines, and `SAME` if they are the same words."""
         same = np.array([[text == phrase for phrase in self.phrases] for text in texts])
         alike = np.where(same.reshape(len(texts), -1), SAME, made @ self.vectors.T)
-        found = np.full((len(made), int(self.owners.max()) + 1), -1.0)
+        return self._by_owner(alike)
+
+    def distinctness(self, made: Vectors, texts: Sequence[str]) -> np.ndarray:
+        """(N, O) of texts to each owner, without what all phrases have in common.
+
+        "Room" tells a meeting room from a garden, but not from a server room. An owner's other
+        phrases count as well, for less.
+        """
+        middle = self.vectors.mean(axis=0)
+        alike = _unit(made - middle) @ _unit(self.vectors - middle).T
+        best = self._by_owner(alike)
+        for owner in range(best.shape[1]):
+            own = alike[:, self.owners == owner]
+            best[:, owner] += OTHERS_COUNT * (own.sum(axis=1) - own.max(axis=1))
+        same = self.likeness(made, texts) == SAME
+        return np.where(same, SAME * len(self.phrases), best)
+
+    def _by_owner(self, alike: np.ndarray) -> np.ndarray:
+        found = np.full((len(alike), int(self.owners.max()) + 1), -1.0)
         for column, owner in enumerate(self.owners):
             found[:, owner] = np.maximum(found[:, owner], alike[:, column])
         return found
 
 
+def _unit(rows: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12))
+
+
 def mentions(
-    found: Sequence[Run], places: np.ndarray, things: np.ndarray, rules: Rules
+    found: Sequence[Run],
+    places: np.ndarray,
+    distinct: np.ndarray,
+    things: np.ndarray,
+    rules: Rules,
 ) -> list[Mention]:
     """What runs mean, in the order of the words.
 
     Args:
         found: N runs.
         places: (N, P + 1) likeness to places; last to the whole site.
+        distinct: (N, P + 1) the same without what places have in common: tells which.
         things: (N, T + 1) likeness to objects; the last counts for nothing.
         rules: from when on they mean something.
     """
-    offers = list(_offers(found, places, things, rules))
+    offers = list(_offers(found, places, distinct, things, rules))
     # The likest first; of equals the one of more words.
     offers.sort(key=lambda one: (-one.likeness, one.run.at - one.run.end, one.run.at))
     taken = list[Mention]()
@@ -206,32 +236,29 @@ def mentions(
 
 
 def _offers(
-    found: Sequence[Run], places: np.ndarray, things: np.ndarray, rules: Rules
+    found: Sequence[Run],
+    places: np.ndarray,
+    distinct: np.ndarray,
+    things: np.ndarray,
+    rules: Rules,
 ) -> Iterator[Mention]:
-    for run, to_places, to_things in zip(found, places, things[:, :-1], strict=True):
+    rows = zip(found, places, distinct, things[:, :-1], strict=True)
+    for run, to_places, of_place, to_things in rows:
         place = float(to_places.max()) if run.as_place else -1.0
         thing = float(to_things.max(initial=-1.0)) if run.as_thing else -1.0
         if place >= rules.place and place >= thing:
-            yield _place(run, to_places, rules.margin)
+            yield _place(run, place, of_place, rules.margin)
         elif thing >= rules.thing:
-            near = np.flatnonzero(to_things >= thing - _margin(thing, rules.spread))
+            near = np.flatnonzero(to_things >= thing - (thing < SAME) * rules.spread)
             yield Mention(run, tuple(map(int, near)), is_place=False, likeness=thing)
 
 
-def _place(run: Run, to_places: np.ndarray, margin: float) -> Mention:
-    best = float(to_places.max())
-    near = tuple(map(int, np.flatnonzero(to_places >= best - _margin(best, margin))))
-    whole = len(to_places) - 1
-    if int(to_places.argmax()) == whole:
-        return Mention(run, (), is_place=True, likeness=best)
-    near = tuple(n for n in near if n != whole)
-    likest = (int(to_places[:whole].argmax()),)
-    return Mention(run, likest, True, best, near if len(near) > 1 else ())
-
-
-def _margin(best: float, margin: float) -> float:
-    """None for the same words: nothing else is meant."""
-    return 0.0 if best == SAME else margin
+def _place(run: Run, likeness: float, of_place: np.ndarray, margin: float) -> Mention:
+    best, whole = int(of_place.argmax()), len(of_place) - 1
+    if best == whole:
+        return Mention(run, (), is_place=True, likeness=likeness)
+    near = tuple(map(int, np.flatnonzero(of_place[:whole] >= of_place[best] - margin)))
+    return Mention(run, (best,), True, likeness, near if len(near) > 1 else ())
 
 
 def unknown_places(

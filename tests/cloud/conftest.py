@@ -301,13 +301,22 @@ def migrated_postgres(postgres: PostgresServer) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module that names `DATABASES` or `BLOBS` has its tests run with each of them."""
+    """A module that names `DATABASES` or `BLOBS` has its tests run with each of them.
+
+    Beside other kinds of blobs, an object server's turn is `slow` unless a test asks for it.
+    """
     for names, fixture in (("DATABASES", "database_kind"), ("BLOBS", "blob_kind")):
         kinds = getattr(metafunc.module, names, None)
         if metafunc.definition.get_closest_marker("one_database"):
             kinds = kinds and kinds[:1]
         if kinds and fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, kinds, indirect=True)
+            is_asked = metafunc.definition.get_closest_marker("object_server")
+            is_slow = len(kinds) > 1 and not is_asked
+            chosen = [
+                pytest.param(kind, marks=pytest.mark.slow if is_slow and kind == "s3" else ())
+                for kind in kinds
+            ]
+            metafunc.parametrize(fixture, chosen, indirect=True)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def part(data: bytes, first: int, last: int) -> dict:
     }
 
 
+@pytest.mark.object_server
 def test_whole_blob(developer, data, url):
     assert developer.request("HEAD", url).status_code == 404
     answer = developer.put(data)
@@ -80,6 +81,7 @@ def test_an_empty_blob(developer):
     assert again.status_code == 201
 
 
+@pytest.mark.object_server
 def test_resumed_after_a_cut(cloud, developer, data, url):
     first = developer.request("PUT", url, **part(data, 0, 3999))
     assert (first.status_code, first.headers["Range"]) == (308, "bytes=0-3999")
@@ -127,6 +129,7 @@ def test_without_a_range_an_upload_starts_over(developer, data, url):
     assert developer.put(data).status_code == 201
 
 
+@pytest.mark.object_server
 def test_a_wrong_hash_is_dropped(developer, data, url, slug):
     refused = developer.request("PUT", url, content=data[::-1])
     assert (refused.status_code, slug(refused)) == (422, "digest")
@@ -134,6 +137,7 @@ def test_a_wrong_hash_is_dropped(developer, data, url, slug):
     assert developer.put(data).status_code == 201
 
 
+@pytest.mark.object_server
 def test_a_wrong_tail_is_dropped(developer, data, url, slug):
     developer.request("PUT", url, **part(data, 0, 3999))
     assert slug(developer.request("PUT", url, **part(data[::-1], 4000, 9999))) == "digest"
@@ -218,6 +222,7 @@ def test_path_tricks(developer, name):
         assert developer.request(method, f"/v1/blobs/{name}").status_code in (400, 404, 405)
 
 
+@pytest.mark.object_server
 def test_developers_are_apart(cloud, developer, data, url):
     """The same hash of another developer is neither readable nor said to exist."""
     developer.put(data)
@@ -397,6 +402,7 @@ def test_a_newer_upload_takes_over(store):
     assert store.begin(DEVELOPER, sha(data), start=0, total=1000) is None
 
 
+@pytest.mark.object_server
 def test_a_stopped_upload_cannot_publish(store):
     data = os.urandom(1000)
     older = store.begin(DEVELOPER, sha(data), start=0, total=1000)
@@ -409,6 +415,7 @@ def test_a_stopped_upload_cannot_publish(store):
         store.size(DEVELOPER, sha(data))
 
 
+@pytest.mark.object_server
 def test_many_writers_of_one_blob(store):
     data = os.urandom(50_000)
     errors: list[Exception] = []
@@ -434,6 +441,7 @@ def test_many_writers_of_one_blob(store):
     assert content(store, sha(data)) == data
 
 
+@pytest.mark.object_server
 def test_stale_uploads_are_dropped(store, tmp_path):
     upload = store.begin(DEVELOPER, sha(b"ab"), start=0, total=2)
     upload.write(b"a")

@@ -56,6 +56,7 @@ def publisher(later, cloud):
     return cloud.developer()
 
 
+@pytest.mark.object_server
 def test_only_what_no_artifact_names_goes(cloud, publisher, later):
     other = cloud.developer("other")
     for developer in (publisher, other):
