@@ -92,7 +92,7 @@ def _camera(
     camera: CameraStatus, before: CameraStatus | None, seconds: float
 ) -> dict[str, Any]:
     stream = camera.stream
-    arrived = camera.arrived - before.arrived if before is not None else 0
+    arrived = _came(camera, before)
     return {
         "name": camera.name,
         "address": stream.address,
@@ -115,6 +115,14 @@ def _camera(
         "events": camera.events,
         "answers": {task: plain(answer) for task, answer in camera.answers.items()},
     }
+
+
+def _came(camera: CameraStatus, before: CameraStatus | None) -> int:
+    """Packets that came since; one that was begun anew meanwhile counts from nothing."""
+    if before is None:
+        return 0
+    since = camera.arrived - before.arrived
+    return since if since >= 0 else camera.arrived
 
 
 def plain(answer: Any) -> Any:
@@ -141,12 +149,8 @@ def _of_cameras(
 ) -> float | None:
     if seconds <= 0:
         return None
-    came = sum(
-        camera.arrived - earlier[camera.name].arrived
-        for camera in status.cameras
-        if camera.name in earlier
-    )
-    return round(max(0, came) / seconds, 1)
+    came = sum(_came(camera, earlier.get(camera.name)) for camera in status.cameras)
+    return round(came / seconds, 1)
 
 
 def _rate(

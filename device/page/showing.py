@@ -12,6 +12,7 @@ from triparty.device.gateway.outputs import open_events
 from triparty.device.gateway.settings import PageSettings
 from triparty.device.gateway.status import GatewayStatus
 from triparty.device.page.app import create_app
+from triparty.device.page.asking import asks_here
 from triparty.device.page.feed import Feed
 from triparty.device.page.password import checker, ensure
 from triparty.device.page.server import PageServer
@@ -45,7 +46,13 @@ def page_beside(
     password = ensure(file)
     feed = Feed(gateway.status)
     with _events(gateway) as events:
-        watched = Watched(feed, lambda: gateway.settings, events, editor=editor)
+        watched = Watched(
+            feed,
+            lambda: gateway.settings,
+            events,
+            ask=asks_here(events, lambda: gateway.settings) if events is not None else None,
+            editor=editor,
+        )
         server = PageServer(create_app(watched, settings, checker(file)), settings, folder)
         say(f"page on {server.url}")
         if password is not None:
