@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SUITE ?= quick
 ARGS ?=
-# One process a core; the tests of one file stay together, for what they share is made once.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
+# Two processes a core: many tests wait, for servers of theirs to start or to stop. The tests of one
+# file stay together, for what they share is made once.
+PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
+PARALLEL ?= -n $(PROCESSES) --dist loadfile
 
 export TOKENIZERS_PARALLELISM ?= false
 

@@ -33,7 +33,11 @@ from triparty.developer.settings import DeveloperSettings
 from triparty.device.client import Device
 
 PIECE_BYTES = 1500  # a bundle goes up in two
-STORAGES = ("sqlite+disk", "postgresql+disk", "sqlite+s3")
+STORAGES = (
+    "sqlite+disk",
+    pytest.param("postgresql+disk", marks=pytest.mark.slow),
+    pytest.param("sqlite+s3", marks=pytest.mark.slow),
+)
 
 
 @dataclass

@@ -59,6 +59,7 @@ def sender(
         yield Sender(cloud, storage, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_within_parts(sender: Sender, when: str, step: str) -> None:

@@ -34,7 +34,9 @@ def copied(storage: CloudStorage, data: Path, folder: Path) -> Path:
     return folder / "restored"
 
 
-@pytest.mark.parametrize("kind", ["sqlite+disk", "postgresql+s3"])
+@pytest.mark.parametrize(
+    "kind", ["sqlite+disk", pytest.param("postgresql+s3", marks=pytest.mark.slow)]
+)
 def test_an_old_backup_is_refused_until_its_developer_publishes(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:

@@ -1,6 +1,7 @@
 """Runs the law of each family for every model, choice, scheme and control that it names.
 
-What takes an audit is slow for every choice but the first.
+What takes an audit is slow for every choice but the first, and for that, too, in families whose
+attacks differ in nothing from another's.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ("control", law.controls),
     ):
         if name in metafunc.fixturenames:
-            slow = [pytest.mark.slow] if "audit" in metafunc.function.__name__ else []
+            is_audit = "audit" in metafunc.function.__name__
+            first = 1 if law.is_audited_first else 0
             metafunc.parametrize(
                 name,
                 [
-                    pytest.param(value, marks=slow if place else [])
+                    pytest.param(
+                        value, marks=pytest.mark.slow if is_audit and place >= first else ()
+                    )
                     for place, value in enumerate(values)
                 ],
             )

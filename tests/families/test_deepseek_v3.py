@@ -125,6 +125,7 @@ def in_head_permutation(plan: Plan) -> Plan:
 
 
 class TestDeepseekV3(DecoderLaw):
+    is_audited_first = False
     models = {
         "latent queries": deepseek(),
         "plain queries": deepseek(**SMALL, q_lora_rank=None, rope_interleave=False),

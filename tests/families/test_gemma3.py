@@ -23,6 +23,7 @@ def gemma3(**options: Any) -> Any:
 
 
 class TestGemma3(GemmaLaw):
+    is_audited_first = False
     models = {
         "local and global": gemma3(layer_types=[LOCAL, GLOBAL]),
         "scaled rope, cap, biases": gemma3(

@@ -287,6 +287,7 @@ def mt5(**options: Any) -> Any:
 
 
 class TestMT5(Seq2SeqLaw):
+    is_audited_first = False
     models = {"untied": untied(mt5()), "tied": mt5(num_layers=1)}
     options = {"norms kept": {"norms": "keep"}}
     controls = {"the encoder's last norm skipped": unmoved("encoder.final_layer_norm", 0)}

@@ -57,6 +57,7 @@ class FamilyLaw:
         least_break: how far a broken plan must be off.
         rounded_model: the model whose rounding is looked at; the first unless it says
             otherwise. It must not choose: a router that is rounded may take another expert.
+        is_audited_first: whether an audit of its first choice is part of every run.
     """
 
     models: ClassVar[Mapping[str, Callable[[], Any]]]
@@ -67,6 +68,7 @@ class FamilyLaw:
     control_scheme: ClassVar[str] = "permutation"
     least_break: ClassVar[float] = 1e-3
     rounded_model: ClassVar[str | None] = None
+    is_audited_first: ClassVar[bool] = True
 
     @classmethod
     def choices(cls) -> Mapping[str, dict[str, Any]]:
