@@ -1,6 +1,6 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter` and `page` have files of their own.
+`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `page` have files of their own.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _require_extra() -> None:
 
     from triparty.common.errors import SettingsError
 
-    for module in ("av", "onnxruntime"):
+    for module in ("av", "onnxruntime", "paho", "sqlalchemy"):
         if find_spec(module) is None:
             raise SettingsError(
                 f"'triparty device watch' needs {module}: pip install 'triparty[gateway]'"
@@ -172,6 +172,14 @@ def _warnings(settings: WatchSettings) -> Iterator[str]:
             f"the page on {page.host} has no TLS: everyone on the network path can read all "
             "that cameras see, and the password"
         )
+    mqtt = settings.mqtt
+    if mqtt.host is not None and not mqtt.tls and mqtt.host not in _LOOPBACK:
+        what = "events" if mqtt.user is None else "events and the password"
+        yield f"[mqtt] is not encrypted: whoever is on that network sees {what}; set tls = true"
+    for hook in settings.webhooks:
+        if hook.url.startswith("http://"):
+            where = f"webhook '{hook.name}'"
+            yield f"{where} is not encrypted: whoever is on that network sees events"
     if settings.metrics.port is not None and settings.metrics.host not in _LOOPBACK:
         yield (
             f"metrics are shown to whoever reaches {settings.metrics.host}; they tell when "

@@ -469,6 +469,7 @@ class Gateway:
             budget_cores=self.settings.gate.budget_ms / self.settings.gate.tick_ms,
             frames_dropped=self._looker.dropped,
             write_failures=self._recorder.failures,
+            events_dropped=self._recorder.events_dropped,
             stages=self._stage_counts,
             store=store,
             outlets=outlets,

@@ -165,6 +165,7 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         ("audit_cpu_seconds", "CPU time of that.", status.audit_ms / 1e3),
         ("frames_dropped", "Frames that models came too late for.", status.frames_dropped),
         ("write_failures", "Results that could not be written.", status.write_failures),
+        ("events_dropped", "Events that nothing was free to take.", status.events_dropped),
         ("reloads", "Times that a new configuration was taken.", status.reloads),
     ):
         yield CounterMetricFamily(PREFIX + name, says, value=float(value))

@@ -80,6 +80,18 @@ def make_outputs(settings: WatchSettings, lines: Sink | None = None) -> Outputs:
     return Outputs([*sinks, *outlets, *([] if store is None else [store])], store, outlets)
 
 
+def check_outputs(settings: WatchSettings) -> None:
+    """Returns only if all that the settings say of outputs can be; opens nothing.
+
+    Raises:
+        SettingsError: something that cannot be, or a secret that cannot be read.
+    """
+    _url(settings)
+    _mqtt(settings)
+    for hook in settings.webhooks:
+        _hook(hook, settings)
+
+
 def site_of(
     settings: WatchSettings, tasks: Sequence[Task], labels: Mapping[str, Sequence[str]]
 ) -> Site:

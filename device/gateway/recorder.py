@@ -72,6 +72,11 @@ class Recorder:
         """How much could not be written."""
         return self._writer.count.failures + self._writer.count.dropped
 
+    @property
+    def events_dropped(self) -> int:
+        """Events that were thrown away because too much waited to be written."""
+        return self._writer.count.events_dropped
+
     def stop(self, timeout_s: float) -> bool:
         """Writes what waits and ends; returns whether that was done in time."""
         return self._writer.stop(timeout_s)

@@ -151,6 +151,7 @@ class GatewayStatus:
         budget_cores: the budget, as a share of one core.
         frames_dropped: that models came too late for.
         write_failures: results that could not be written.
+        events_dropped: events for which there was no room before anything could take them.
         stages: by name.
         audits: what audits say of each task.
         audited_groups: that they rest on.
@@ -186,6 +187,7 @@ class GatewayStatus:
     expected_ms: float = 0.0
     store: StoreStatus | None = None
     outlets: Sequence[OutletStatus] = ()
+    events_dropped: int = 0
 
     @property
     def used_cores(self) -> float:
@@ -259,6 +261,7 @@ def document(status: GatewayStatus) -> dict[str, Any]:
         "budget_cores": status.budget_cores,
         "frames_dropped": status.frames_dropped,
         "write_failures": status.write_failures,
+        "events_dropped": status.events_dropped,
         "reloads": status.reloads,
         "reload_refused": status.refused,
         "stages": {

@@ -13,7 +13,7 @@ from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.models import make_stage
-from triparty.device.gateway.outputs import make_outputs
+from triparty.device.gateway.outputs import check_outputs, make_outputs
 from triparty.device.gateway.results import Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
@@ -68,6 +68,7 @@ def check_settings(settings: WatchSettings) -> list[Task]:
         raise SettingsError(f"policy '{policy}': expected one of {known}")
     for camera in settings.cameras:
         camera.address(settings.folder)
+    check_outputs(settings)
     return [_task(task, settings) for task in settings.tasks]
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from triparty.device.ask.ask import Answer
 from triparty.device.events.stored import StoredEvents
+from triparty.device.gateway.asking import make_asker
 from triparty.device.gateway.editing import Editor
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.outputs import open_events
 from triparty.device.gateway.settings import PageSettings
 from triparty.device.gateway.status import GatewayStatus
 from triparty.device.page.app import create_app
-from triparty.device.page.asking import asks_here
 from triparty.device.page.feed import Feed
 from triparty.device.page.password import checker, ensure
 from triparty.device.page.server import PageServer
 from triparty.device.page.watched import Watched
+from triparty.device.settings import DeviceSettings
 
 Hears = Callable[[GatewayStatus], None]
 
@@ -50,7 +52,7 @@ def page_beside(
             feed,
             lambda: gateway.settings,
             events,
-            ask=asks_here(events, lambda: gateway.settings) if events is not None else None,
+            ask=_asker(gateway, events) if events is not None else None,
             editor=editor,
         )
         server = PageServer(create_app(watched, settings, checker(file)), settings, folder)
@@ -61,6 +63,19 @@ def page_beside(
             yield feed.hear
         finally:
             server.stop()
+
+
+def _asker(gateway: Gateway, events: StoredEvents) -> Callable[[str], Answer]:
+    """Answers with the encoder that `[ask]` names; without one nothing leaves the device."""
+    device = home = None
+    if gateway.settings.ask.model is not None:
+        own = DeviceSettings.load(None)
+        device, home = own.device(), own.home
+
+    def answer(question: str) -> Answer:  # of the settings that run then: zones come and go
+        return make_asker(gateway.settings, events, device, kept=home)(question)
+
+    return answer
 
 
 @contextmanager

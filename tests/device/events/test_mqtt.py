@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -69,6 +70,10 @@ def event(camera: str, task: str, after: object, **more: object) -> dict[str, An
     return {**head, "kind": "enter", "before": 0, "after": after, **more}
 
 
+def events_of(heard: Listener) -> list[dict[str, Any]]:
+    return [json.loads(text) for topic, text in heard.messages if topic == TOPICS.events]
+
+
 def result(camera: str, *names: str) -> dict[str, Any]:
     return {"type": "result", "camera": camera, "answers": dict.fromkeys(names, 0)}
 
@@ -101,8 +106,11 @@ def test_home_assistant_is_told_of_everything(mosquitto: Mosquitto, heard: Liste
         "triparty/home/available",
         "triparty/home/cameras/yard/available",
     }
-    events = [json.loads(text) for topic, text in heard.messages if topic.endswith("/events")]
-    assert [(e["task"], e["after"]) for e in events] == [("anybody", True), ("people", 3)]
+    until(lambda: len(events_of(heard)) == 2)
+    assert [(e["task"], e["after"]) for e in events_of(heard)] == [
+        ("anybody", True),
+        ("people", 3),
+    ]
     until(lambda: mqtt.status().waiting == 0)
     assert mqtt.status().well
     mqtt.close()
@@ -154,8 +162,7 @@ def test_a_broker_that_dies_holds_nobody_up_and_hears_it_all_later(
         heard = Listener(mosquitto.port)
         until(lambda: heard.retained.get(TOPICS.state(PEOPLE)) == "199")
         until(lambda: mqtt.status().waiting == 0)
-        first = [json.loads(t)["after"] for name, t in heard.messages if name == TOPICS.events]
-        assert set(first) <= set(range(50))
+        assert {each["after"] for each in events_of(heard)} <= set(range(50))
         heard.close()
         mqtt.close()
 
@@ -179,6 +186,19 @@ def test_nobody_there_is_told_in_the_status() -> None:
     assert not mqtt.status().well
     assert mqtt.status().last_error == "no connection"
     mqtt.close()
+
+
+def test_a_broker_that_says_nothing_holds_nobody_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mqtt = told(silent.getsockname()[1])
+        peer, _ = silent.accept()
+        for n in range(2 * module.MOST_WAITING):
+            mqtt.write([event("yard", "people", n)], 0.0)
+        status = mqtt.status()
+        assert (status.well, status.waiting) == (False, module.MOST_WAITING)
+        assert status.dropped == module.MOST_WAITING
+        mqtt.close()
+        peer.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

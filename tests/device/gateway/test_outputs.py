@@ -15,6 +15,7 @@ from watched import Witness
 from webhook_receiver import Receiver
 
 from triparty.common.errors import SettingsError
+from triparty.device.cli_watch import _warnings
 from triparty.device.events.event import Wanted
 from triparty.device.gate.policies import make
 from triparty.device.gate.traces import Task
@@ -22,7 +23,7 @@ from triparty.device.gateway.clock import VirtualClock
 from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.metrics import MetricsServer
-from triparty.device.gateway.outputs import make_outputs, open_events, site_of
+from triparty.device.gateway.outputs import check_outputs, make_outputs, open_events, site_of
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.gateway.stages import Seen
 from triparty.device.gateway.status import document, line
@@ -173,5 +174,22 @@ def test_what_cannot_be_sent_is_refused(
     (tmp_path / "nothing").write_text("\n")
     text = CONFIG.format(film="a.mp4", port=1, closed=1)
     assert old in text
-    with pytest.raises(SettingsError, match=reason):
-        make_outputs(WatchSettings.parse(text.replace(old, new), tmp_path / "watch.toml"))
+    for make_or_check in (make_outputs, check_outputs):
+        with pytest.raises(SettingsError, match=reason):
+            make_or_check(WatchSettings.parse(text.replace(old, new), tmp_path / "watch.toml"))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_is_not_encrypted_is_warned_about(tmp_path: Path) -> None:
+    text = CONFIG.format(film="a.mp4", port=1, closed=1)
+    assert [
+        w for w in _warnings(WatchSettings.parse(text, tmp_path / "w.toml")) if "mqtt" in w
+    ] == []
+    text = text.replace('host = "127.0.0.1"', 'host = "broker.lan"\nuser = "me"')
+    said = list(_warnings(WatchSettings.parse(text, tmp_path / "w.toml")))
+    assert any("[mqtt] is not encrypted" in each and "password" in each for each in said)
+    assert any("webhook 'alarm' is not encrypted" in each for each in said)
+    encrypted = WatchSettings.parse(
+        text.replace("[mqtt]", "[mqtt]\ntls = true"), tmp_path / "w.toml"
+    )
+    assert not any("mqtt" in each for each in _warnings(encrypted))

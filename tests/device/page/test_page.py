@@ -31,7 +31,6 @@ from triparty.device.gateway.settings import PageSettings
 from triparty.device.page import formats
 from triparty.device.page.app import PARTS, create_app, own_names
 from triparty.device.page.asked import MOST
-from triparty.device.page.asking import asks_here, local_zone, site_of
 from triparty.device.page.feed import MOST_SAMPLES, SAMPLE_S, Feed
 from triparty.device.page.last_events import FRESH_S, LastEvents
 from triparty.device.page.live import history, live
@@ -40,7 +39,6 @@ from triparty.device.page.timeline import WIDTH, timeline
 from triparty.device.page.watched import Watched
 from triparty.device.streams.status import State
 
-CORNER = [[0, 0], [1, 0], [1, 1]]
 EVIL = "<img src=x onerror=alert(1)>\"'{{7*7}}"
 
 
@@ -599,38 +597,3 @@ def test_other_pages_ask_nothing(made: MadePage, visitor: Visitor) -> None:
     assert evil.status_code == 403
     plain = visitor.request("POST", "/api/ask", json=form, headers={"Origin": ORIGIN})
     assert plain.status_code == 403
-
-
-def test_what_can_be_asked_about_is_in_the_settings(made: MadePage) -> None:
-    settings = watch_settings(
-        made.settings.folder,
-        cameras=[
-            {"name": "yard", "url": "a.mp4", "zones": [{"name": "gate", "polygon": CORNER}]},
-            {"name": "door", "url": "b.mp4"},
-        ],
-        models=[{"name": "objects", "python": "m:f", "labels": ["person", "dog"]}],
-        tasks=[
-            {"name": "people", "model": "objects", "measure": "count", "classes": ["person"]},
-            {"name": "anything", "model": "objects"},
-        ],
-    )
-    site = site_of(settings)
-    places = {(place.camera, place.zone) for place in site.places}
-    assert places == {("yard", None), ("yard", "gate"), ("door", None)}
-    assert [thing.label for thing in site.things] == ["dog", "person"]
-    assert {name: task.label for name, task in site.tasks.items()} == {
-        "people": "person",
-        "anything": None,
-    }
-    answer = asks_here(made.events, lambda: settings)("Is anybody in the yard?")
-    assert answer.sent.texts == ()
-
-
-@pytest.mark.parametrize(
-    ("zone", "name"), [("Europe/Vienna", "Europe/Vienna"), (":UTC", "UTC")]
-)
-def test_the_zone_is_the_machines(
-    monkeypatch: pytest.MonkeyPatch, zone: str, name: str
-) -> None:
-    monkeypatch.setenv("TZ", zone)
-    assert local_zone().key == name
