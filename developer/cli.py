@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.developer import cli_federate
 from triparty.developer.cli_arguments import OutArgument
+from triparty.developer.cli_links import app as links
 from triparty.developer.cli_models import add_commands
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ app = typer.Typer(
     help="Re-key a model, publish it, invite devices (P1).",
 )
 add_commands(app)
+app.add_typer(cli_federate.app, name="federate")
+app.add_typer(links, name="links")
 
 HomeOption = Annotated[
     Path | None,
@@ -125,16 +129,18 @@ def publish(
 ) -> None:
     """Upload a protected model; devices that hold the name get new bundles.
 
-    Or a gate or a filter: a folder with gate.json or filter.json, for all your devices.
+    Or a gate, a filter or links, for all your devices: a folder with gate.json, filter.json or
+    link.json.
     """
     from triparty.common.errors import SettingsError
     from triparty.common.filters import is_filter
     from triparty.common.gates import is_gate
+    from triparty.common.links.folder import is_link
     from triparty.developer.instances import Instances
 
     console, developer = Console(as_json=as_json), _developer(home, config)
     wanted = Instances.of(instances, pool=pool) if instances is not None else None
-    if wanted is not None and (is_gate(out) or is_filter(out)):
+    if wanted is not None and (is_gate(out) or is_filter(out) or is_link(out)):
         raise SettingsError(f"{out} is no model, it has no key: leave out --instances")
     if is_gate(out):
         gate = developer.publish_gate(out, name=name)
@@ -148,6 +154,12 @@ def publish(
             f"published filter {made.name} version {made.version}; devices get it by pull"
         )
         console.report({"kind": "filter", **asdict(made)})
+    elif is_link(out):
+        links = developer.publish_link(out, name=name)
+        console.say(
+            f"published links {links.name} version {links.version}; devices get them by pull"
+        )
+        console.report({"kind": "link", **asdict(links)})
     else:
         _say_published(console, developer.publish(out, name=name, instances=wanted))
 

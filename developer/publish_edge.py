@@ -1,8 +1,8 @@
-"""Publishing a gate or a filter: signed, uploaded, current, for all devices of this developer.
+"""Publishing a gate, a filter or links: signed, uploaded, current, for a developer's devices.
 
-Neither holds a key, so they are sealed to nobody: the cloud sees them, and what they tell of
-the inputs that they were trained on. As for a model, blobs go first, the signed manifest after
-them, the latest statement last; cut at any step, publishing again goes on with a higher
+None of them holds a key, so they are sealed to nobody: the cloud sees them, and what they tell
+of the inputs that they were trained on. As for a model, blobs go first, the signed manifest
+after them, the latest statement last; cut at any step, publishing again goes on with a higher
 version.
 """
 
@@ -22,6 +22,9 @@ from triparty.common.filters import FILTER_FILE, NETWORK_FILE, read_filter_docum
 from triparty.common.filters import LIMIT_BYTES as FILTER_LIMIT_BYTES
 from triparty.common.gates import GATE_FILE, WEIGHTS_FILE, read_gate_document
 from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
+from triparty.common.links.folder import LIMIT_BYTES as LINK_LIMIT_BYTES
+from triparty.common.links.folder import LINK_FILE, open_links
+from triparty.common.links.folder import WEIGHTS_FILE as LINK_WEIGHTS_FILE
 from triparty.common.transport import CloudClient
 from triparty.developer.home import Home
 from triparty.developer.settings import DeveloperSettings
@@ -49,12 +52,13 @@ _FILES: Final = {
     Kind.FILTER: _EdgeFiles(
         (FILTER_FILE, NETWORK_FILE), FILTER_LIMIT_BYTES, read_filter_document
     ),
+    Kind.LINK: _EdgeFiles((LINK_FILE, LINK_WEIGHTS_FILE), LINK_LIMIT_BYTES, open_links),
 }
 
 
 @dataclass(frozen=True)
 class PublishedEdge:
-    """What publishing a gate or a filter did.
+    """What publishing a gate, a filter or links did.
 
     Attributes:
         name: on the cloud.
@@ -76,18 +80,19 @@ def publish_edge(
     settings: DeveloperSettings,
     now: datetime,
 ) -> PublishedEdge:
-    """Publishes a gate or a filter under a name; a name that exists gets its next version.
+    """Publishes one of them under a name; a name that exists gets its next version.
 
     Args:
         home: of an enrolled developer.
-        folder: as `triparty device gate fit` or `filter fit` wrote it.
-        kind: `gate` or `filter`.
+        folder: as `triparty device gate fit`, `filter fit` or `developer links train` wrote it.
+        kind: `gate`, `filter` or `link`.
         name: on the cloud.
         settings: for expiry times.
         now: when it is signed.
 
     Raises:
         ManifestError: not a name, or not of this kind.
+        CheckpointError: links whose weights are not theirs.
         FileTypeError, PathError, SizeError: a file that must not be published.
         TransportError: the cloud was not reached; publishing again goes on.
     """

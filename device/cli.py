@@ -1,6 +1,7 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `page` have files of their own.
+`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `federate` and `page` have files
+of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.device import cli_filter, cli_gate, cli_page
+from triparty.device import cli_federate, cli_filter, cli_gate, cli_page
 from triparty.device.cli_ask import ask
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(cli_gate.app, name="gate")
 app.add_typer(cli_filter.app, name="filter")
 app.add_typer(cli_page.app, name="page")
+app.add_typer(cli_federate.app, name="federate")
 app.command()(watch)
 app.command()(ask)
 app.command()(chat)
@@ -170,13 +172,13 @@ def models(
 def pull(
     name: Annotated[
         str | None,
-        typer.Argument(help="One model, gate or filter, or ACCOUNT/NAME (default: all)."),
+        typer.Argument(help="One model, gate, filter, links, or ACCOUNT/NAME (default: all)."),
     ] = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get granted bundles, published gates and filters; verified before they are used."""
+    """Get granted bundles, published gates, filters, links; verified before they are used."""
     pulled = _device(home, config).pull(name)
     console = Console(as_json=as_json)
     for model in pulled.taken:
@@ -191,6 +193,10 @@ def pull(
         console.say(f"got filter {one.name}  version {one.version}")
     for one in pulled.kept_filters:
         console.say(f"current: filter {one.name}  version {one.version}")
+    for links in pulled.taken_links:
+        console.say(f"got links {links.name}  version {links.version}")
+    for links in pulled.kept_links:
+        console.say(f"current: links {links.name}  version {links.version}")
     console.report(
         {
             "taken": [asdict(model) for model in pulled.taken],
@@ -199,6 +205,8 @@ def pull(
             "kept_gates": [asdict(gate) for gate in pulled.kept_gates],
             "taken_filters": [asdict(one) for one in pulled.taken_filters],
             "kept_filters": [asdict(one) for one in pulled.kept_filters],
+            "taken_links": [asdict(links) for links in pulled.taken_links],
+            "kept_links": [asdict(links) for links in pulled.kept_links],
         }
     )
 

@@ -471,7 +471,8 @@ def _home(home: Path | None, config: Path | None) -> Home:
 def _data(
     path: Path, inputs: list[str] | None, results: str | None, source: Any | None
 ) -> tuple[dict[str, Any], Any]:
-    from triparty.device.filters.tables import chosen, read_table
+    from triparty.common.tables import read_table
+    from triparty.device.filters.tables import chosen
 
     columns, said = chosen(
         read_table(path), inputs or [], results, has_model=source is not None

@@ -94,6 +94,19 @@ class HeldFilter:
     version: int
 
 
+@dataclass(frozen=True)
+class HeldLinks:
+    """Links to a model that this device pulled.
+
+    Attributes:
+        name: as their developer published them.
+        version: of the artifact.
+    """
+
+    name: str
+    version: int
+
+
 class Home:
     """The files of one device.
 
@@ -300,6 +313,18 @@ class Home:
             StateError: a record is damaged.
         """
         return [HeldFilter(one.name, one.version) for one in self._manifests("filters")]
+
+    def links_folder(self, name: str) -> Path:
+        """Where links that were pulled lie, or will lie."""
+        return self.folder / "links" / check_name(name)
+
+    def links(self) -> list[HeldLinks]:
+        """The links that this device pulled, by name.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        return [HeldLinks(one.name, one.version) for one in self._manifests("links")]
 
     def _manifests(self, room: str) -> list[Manifest]:
         files = sorted(self.folder.glob(f"{room}/[!.]*/{MANIFEST_FILE}"))

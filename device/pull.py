@@ -1,4 +1,4 @@
-"""Getting bundles, gates and filters: all is checked before anything is replaced.
+"""Getting bundles, gates, filters and links: all is checked before anything is replaced.
 
 1. The delegation must come from the root pinned at enrolment, and be no older than seen.
 2. The latest statement must be signed under it, fresh, and no older than seen.
@@ -8,8 +8,8 @@
    model, version and epoch.
 5. Only then it takes the place of the bundle before, and what was seen is raised.
 
-Gates and filters are for all devices of their developer and not sealed: in the place of step 4
-all files must have the manifest's hashes and be what they say (`pull_edge.py`).
+Gates, filters and links are for all devices of their developer and not sealed: in the place of
+step 4 all files must have the manifest's hashes and be what they say (`pull_edge.py`).
 """
 
 from __future__ import annotations
@@ -39,17 +39,19 @@ from triparty.common.filters import LIMIT_BYTES as FILTER_LIMIT_BYTES
 from triparty.common.gates import LIMIT_BYTES as GATE_LIMIT_BYTES
 from triparty.common.keying import Bundle
 from triparty.common.latest import Latest, Seen, verify_latest
+from triparty.common.links.folder import LIMIT_BYTES as LINK_LIMIT_BYTES
 from triparty.common.sealing import SEALED_FILE, open_sealed
 from triparty.common.transport import CloudClient
 from triparty.common.trust import SignedDocument
-from triparty.device.home import HeldFilter, HeldGate, HeldModel, Home
-from triparty.device.pull_edge import check_filter, check_gate, holds, take
+from triparty.device.home import HeldFilter, HeldGate, HeldLinks, HeldModel, Home
+from triparty.device.pull_edge import check_filter, check_gate, check_links, holds, take
 
 BUNDLE_LIMIT_BYTES = 64 << 30
 _LIMITS = {
     Kind.BUNDLE: BUNDLE_LIMIT_BYTES,
     Kind.GATE: GATE_LIMIT_BYTES,
     Kind.FILTER: FILTER_LIMIT_BYTES,
+    Kind.LINK: LINK_LIMIT_BYTES,
 }
 
 
@@ -64,6 +66,8 @@ class Pulled:
         kept_gates: gates that were current already.
         taken_filters: filters that are new.
         kept_filters: filters that were current already.
+        taken_links: links that are new.
+        kept_links: links that were current already.
     """
 
     taken: tuple[HeldModel, ...]
@@ -72,6 +76,8 @@ class Pulled:
     kept_gates: tuple[HeldGate, ...] = ()
     taken_filters: tuple[HeldFilter, ...] = ()
     kept_filters: tuple[HeldFilter, ...] = ()
+    taken_links: tuple[HeldLinks, ...] = ()
+    kept_links: tuple[HeldLinks, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,11 @@ class _Pulling:
 
 
 def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
-    """Brings this device's bundles and its developer's gates and filters up to date.
+    """Brings this device's bundles and its developer's gates, filters and links up to date.
 
     Args:
         home: of an enrolled device.
-        name: one model, gate or filter; None for all.
+        name: one model, gate, filter or set of links; None for all.
         now: for expiry times; where the cloud's clock is ahead of it, that counts.
 
     Raises:
@@ -110,9 +116,10 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         bundles = _bring_all(pulling, Kind.BUNDLE, _bring_bundle, failures)
         gates = _bring_all(pulling, Kind.GATE, _bring_gate, failures)
         filters = _bring_all(pulling, Kind.FILTER, _bring_filter, failures)
+        links = _bring_all(pulling, Kind.LINK, _bring_links, failures)
         if failures:
             raise failures[0]
-    has_any = bool(bundles or gates or filters)
+    has_any = bool(bundles or gates or filters or links)
     if name is not None and not has_any and home.used(name):
         raise home.pool_empty(name)
     if not has_any:
@@ -124,6 +131,7 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
     models = [(_held(home, manifest), is_new) for manifest, is_new in bundles]
     held = [(HeldGate(m.name, m.version), is_new) for m, is_new in gates]
     brought = [(HeldFilter(m.name, m.version), is_new) for m, is_new in filters]
+    linked = [(HeldLinks(m.name, m.version), is_new) for m, is_new in links]
     return Pulled(
         taken=tuple(model for model, is_new in models if is_new),
         kept=tuple(model for model, is_new in models if not is_new),
@@ -131,6 +139,8 @@ def pull(home: Home, *, name: str | None, now: datetime) -> Pulled:
         kept_gates=tuple(gate for gate, is_new in held if not is_new),
         taken_filters=tuple(one for one, is_new in brought if is_new),
         kept_filters=tuple(one for one, is_new in brought if not is_new),
+        taken_links=tuple(one for one, is_new in linked if is_new),
+        kept_links=tuple(one for one, is_new in linked if not is_new),
     )
 
 
@@ -165,6 +175,8 @@ def pull_all(homes: Sequence[Home], *, name: str | None, now: datetime) -> Pulle
         kept_gates=tuple(gate for each in done for gate in each.kept_gates),
         taken_filters=tuple(one for each in done for one in each.taken_filters),
         kept_filters=tuple(one for each in done for one in each.kept_filters),
+        taken_links=tuple(one for each in done for one in each.taken_links),
+        kept_links=tuple(one for each in done for one in each.kept_links),
     )
 
 
@@ -246,6 +258,12 @@ def _bring_filter(pulling: _Pulling, signed: SignedDocument, manifest: Manifest)
     """The same for a filter."""
     target = pulling.home.filter_folder(manifest.name)
     return _bring_edge(pulling, signed, manifest, target, check_filter)
+
+
+def _bring_links(pulling: _Pulling, signed: SignedDocument, manifest: Manifest) -> bool:
+    """The same for links."""
+    target = pulling.home.links_folder(manifest.name)
+    return _bring_edge(pulling, signed, manifest, target, check_links)
 
 
 def _bring_edge(

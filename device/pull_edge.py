@@ -1,4 +1,4 @@
-"""Taking a gate or a filter whose manifest was verified: its files, hashes, what they say."""
+"""Taking gates, filters and links whose manifest was verified: files, hashes, what they say."""
 
 from __future__ import annotations
 
@@ -71,6 +71,17 @@ def check_gate(folder: Path) -> None:
     from triparty.device.gate.artifact import Gate
 
     Gate.open(folder)
+
+
+def check_links(folder: Path) -> None:
+    """Returns only if a folder holds links that can be used.
+
+    Raises:
+        ArtifactError, CheckpointError: it does not.
+    """
+    from triparty.common.links.folder import open_links
+
+    open_links(folder)
 
 
 def check_filter(folder: Path) -> None:

@@ -12,10 +12,11 @@ from made_inputs import clouds, write_filter
 from typer.testing import CliRunner
 
 from triparty.common.errors import DatasetError, SettingsError
+from triparty.common.tables import read_table
 from triparty.device.cli_filter import app
 from triparty.device.filters.filterability import filterability
 from triparty.device.filters.measures import class_not_in, confidence_below
-from triparty.device.filters.tables import chosen, read_table
+from triparty.device.filters.tables import chosen
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")

@@ -25,8 +25,9 @@ from moving_squares import (
 from watched import Kept, gateway, settings_of
 
 from triparty.common.errors import SettingsError
+from triparty.common.tables import read_table
 from triparty.device.filters.first_stage import STAGE_FILE
-from triparty.device.filters.tables import chosen, read_table
+from triparty.device.filters.tables import chosen
 from triparty.device.gate.policies import make
 from triparty.device.gate.policy import Arrivals, Column, Offers
 from triparty.device.gateway.frame_filter import stamp_of

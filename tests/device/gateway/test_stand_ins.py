@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from triparty.common.errors import DatasetError, SettingsError
+from triparty.common.tables import read_table
 from triparty.device.filters.measures import class_not_in, named
 from triparty.device.filters.results import (
     LowConfidence,
@@ -20,7 +21,6 @@ from triparty.device.filters.results import (
     Unchanged,
     ZeroCount,
 )
-from triparty.device.filters.tables import read_table
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.answers import Held, judge

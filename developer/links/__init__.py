@@ -1,0 +1,1 @@
+"""Model links for a developer: trained from recorded outputs, judged on others."""
