@@ -38,19 +38,3 @@ def gaps(stretches: Iterable[Stretch], span: Span) -> tuple[Stretch, ...]:
     if at < span.until:
         found.append((at, span.until))
     return tuple((since, until) for since, until in found if until > since)
-
-
-def joined(looks: Iterable[float], longest_s: float) -> tuple[Stretch, ...]:
-    """The stretches that looks at a camera make.
-
-    Args:
-        looks: when, in order.
-        longest_s: between two looks of one stretch; and how long one look holds.
-    """
-    found = list[list[float]]()
-    for at in looks:
-        if found and at <= found[-1][1]:
-            found[-1][1] = at + longest_s
-        else:
-            found.append([at, at + longest_s])
-    return tuple((since, until) for since, until in found)

@@ -76,7 +76,7 @@ def _key(text: str) -> str:
 
 def _read(file: Path, model: str) -> dict[str, Vectors]:
     try:
-        with np.load(file, allow_pickle=False) as found:
+        with np.load(BytesIO(file.read_bytes()), allow_pickle=False) as found:
             if str(found["model"]) != model:
                 return {}
             rows: Vectors = found["rows"].astype(np.float32)

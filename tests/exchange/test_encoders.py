@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import library_days
 import numpy as np
 import pytest
+import tomlkit
 import torch
 from live_cloud import Developer, LiveCloud, running_cloud
 from local_endpoint import serving_locally
 from safetensors.numpy import load_file
+from scored_questions import wrong
 from tiny_encoders import LABELS, WORDS, tiny_encoder, write_sentence_files
 from transformers import (
     AutoModel,
@@ -42,7 +46,11 @@ from triparty.common.errors import (
 from triparty.common.keying import Bundle
 from triparty.common.wire import Frame, decode_frames
 from triparty.developer.protect import Choices, protect
+from triparty.device.ask.ask import Resolver
 from triparty.device.client import Device
+from triparty.device.events.database import database_url
+from triparty.device.events.store import EventStore
+from triparty.device.gateway.asking import DeviceEmbedder
 from triparty.device.inference.shields import Shields
 
 SCHEMES = ("permutation", "orthogonal")
@@ -296,6 +304,88 @@ def test_the_example_finds_what_is_meant(trained: Stage, tmp_path: Path) -> None
     first, *rest = done.stdout.splitlines()
     assert first.endswith("garden.md: My grandmother keeps bees behind the barn.")
     assert len(rest) == 2
+
+
+@pytest.mark.slow
+def test_questions_about_events_are_understood(trained: Stage) -> None:
+    """Thirty questions that nothing was tuned on; docs/ask.md has the scores."""
+    embedder = DeviceEmbedder.of(trained.device, "minilm-permutation")
+    building = library_days.library()
+    resolver = Resolver(building.site, embedder)
+    missed = wrong(building, library_days.QUESTIONS, resolver, library_days.NOW)
+    assert len(library_days.QUESTIONS) == 30
+    assert len(missed) <= 3, missed
+
+
+def test_a_recorded_day_is_asked_about_on_the_command_line(
+    trained: Stage, tmp_path: Path
+) -> None:
+    document = {
+        "cameras": [{"name": name, "url": f"{name}.mp4"} for name in library_days.CAMERAS],
+        "models": [{"name": "net", "python": "made:model", "labels": ["person"]}],
+        "tasks": [
+            {"name": "persons", "model": "net", "measure": "count", "classes": ["person"]}
+        ],
+        "results": {"database": "events.db", "keep_days": 3650},
+        "ask": {"model": "minilm-permutation", "timezone": "Europe/Berlin"},
+    }
+    config = tmp_path / "watch.toml"
+    config.write_text(tomlkit.dumps(document))
+    store = EventStore(database_url("events.db", folder=tmp_path), keep_s=1e10)
+    now = time.time()
+    visits = [("archive", now - 3600, 0, 1), ("archive", now - 1800, 1, 0)]
+    store.write(
+        [
+            {
+                "type": "result",
+                "camera": "archive",
+                "wall": now - 7200 + 60 * minute,
+                "time": 60.0 * minute,
+                "answers": {"persons": int(60 <= minute < 90)},
+                "seen": {},
+            }
+            for minute in range(121)
+        ]
+        + [
+            {
+                "type": "event",
+                "camera": camera,
+                "wall": wall,
+                "time": 0.0,
+                "task": "persons",
+                "kind": "enter" if after else "leave",
+                "label": "person",
+                "before": before,
+                "after": after,
+            }
+            for camera, wall, before, after in visits
+        ],
+        now,
+    )
+    store.close()
+    words = ["device", "ask", "was anybody down in the archives in the last 90 minutes?"]
+    options = ["--watch", config, "--home", trained.device._home.folder]
+
+    def run(*more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "triparty.common", *words, *options, *more],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    told = json.loads(run("--json"))
+    assert told["value"] is True
+    assert told["places"] == [{"camera": "archive", "zone": None}]
+    assert [event["kind"] for event in told["evidence"]] == ["enter", "leave"]
+    assert told["sent"]["texts"]
+    assert told["gaps"] == []
+    shown = run("--local", "--privacy", "--why")
+    assert "Nothing left this device." in shown
+    assert "archive" in shown
 
 
 def plain_rows(source: Path) -> np.ndarray:

@@ -9,9 +9,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from triparty.device.ask.coverage import gaps
 from triparty.device.ask.places import Site, Task
-from triparty.device.ask.times import Span
 from triparty.device.events.event import Event, Wanted
 
 ZONE = ZoneInfo("Europe/Berlin")
@@ -182,8 +180,3 @@ def site(
 def wall(text: str) -> float:
     """Seconds since 1970 of a time in the building's zone: `2026-11-19 14:05`."""
     return datetime.fromisoformat(text).replace(tzinfo=ZONE).timestamp()
-
-
-def dark(stretches: Sequence[tuple[float, float]], span: Span) -> float:
-    """How many seconds of a span no stretch covers."""
-    return sum(b - a for a, b in gaps(stretches, span))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_building import Building, MadeEvents, MadeWatched, Stay, site
 
 from triparty.device.ask.answer import answered
+from triparty.device.ask.coverage import gaps
 from triparty.device.ask.finding import Finding, value
 from triparty.device.ask.intent import Intent
 from triparty.device.ask.interpretation import Interpretation
@@ -247,3 +248,8 @@ def test_long_histories_are_cut_and_say_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert (whole.arrivals, whole.is_cut) == (5, False)
     monkeypatch.setattr("triparty.device.ask.answer.MOST_EVENTS", 4)
     assert answered(asked(Intent.ARRIVALS, span), building.events, SITE).is_cut
+
+
+def test_stretches_may_lie_within_each_other() -> None:
+    stretches = [(0.0, 10.0), (2.0, 3.0), (12.0, 20.0)]
+    assert gaps(stretches, Span(1.0, 15.0)) == ((10.0, 12.0),)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triparty.device.ask.times import Span, TimeError, spoken
-from triparty.device.ask.words import tidied, words
+from triparty.device.ask.words import in_order, tidied, words
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "UTC")
-HOURS = "twelve one two three four five six seven eight nine ten eleven".split()
+HOURS = in_order("twelve one two three four five six seven eight nine ten eleven")
 FRIDAY = datetime(2026, 11, 20, 16, 40)
 
 
@@ -177,8 +177,10 @@ def test_two_hours_without_halves_are_the_nearest_after_each_other(
 @given(
     st.lists(
         st.sampled_from(
-            "between and at from to two 3 14:30 half past pm yesterday last night tuesday ago "
-            "morning since the of hour minutes week 2026-11-03 noon , - 99 a room".split()
+            in_order(
+                "between and at from to two 3 14:30 half past pm yesterday last night tuesday "
+                "ago morning since the of hour minutes week 2026-11-03 noon , - 99 a room"
+            )
         ),
         max_size=9,
     ).map(" ".join)
@@ -201,3 +203,9 @@ def test_the_day_on_which_clocks_go_back_has_25_hours() -> None:
     lasted = span("in the last day", datetime(2026, 10, 25, 20))
     assert lasted is not None
     assert lasted.until - lasted.since == 24 * 3600
+
+
+def test_what_clocks_show_twice_is_meant_twice() -> None:
+    found = span("between 01:30 and 02:30 on 2026-10-25", datetime(2026, 10, 27, 12))
+    assert found is not None
+    assert found.until - found.since == 2 * 3600
