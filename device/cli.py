@@ -1,6 +1,7 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `federate`: files of their own.
+`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `federate` and `page` have files
+of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triparty.common.console import Console, JsonOption
-from triparty.device import cli_federate, cli_filter, cli_gate
+from triparty.device import cli_federate, cli_filter, cli_gate, cli_page
 from triparty.device.cli_ask import ask
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_gate.app, name="gate")
 app.add_typer(cli_filter.app, name="filter")
+app.add_typer(cli_page.app, name="page")
 app.add_typer(cli_federate.app, name="federate")
 app.command()(watch)
 app.command()(ask)

@@ -105,6 +105,7 @@ class Camera:
     failures: int = 0
     unreachable: int = 0
     cpu_ms: float = 0.0
+    expected_ms: float = 0.0
     looks: int = 0
     observed: int = 0
     news: int = 0
@@ -204,6 +205,7 @@ class Camera:
             decoded=self.decoded,
             failures=self.failures,
             cpu_ms=self.cpu_ms,
+            expected_ms=self.expected_ms,
             looks=self.looks,
             observed=self.observed,
             news=self.news,

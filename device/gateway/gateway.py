@@ -112,6 +112,7 @@ class Gateway:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._rounds = self._late_rounds = 0
         self._stopping = False
+        self._expected_ms = 0.0
         self._reloads = 0
         self._refused: str | None = None
         models = [model.name for model in settings.models]
@@ -368,6 +369,9 @@ class Gateway:
             return
         costs = self._decoding.estimate(camera.opened, packets)
         camera.own_ms += costs
+        expected_ms = sum(costs)
+        camera.expected_ms += expected_ms
+        self._expected_ms += expected_ms
         for packet, cost_ms in zip(packets, costs, strict=True):
             if camera.expect(packet) and (backlog := camera.closures.backlog()) is not None:
                 self._decoding.decode(camera, backlog, 0.0)
@@ -483,6 +487,7 @@ class Gateway:
             refused=self._refused,
             filters=self._filters.status(),
             plan=None if self._planner is None else self._planner.status,
+            expected_ms=self._expected_ms,
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

@@ -181,7 +181,7 @@ class Recorder:
             return
         traces = self._folder / self._results.traces
         make_private_folder(traces)
-        path = traces / _safe(camera.name) / f"{_stamp(self._wall())}-{camera.run}"
+        path = traces_of(traces, camera.name) / f"{_stamp(self._wall())}-{camera.run}"
         # Results of the connection before may still come; those of earlier ones cannot.
         for run in [run for run in camera.traces if run < camera.run - 1]:
             self._writer.put(camera.traces.pop(run).close)
@@ -256,6 +256,11 @@ class Recorder:
         path = self._folder / self._results.clips / name
         camera.recording = Recording(camera.opened, packets, until, camera.ring_bytes, path)
         return name
+
+
+def traces_of(traces: Path, camera: str) -> Path:
+    """The folder of a camera's traces in that of all traces."""
+    return traces / _safe(camera)
 
 
 def _document(kind: str, frame: StreamFrame) -> dict[str, object]:

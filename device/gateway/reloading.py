@@ -25,6 +25,7 @@ FIXED = (
     "metrics",
     "mqtt",
     "webhooks",
+    "page",
     "reload",
 )
 """Tables that only a restart changes, but for what `LIVE` names."""

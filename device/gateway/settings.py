@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from triparty.common.errors import SettingsError
+from triparty.common.hosts import LOOPBACK_NAMES
 from triparty.device.events.secret import Secret
 from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
@@ -387,6 +388,49 @@ class MetricSettings(Table):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
 
 
+class PageSettings(Table):
+    """The web page. It shows what cameras saw: loopback by default, and always a login."""
+
+    port: int = Field(default=8466, ge=0, le=65535, description="0: any free port.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    names: tuple[str, ...] = Field(
+        default=(), description="What the page is called by those who ask, beside its address."
+    )
+    password_file: UserPath = Field(
+        default=Path("page.password"), description="Keeps the hash of the password."
+    )
+    certificate: UserPath | None = Field(default=None, description="TLS chain, PEM.")
+    key: UserPath | None = Field(default=None, description="The certificate's key, PEM.")
+    behind_tls: bool = Field(
+        default=False,
+        description="A proxy on this machine ends TLS: cookies are for TLS alone.",
+    )
+    insecure_no_tls: bool = Field(
+        default=False, description="Show it to a network in the clear, password and all."
+    )
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate and its key go together")
+        if not (self.is_local or self.certificate or self.insecure_no_tls):
+            raise ValueError(
+                f"{self.host} is not loopback: give certificate and key, or accept with "
+                "insecure_no_tls = true that everyone on the network can read all of it"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOOPBACK_NAMES
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers reach it by TLS alone."""
+        return self.certificate is not None or self.behind_tls
+
+
 class ReloadSettings(Table):
     """When the file is read again; on SIGHUP it always is."""
 
@@ -411,6 +455,7 @@ class WatchSettings(Table):
     plan: PlanSettings | None = None
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
+    page: PageSettings | None = None
     mqtt: MqttSettings = MqttSettings()
     ask: AskSettings = AskSettings()
     webhooks: tuple[WebhookSettings, ...] = ()
@@ -535,6 +580,7 @@ _TABLES: dict[str, type[Table]] = {
     "plan": PlanSettings,
     "results": ResultSettings,
     "metrics": MetricSettings,
+    "page": PageSettings,
     "mqtt": MqttSettings,
     "ask": AskSettings,
     "reload": ReloadSettings,

@@ -41,6 +41,7 @@ class CameraStatus:
         decoded: packets that were decoded, chosen or needed.
         failures: times that decoding failed.
         cpu_ms: that decoding took.
+        expected_ms: CPU ms that decoding all of it is expected to have taken.
         looks: frames that models looked at.
         observed: frames decoded only as dependencies that a stage looked at.
         news: looks at which an answer was new.
@@ -60,6 +61,7 @@ class CameraStatus:
     decoded: int = 0
     failures: int = 0
     cpu_ms: float = 0.0
+    expected_ms: float = 0.0
     looks: int = 0
     observed: int = 0
     news: int = 0
@@ -194,6 +196,7 @@ class GatewayStatus:
         refused: why the last one was not.
         filters: in the order of the configuration.
         plan: of the models; None without one.
+        expected_ms: CPU ms that decoding all packets is expected to have taken.
         store: of results and events; None without one.
         outlets: integrations.
     """
@@ -218,6 +221,7 @@ class GatewayStatus:
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
     plan: PlanStatus | None = None
+    expected_ms: float = 0.0
     store: StoreStatus | None = None
     outlets: Sequence[OutletStatus] = ()
     events_dropped: int = 0
