@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -23,11 +22,9 @@ from triparty.cloud.bodies import (
     StatusReply,
     TokenReply,
 )
-from triparty.cloud.census import take_census
-from triparty.cloud.jobs.register import UNFINISHED
 from triparty.cloud.jobs.routes import Work
-from triparty.cloud.serving.durations import Durations
-from triparty.cloud.state import Blobs, Care, Clock, Sessions, Settings, Store
+from triparty.cloud.standing import standing
+from triparty.cloud.state import Care, Clock, Sessions, Settings, Store
 from triparty.cloud.tables import PrincipalRow
 from triparty.common.documents import format_time
 from triparty.common.errors import UnauthenticatedError
@@ -155,47 +152,9 @@ def rotate(
 
 
 @router.get("/v1/status")
-def get_status(
-    _: Operator,
-    request: Request,
-    store: Store,
-    blobs: Blobs,
-    clock: Clock,
-    sessions: Sessions,
-    jobs: Work,
-) -> StatusReply:
+def get_status(_: Operator, request: Request) -> StatusReply:
     """What this cloud holds and does, in numbers."""
-    census = take_census(store, blobs, now=clock())
-    totals = sessions.totals()
-    state = request.app.state
-    return StatusReply(
-        version=version("triparty"),
-        state="draining" if state.drain.is_draining else "ready",
-        started=format_time(state.started),
-        models=census.models,
-        models_loaded=totals.models,
-        sessions=sessions.session_count(),
-        jobs=sum(jobs.totals().by_state[state] for state in UNFINISHED),
-        developers=census.principals["developer"],
-        devices=census.principals["device"],
-        invites=census.invites,
-        artifacts=sum(census.artifacts.values()),
-        blob_bytes=census.blobs.bytes,
-        uploads=census.blobs.uploads,
-        cache_bytes=totals.cache_bytes,
-        steps_waiting=totals.waiting,
-        steps=totals.steps,
-        tokens=totals.tokens,
-        rows=totals.rows,
-        batch_rows=round(totals.rows / max(1, totals.batches), 1),
-        queue_ms=_mean_ms(totals.waited),
-        pass_ms=_mean_ms(totals.ran),
-        sessions_opened=totals.opened,
-        sessions_ended=dict(totals.endings),
-        models_evicted=totals.evicted_models,
-        memory_bytes=totals.weight_bytes + totals.reserved_bytes,
-        memory_limit_bytes=totals.memory_limit_bytes,
-    )
+    return standing(request.app.state)
 
 
 @router.post("/v1/clean")
@@ -203,10 +162,6 @@ def post_clean(_: Operator, upkeep: Care) -> CleanReply:
     """Removes uploads and blobs that belong to no artifact; a running cloud does so hourly."""
     cleaned = upkeep.clean()
     return CleanReply(uploads=cleaned.uploads, blobs=cleaned.blobs, bytes=cleaned.bytes)
-
-
-def _mean_ms(durations: Durations) -> float:
-    return round(1000 * durations.sum_s / max(1, durations.count), 2)
 
 
 def _device(row: PrincipalRow) -> DeviceReply:

@@ -139,7 +139,12 @@ def authenticate(session: Session, token: str, *, now: datetime) -> KnownToken:
     """
     if not _TOKEN.fullmatch(token):
         raise UnauthenticatedError("the token is not one of this cloud's")
-    row = session.execute(_TOKEN_QUERY.where(TokenRow.hash == hash_token(token))).one_or_none()
+    return authenticate_hash(session, hash_token(token), now=now)
+
+
+def authenticate_hash(session: Session, token_hash: str, *, now: datetime) -> KnownToken:
+    """Whose the token of a hash is, for who saw the token before; see `authenticate`."""
+    row = session.execute(_TOKEN_QUERY.where(TokenRow.hash == token_hash)).one_or_none()
     if row is None:
         raise UnauthenticatedError("the token is not one of this cloud's")
     if row.revoked is not None:

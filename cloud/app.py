@@ -27,6 +27,7 @@ from triparty.cloud.jobs import routes as job_routes
 from triparty.cloud.jobs.keeper import Jobs
 from triparty.cloud.metrics import Metrics
 from triparty.cloud.middleware import Bounded, Observed
+from triparty.cloud.page.app import OPERATOR_PATH, create_page
 from triparty.cloud.problems import PROBLEM_RESPONSES, add_handlers
 from triparty.cloud.rates import RequestRates
 from triparty.cloud.serving import Serving, completions, forward, routes
@@ -109,6 +110,7 @@ def create_app(
         job_routes,
     ):
         app.include_router(module.router)
+    app.mount(OPERATOR_PATH, create_page(app.state))
     add_handlers(app)
     app.add_middleware(Bounded, settings=settings)
     app.add_middleware(

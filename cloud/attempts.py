@@ -20,10 +20,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triparty.cloud.auth import TokenCache
-from triparty.cloud.buckets import Buckets
-from triparty.cloud.connections import network_of
 from triparty.cloud.problems import problem_response
+from triparty.common.buckets import Buckets
 from triparty.common.errors import LimitError
+from triparty.common.hosts import network_of
 
 MINUTE_S = 60.0
 _ENROLMENT = "/v1/enroll"

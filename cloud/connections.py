@@ -16,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Any, cast
+
+from triparty.common.hosts import network_of
 
 BACKLOG = 2048
 ACCEPT_PAUSE_S = 0.1
@@ -278,16 +279,3 @@ class Listener:
         while True:
             await asyncio.sleep(pause_s)
             self._connections.cut_overdue()
-
-
-def network_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or a /64 network of IPv6."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return parsed.packed[:8].hex()

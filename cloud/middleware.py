@@ -26,6 +26,7 @@ CLIENT_CLOSED = 499
 FRAME_HEADER_BYTES = 256  # more than those of four frames with four dims
 _OPEN = re.compile(r"/v1/(enroll|invites|tokens/rotate|jobs)(/.*)?")
 _SESSIONS = re.compile(r"/v1/(sessions|models)/.*")
+_PAGE = re.compile(r"/operator(/.*)?")  # its forms are bounded and read by its own guard
 _CLOSE = {"Connection": "close"}
 SMALL_JSON_BYTES = 16 << 10
 """Largest JSON body where no large one has a meaning, also before anybody is known."""
@@ -165,7 +166,7 @@ class Bounded:
 
     @staticmethod
     def _wants_json(scope: Scope, headers: Headers) -> bool:
-        if _BLOB.fullmatch(scope["path"]) or _ROWS.fullmatch(scope["path"]):
+        if any(kind.fullmatch(scope["path"]) for kind in (_BLOB, _ROWS, _PAGE)):
             return False
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()

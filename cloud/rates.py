@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from triparty.cloud.accounts import Principal
-from triparty.cloud.buckets import Buckets
+from triparty.common.buckets import Buckets
 from triparty.common.errors import LimitError
 
 BURST_S = 10.0

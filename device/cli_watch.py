@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,6 +69,9 @@ def watch(
     def load() -> WatchSettings:
         return WatchSettings.load(config, policy=policy, budget_ms=budget_ms)
 
+    def parse(text: str) -> WatchSettings:
+        return WatchSettings.parse(text, config, policy=policy, budget_ms=budget_ms)
+
     settings = load()
     console = Console(as_json=as_json)
     for warning in _warnings(settings):
@@ -79,7 +83,12 @@ def watch(
         return
     reloader = Reloader(config, on_change=settings.reload.on_change)
     failed = _run(
-        settings, console, _Again(reloader, load), seconds=seconds, once=once, fast=fast
+        settings,
+        console,
+        _Again(reloader, load, config, parse),
+        seconds=seconds,
+        once=once,
+        fast=fast,
     )
     if once and failed:
         raise typer.Exit(1)
@@ -103,11 +112,17 @@ def _run(
     gateway = make_gateway(settings, clock=clock, lines=_Printed(console))
     teller = _Teller(console)
 
-    def told(status: GatewayStatus) -> None:
-        again.look(gateway)
-        teller(status)
+    with (
+        _told_by_signals(gateway, again.reloader),
+        _metrics(gateway, console),
+        _page(gateway, again) as shown,
+    ):
 
-    with _told_by_signals(gateway, again.reloader), _metrics(gateway, console):
+        def told(status: GatewayStatus) -> None:
+            again.look(gateway)
+            teller(status)
+            shown(status)
+
         try:
             gateway.run(
                 seconds=ONCE_S if once and seconds is None else seconds,
@@ -151,6 +166,12 @@ def _warnings(settings: WatchSettings) -> Iterator[str]:
     for one in settings.filters:
         if one.samples is not None:
             yield f"filter '{one.name}' keeps pictures of cameras in {one.samples}"
+    page = settings.page
+    if page is not None and page.insecure_no_tls and not page.is_local:
+        yield (
+            f"the page on {page.host} has no TLS: everyone on the network path can read all "
+            "that cameras see, and the password"
+        )
     if settings.metrics.port is not None and settings.metrics.host not in _LOOPBACK:
         yield (
             f"metrics are shown to whoever reaches {settings.metrics.host}; they tell when "
@@ -234,6 +255,26 @@ def _metrics(gateway: Gateway, console: Console) -> Iterator[None]:
         server.stop()
 
 
+@contextmanager
+def _page(gateway: Gateway, again: _Again) -> Iterator[Callable[[GatewayStatus], None]]:
+    settings = gateway.settings.page
+    if settings is None:
+        yield lambda status: None
+        return
+    from triparty.device.gateway.editing import Editor
+    from triparty.device.page.showing import page_beside
+
+    editor = Editor(
+        again.file,
+        parse=again.parse,
+        running=lambda: gateway.settings,
+        ask=again.reloader.ask,
+    )
+    say = partial(typer.echo, err=True)
+    with page_beside(gateway, settings, editor=editor, say=say) as shown:
+        yield shown
+
+
 @dataclass(frozen=True)
 class _Again:
     """Has a gateway take the file anew when it is due.
@@ -241,10 +282,14 @@ class _Again:
     Attributes:
         reloader: knows when.
         load: reads the file.
+        file: that is read.
+        parse: makes settings of its text, as `load` does.
     """
 
     reloader: Reloader
     load: Callable[[], WatchSettings]
+    file: Path
+    parse: Callable[[str], WatchSettings]
 
     def look(self, gateway: Gateway) -> None:
         """Once a second."""

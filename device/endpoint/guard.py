@@ -13,17 +13,13 @@ Plaintext prompts arrive here, so this is where a web page that somebody visits 
 from __future__ import annotations
 
 import hmac
-import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from triparty.common.hosts import OwnNames, host_of
 from triparty.device.endpoint.failures import Failure
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,9 @@ class Admission:
 
     def refusal(self, method: str, headers: Headers) -> Failure | None:
         """Why a request is not answered; None if it is."""
-        host = _host(headers.getlist("host"))
-        if host is None or not self._is_ours(host):
+        names = OwnNames(self.hosts, self.any_address)
+        host = host_of(headers.getlist("host"))
+        if host is None or not names.include(host):
             return Failure(
                 403,
                 f"this endpoint is not called {host!r}: name it with --allow-host if it is"
@@ -73,9 +70,6 @@ class Admission:
             )
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        return host in LOOPBACK_NAMES | self.hosts or (self.any_address and _is_address(host))
-
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         expected = (self.key or "").encode()
@@ -99,25 +93,6 @@ class Guard:
                 await refusal.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-def _host(given: Iterable[str]) -> str | None:
-    """The name in the one `Host` header, without the port."""
-    hosts = list(given)
-    if len(hosts) != 1:
-        return None
-    try:
-        return urlsplit(f"//{hosts[0]}").hostname
-    except ValueError:
-        return None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _media_type(headers: Headers) -> str:

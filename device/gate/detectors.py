@@ -52,6 +52,9 @@ class Detector:
     Args:
         path: a single-file ONNX model of a form named above.
         least_score: what is less certain is dropped.
+
+    Attributes:
+        least_score: the same, now.
     """
 
     def __init__(self, path: Path, *, least_score: float = 0.35) -> None:
@@ -74,7 +77,7 @@ class Detector:
         except Exception as error:
             raise SettingsError(f"{path}: not an ONNX model ({error})") from error
         self._read = _form(self._session, path)
-        self._least_score = least_score
+        self.least_score = least_score
         self.name = path.stem
 
     def detect(self, frame: av.VideoFrame) -> Detections:
@@ -82,7 +85,7 @@ class Detector:
         boxes, classes = self._read(self._session, frame)
         labels = classes.argmax(axis=1).astype(np.int32)
         scores = classes.max(axis=1)
-        kept = np.flatnonzero(scores >= self._least_score)
+        kept = np.flatnonzero(scores >= self.least_score)
         kept = kept[np.argsort(-scores[kept], kind="stable")][:MAX_CANDIDATES]
         kept = kept[_distinct(boxes[kept], labels[kept])]
         return Detections(

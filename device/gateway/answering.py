@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from triparty.device.gateway.answers import Answer, answer, judge
+from triparty.device.gateway.answers import Answer, Held, answer, judge
 from triparty.device.gateway.auditing import Auditing
 from triparty.device.gateway.camera import Camera
 from triparty.device.gateway.frames import Purpose
+from triparty.device.gateway.questions import Question, folded
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.rounds import Judged
 from triparty.device.gateway.stages import Outcome
@@ -40,17 +43,16 @@ class Answering:
                 return []
         camera.looks += bool(outcome.seen) or frame.purpose is not Purpose.DEPENDENCY
         before = camera.held
-        filtered = [task for task in camera.tasks if task.model in outcome.filtered]
-        answers = _answers(camera, outcome) | stood_in(
-            filtered, outcome.filtered, before.answers
-        )
+        asked = camera.questions
+        filtered = [each for each in asked if each.task.model in outcome.filtered]
+        answers = _answers(camera, outcome) | _stood_in(filtered, outcome, before)
         camera.held, given = judge(
-            camera.tasks,
+            [each.task for each in asked],
             before,
             answers,
             frame.time,
             redundant=outcome.redundant,
-            filtered=[task.name for task in filtered],
+            filtered=[each.name for each in filtered],
         )
         if camera.held is not before:
             self._audits.hear_held(camera, frame.time)
@@ -65,19 +67,19 @@ class Answering:
         if camera.whole is not None:
             return []
         rewards = np.full(len(camera.asked), np.nan)
-        rewards[np.flatnonzero(camera.asked)] = given
+        rewards[np.flatnonzero(camera.asked)] = folded(camera.tasks, asked, given)
         return [Judged(camera.row, frame.time, rewards.tolist(), frame.selected)]
 
     def _look_for_events(
         self, camera: Camera, outcome: Outcome, answers: dict[str, Answer]
     ) -> None:
-        for name, debounce in camera.debounces.items():
-            if name in answers:
-                camera.debounces[name], change = debounce.look(
-                    answers[name], outcome.frame.time
-                )
-                if change is not None:
-                    self._recorder.event(camera, name, change, outcome.frame)
+        for question in camera.questions:
+            name, debounce = question.name, camera.debounces.get(question.name)
+            if debounce is None or name not in answers:
+                continue
+            camera.debounces[name], change = debounce.look(answers[name], outcome.frame.time)
+            if change is not None:
+                self._recorder.event(camera, question, change, outcome)
 
     def _hear_truth(self, camera: Camera, outcome: Outcome, number: int) -> None:
         """What models saw in a frame of an audited group; traces learn it too."""
@@ -90,8 +92,20 @@ class Answering:
 
 
 def _answers(camera: Camera, outcome: Outcome) -> dict[str, Answer]:
-    return {
-        task.name: answer(task, outcome.seen[task.model])
-        for task in camera.tasks
-        if task.model in outcome.seen
-    }
+    """What models' results say to the questions of a camera."""
+    found = dict[str, Answer]()
+    for question in camera.questions:
+        seen = outcome.seen.get(question.task.model)
+        if seen is not None and (part := question.part(seen)) is not None:
+            found[question.name] = answer(question.task, part)
+    return found
+
+
+def _stood_in(filtered: Sequence[Question], outcome: Outcome, held: Held) -> dict[str, Answer]:
+    """What filters' words say to the questions whose models were not run."""
+    found = dict[str, Answer]()
+    for question in filtered:
+        model = question.task.model
+        if (said := question.stand_in(outcome.filtered[model])) is not None:
+            found |= stood_in([question.task], {model: said}, held.answers)
+    return found

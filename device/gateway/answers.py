@@ -46,6 +46,13 @@ def answer(task: Task, seen: Seen) -> Answer:
     return bool(len(chosen))
 
 
+def confidence(task: Task, seen: Seen) -> float | None:
+    """The score of the most certain object that a task looks at; None without one."""
+    if not isinstance(seen, Detections) or not len(chosen := _chosen(task, seen)):
+        return None
+    return float(seen.scores[chosen].max())
+
+
 def differs(task: Task, one: Answer, other: Answer) -> bool:
     """Whether two answers of a task are different ones."""
     if task.measure == "value":

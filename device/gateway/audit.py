@@ -105,6 +105,9 @@ class Auditor:
         share: of the decode budget.
         budget_ms: of a round.
         seed: of the coin; None takes the system's.
+
+    Attributes:
+        budget_ms: of a round, now.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Auditor:
         """Nothing was audited yet."""
         self._tasks = tasks
         self._schedule = AuditSchedule(share=share, seed=seed)
-        self._budget_ms = budget_ms
+        self.budget_ms = budget_ms
         self._found: dict[str, deque[AuditedGroup]] = {
             task.name: deque(maxlen=MOST_GROUPS) for task in tasks
         }
@@ -132,7 +135,7 @@ class Auditor:
         """Grants audits their share of a round."""
         none = np.zeros(0)
         self._schedule.packets(
-            none.astype(np.int64), none.astype(np.bool_), none, self._budget_ms
+            none.astype(np.int64), none.astype(np.bool_), none, self.budget_ms
         )
 
     def packets(self, rows: Rows, entry: Flags, cost: Column) -> dict[int, float]:

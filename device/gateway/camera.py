@@ -13,6 +13,7 @@ from triparty.device.gate.traces import Origin, Task
 from triparty.device.gateway.answers import Answer, Debounce, Held, nothing
 from triparty.device.gateway.audit import Group
 from triparty.device.gateway.clips import Recording
+from triparty.device.gateway.questions import Question
 from triparty.device.gateway.ring import Ring
 from triparty.device.gateway.settings import CameraSettings, TaskSettings
 from triparty.device.gateway.status import CameraStatus
@@ -42,6 +43,7 @@ class Camera:
         worker: place of the worker that decodes it.
         asked: whether each task of the gateway is asked of it.
         tasks: those that are.
+        questions: these tasks, of the whole picture and of zones.
         added: when, on the loop's clock.
         ring_s: how long packets are kept for clips.
         opened: the parameters of the present connection.
@@ -57,11 +59,12 @@ class Camera:
         own_ms: what decoding each of them alone is expected to take.
         jobs: that are being done.
         held: the last answers.
-        debounces: by task that makes events.
+        debounces: by question that makes events.
         recording: the clip that is being gathered.
         traces: of the last connections, by run, if traces are recorded.
         looked: when a frame was last handed to the models, on the loop's clock.
         look_time: of that frame, on the stream's clock.
+        told_state: state that was told last.
         heard: time of the last chosen frame that was looked at, on the stream's clock.
     """
 
@@ -72,6 +75,7 @@ class Camera:
     worker: int
     asked: Sequence[bool]
     tasks: Sequence[Task]
+    questions: Sequence[Question]
     added: float
     ring_s: float
     debounces: dict[str, Debounce]
@@ -93,6 +97,7 @@ class Camera:
     looked: float | None = None
     look_time: float = -np.inf
     heard: float = -np.inf
+    told_state: str | None = None
     ended: bool = False
     arrived: int = 0
     selected: int = 0
@@ -100,6 +105,7 @@ class Camera:
     failures: int = 0
     unreachable: int = 0
     cpu_ms: float = 0.0
+    expected_ms: float = 0.0
     looks: int = 0
     observed: int = 0
     news: int = 0
@@ -199,6 +205,7 @@ class Camera:
             decoded=self.decoded,
             failures=self.failures,
             cpu_ms=self.cpu_ms,
+            expected_ms=self.expected_ms,
             looks=self.looks,
             observed=self.observed,
             news=self.news,
@@ -229,18 +236,18 @@ class Camera:
 
 
 def debounces(
-    tasks: Sequence[Task], settings: Mapping[str, TaskSettings]
+    asked: Sequence[Question], settings: Mapping[str, TaskSettings]
 ) -> dict[str, Debounce]:
-    """Of the tasks whose changes are events; a camera begins with nothing in view."""
+    """Of the questions whose changes are events; a camera begins with nothing in view."""
     return {
-        task.name: Debounce(
-            task,
-            hold_s=settings[task.name].hold_s,
-            looks=settings[task.name].looks,
-            answer=nothing(task),
+        question.name: Debounce(
+            question.task,
+            hold_s=settings[question.of].hold_s,
+            looks=settings[question.of].looks,
+            answer=nothing(question.task),
         )
-        for task in tasks
-        if settings[task.name].events and task.measure != "boxes"
+        for question in asked
+        if settings[question.of].events and question.task.measure != "boxes"
     }
 
 

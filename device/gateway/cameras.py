@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import Final
@@ -11,7 +12,8 @@ from triparty.common.errors import SettingsError
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.camera import Camera, debounces
 from triparty.device.gateway.clock import Clock
-from triparty.device.gateway.settings import CameraSettings, WatchSettings
+from triparty.device.gateway.questions import questions
+from triparty.device.gateway.settings import CameraSettings, TaskSettings, WatchSettings
 from triparty.device.streams.sources import ReaderOf, Source
 
 MARGIN_S: Final = 2.0
@@ -90,6 +92,7 @@ class Cameras:
         now = self._clock.now()
         asked = [settings.tasks is None or task.name in settings.tasks for task in self._tasks]
         tasks = [task for task, yes in zip(self._tasks, asked, strict=True) if yes]
+        asked_of = questions(tasks, settings)
         source = Source(
             settings.name,
             settings.address(self._folder),
@@ -98,7 +101,6 @@ class Cameras:
             origin=now,
             rng=None if self._seed is None else Random(self._seed + key),  # noqa: S311
         )
-        hold_s = max((task.hold_s for task in self._task_settings.values()), default=0.0)
         camera = Camera(
             key=key,
             row=row,
@@ -107,9 +109,10 @@ class Cameras:
             worker=worker,
             asked=asked,
             tasks=tasks,
+            questions=asked_of,
             added=now,
-            ring_s=settings.before_s + hold_s + MARGIN_S,
-            debounces=debounces(tasks, self._task_settings),
+            ring_s=self._ring_s(settings),
+            debounces=debounces(asked_of, self._task_settings),
         )
         self._by_key = {**self._by_key, key: camera}
         return camera
@@ -119,6 +122,23 @@ class Cameras:
         self._by_key = {key: one for key, one in self._by_key.items() if one is not camera}
         self._leaving = [source for source in self._leaving if not source.join(0)]
         self._leaving.append(camera.source)
+
+    def change(self, tasks: Sequence[TaskSettings]) -> None:
+        """From now on other changes of answers are events; what is in view stays so."""
+        self._task_settings = {task.name: task for task in tasks}
+        for camera in self:
+            fresh = debounces(camera.questions, self._task_settings)
+            camera.debounces = {
+                name: replace(camera.debounces[name], hold_s=each.hold_s, looks=each.looks)
+                if name in camera.debounces
+                else each
+                for name, each in fresh.items()
+            }
+            camera.ring.reach(self._ring_s(camera.settings))
+
+    def _ring_s(self, settings: CameraSettings) -> float:
+        hold_s = max((task.hold_s for task in self._task_settings.values()), default=0.0)
+        return settings.before_s + hold_s + MARGIN_S
 
     def arrange(self, names: Sequence[str]) -> None:
         """Puts cameras into the order of names that has all of them."""

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
 
 from triparty.common.files import PRIVATE_MODE
 from triparty.device.streams.opening import TEMPLATE_FORMAT, Opened
 from triparty.device.streams.packets import Packet
+
+CLIPS: Final = "*.m[pk][4v]"
+"""Pattern of their names."""
 
 IN_MP4 = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"})
 """Codecs that every player finds in MP4; others go into Matroska."""
@@ -137,16 +140,17 @@ def _stamps(opened: Opened, packets: Sequence[Packet]) -> list[Stamp]:
     ]
 
 
-def prune(folder: Path, limit_bytes: int, oldest: float) -> int:
-    """Deletes clips that are too old or too many, the oldest first; returns how many.
+def prune(folder: Path, pattern: str, limit_bytes: int, oldest: float) -> int:
+    """Deletes files that are too old or too many, the oldest first; returns how many.
 
     Args:
-        folder: of clips; nothing else in it is touched.
-        limit_bytes: most bytes of all clips together.
-        oldest: modification time before which a clip is deleted.
+        folder: of clips or snapshots.
+        pattern: of their names; nothing else in the folder is touched.
+        limit_bytes: most bytes of all of them together.
+        oldest: modification time before which one is deleted.
     """
     found = []
-    for path in folder.glob("*.m[pk][4v]"):
+    for path in folder.glob(pattern):
         try:
             state = path.stat()
         except FileNotFoundError:

@@ -35,9 +35,10 @@ from triparty.device.gateway.clock import Clock, WallClock
 from triparty.device.gateway.decoding import Decoding
 from triparty.device.gateway.filtering import FilteredStage, Filters
 from triparty.device.gateway.looking import Looker
+from triparty.device.gateway.models import DetectorStage
+from triparty.device.gateway.outputs import Outputs
 from triparty.device.gateway.recorder import Recorder
 from triparty.device.gateway.reloading import Changes, changes
-from triparty.device.gateway.results import Sink
 from triparty.device.gateway.rounds import Batch, Judged, decide, feedback
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 from triparty.device.gateway.showing import Showing
@@ -67,7 +68,7 @@ class Gateway:
         stages: look at frames, in order.
         tasks: what is asked; classes are numbers.
         labels: names of the classes of each model, for results.
-        sinks: take results and events.
+        outputs: where results and events go.
         clock: whose time rounds follow.
         wall: seconds since 1970.
         reader_of: makes what reads a stream's headers.
@@ -83,7 +84,7 @@ class Gateway:
         stages: Sequence[Stage],
         tasks: Sequence[Task],
         labels: Mapping[str, Sequence[str]],
-        sinks: Sequence[Sink],
+        outputs: Outputs,
         clock: Clock | None = None,
         wall: Callable[[], float] = time.time,
         reader_of: ReaderOf = Typer.of,
@@ -108,6 +109,7 @@ class Gateway:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._rounds = self._late_rounds = 0
         self._stopping = False
+        self._expected_ms = 0.0
         self._reloads = 0
         self._refused: str | None = None
         models = [model.name for model in settings.models]
@@ -130,12 +132,15 @@ class Gateway:
             stages_observe=chain.wants_dependencies,
         )
         self._decoding = Decoding(gate, observes=chain.wants_dependencies)
-        self._recorder = Recorder(settings, labels, sinks, wall)
+        self._recorder = Recorder(settings, labels, outputs.sinks, wall)
         auditor = Auditor(
             self._tasks, share=gate.audit_share, budget_ms=gate.budget_ms, seed=seed
         )
         self._audits = Auditing(auditor, do=self._decoding.do, show=self._showing.audit)
         self._answering = Answering(self._recorder, self._audits)
+        self._stages = {stage.name: stage for stage in stages}
+        self._outputs, self._labels = outputs, labels
+        outputs.hear(settings, self._tasks, labels)
         for camera in settings.cameras:
             self._add(camera)
         self.status = self._status()
@@ -290,6 +295,7 @@ class Gateway:
         for camera in settings.cameras:
             self._cameras.check(camera)
         filters = self._filters.made(settings)
+        self._change_thresholds(settings)
         for name in (*made.removed, *(camera.name for camera in made.changed)):
             self._remove(name)
         for camera in (*made.changed, *made.added):
@@ -300,7 +306,18 @@ class Gateway:
         observes = self._chain.wants_dependencies
         self._decoding.observes = self._showing.stages_observe = observes
         self.settings = settings
+        self._outputs.hear(settings, self._tasks, self._labels)
         return made
+
+    def _change_thresholds(self, settings: WatchSettings) -> None:
+        """Takes over the budget, and when models and tasks say something."""
+        budget_ms = settings.gate.budget_ms
+        self._decoding.bucket.grant(budget_ms)
+        self._audits.auditor.budget_ms = budget_ms
+        self._cameras.change(settings.tasks)
+        for model in settings.models:
+            if isinstance(stage := self._stages.get(model.name), DetectorStage):
+                stage.change(model)
 
     # Arrivals.
 
@@ -346,6 +363,9 @@ class Gateway:
             return
         costs = self._decoding.estimate(camera.opened, packets)
         camera.own_ms += costs
+        expected_ms = sum(costs)
+        camera.expected_ms += expected_ms
+        self._expected_ms += expected_ms
         for packet, cost_ms in zip(packets, costs, strict=True):
             if camera.expect(packet) and (backlog := camera.closures.backlog()) is not None:
                 self._decoding.decode(camera, backlog, 0.0)
@@ -426,12 +446,14 @@ class Gateway:
     def _housekeeping(self, now: float) -> None:
         for camera in self._cameras:
             camera.source.watch()
+            self._recorder.state(camera, camera.source.status.state.value)
         self.status = self._status()
         self._recorder.prune(now)
 
     def _status(self) -> GatewayStatus:
         now = self.clock.now()
         bucket, auditor = self._decoding.bucket, self._audits.auditor
+        store, outlets = self._outputs.status()
         overdue = set[int]()
         if isinstance(self._policy, Bounded):
             overdue = set(self._policy.overdue(now - self._began).tolist())
@@ -448,6 +470,8 @@ class Gateway:
             frames_dropped=self._looker.dropped,
             write_failures=self._recorder.failures,
             stages=self._stage_counts,
+            store=store,
+            outlets=outlets,
             audits=auditor.estimates() if auditor.is_on else {},
             audited_groups=auditor.groups,
             audit_ms=self._audits.cpu_ms,
@@ -455,6 +479,7 @@ class Gateway:
             reloads=self._reloads,
             refused=self._refused,
             filters=self._filters.status(),
+            expected_ms=self._expected_ms,
         )
 
     def _camera_status(self, camera: Camera, now: float, overdue: set[int]) -> CameraStatus:

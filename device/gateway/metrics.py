@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from triparty.common.errors import StateError
+from triparty.device.events.outlet import OutletStatus
+from triparty.device.events.store import StoreStatus
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus
 from triparty.device.streams.status import State
@@ -73,6 +75,24 @@ FILTER_FIGURES: tuple[tuple[str, str, Callable[[FilterStatus], float]], ...] = (
     ("ms_per_frame", "CPU ms that it takes for a frame.", lambda f: f.ms_per_frame),
     ("rate", "Share of frames answered without the model.", lambda f: f.filter_rate),
     ("drifting", "1 if audits find it less accurate than promised.", lambda f: f.is_drifting),
+)
+
+
+STORE_FIGURES: tuple[tuple[str, str, Callable[[StoreStatus], float]], ...] = (
+    ("events_total", "Events that were written.", lambda s: s.events),
+    ("events_waiting", "Events that are not written yet.", lambda s: s.waiting),
+    ("events_lost_total", "Events that were thrown away.", lambda s: s.events_lost),
+    ("results_dropped_total", "Results that were thrown away.", lambda s: s.results_dropped),
+    ("failures_total", "Times that it could not be written.", lambda s: s.failures),
+    ("well", "1 unless it cannot be written.", lambda s: s.last_error is None),
+)
+
+OUTLET_FIGURES: tuple[tuple[str, str, Callable[[OutletStatus], float]], ...] = (
+    ("well", "1 unless the other side takes nothing.", lambda o: o.well),
+    ("sent_total", "Events that it took.", lambda o: o.sent),
+    ("waiting", "Events that it has not taken yet.", lambda o: o.waiting),
+    ("dropped_total", "Events that were thrown away.", lambda o: o.dropped),
+    ("failures_total", "Tries that failed.", lambda o: o.failures),
 )
 
 
@@ -158,6 +178,8 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
     )
     yield from _of_audits(status)
     yield from _of_filters(status.filters)
+    yield from _of_store(status.store)
+    yield from _of_outlets(status.outlets)
     stages = CounterMetricFamily(
         f"{PREFIX}stage_cpu_seconds", "CPU time of a stage.", labels=["stage"]
     )
@@ -169,6 +191,26 @@ def _of_gateway(status: GatewayStatus) -> Iterable[Metric]:
         errors.add_metric([name], count.errors)
     yield stages
     yield errors
+
+
+def _of_store(store: StoreStatus | None) -> Iterable[Metric]:
+    if store is None:
+        return
+    for name, says, of in STORE_FIGURES:
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        value = float(of(store))
+        yield kind(f"{PREFIX}store_{name.removesuffix('_total')}", says, value=value)
+
+
+def _of_outlets(outlets: Sequence[OutletStatus]) -> Iterable[Metric]:
+    for name, says, of in OUTLET_FIGURES:
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = kind(
+            f"{PREFIX}outlet_{name.removesuffix('_total')}", says, labels=["kind", "outlet"]
+        )
+        for one in outlets:
+            family.add_metric([one.kind, one.name], float(of(one)))
+        yield family
 
 
 def _of_filters(filters: Sequence[FilterStatus]) -> Iterable[Metric]:

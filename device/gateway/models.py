@@ -29,6 +29,10 @@ class DetectorStage:
         self.name = name
         self._detector = detector
 
+    def change(self, settings: ModelSettings) -> None:
+        """From now on less certain objects than these say are dropped."""
+        self._detector.least_score = settings.least_score
+
     def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
         """The objects of each frame."""
         return [

@@ -6,28 +6,39 @@ The loop's thread calls it and never waits: files and sinks belong to the writer
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from triparty.common.files import make_private_folder
+from triparty.device.events.kinds import kind_of
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.trace_files import TraceWriter
-from triparty.device.gateway.answers import Answer, Change
+from triparty.device.gate.traces import Task
+from triparty.device.gateway.answers import Answer, Change, confidence
 from triparty.device.gateway.camera import Camera, told
-from triparty.device.gateway.clips import Recording, prune, suffix_for, write_clip
+from triparty.device.gateway.clips import CLIPS, Recording, prune, suffix_for, write_clip
 from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.questions import Question
 from triparty.device.gateway.results import Sink
 from triparty.device.gateway.settings import WatchSettings
+from triparty.device.gateway.snapshots import SNAPSHOTS, SUFFIX, write_snapshot
 from triparty.device.gateway.stages import Outcome, Seen
 from triparty.device.gateway.workers import Report
 from triparty.device.gateway.writer import Writer
 from triparty.device.streams.packets import Packet
 
+if TYPE_CHECKING:
+    import av
+
 PRUNE_S: Final = 60.0
+MOST_SNAPSHOTS: Final = 8
+"""Frames that may wait to be written as pictures: each holds its pixels."""
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -54,6 +65,7 @@ class Recorder:
         self._labels, self._wall = labels, wall
         self._writer = Writer(sinks)
         self._pruned = -np.inf
+        self._room = threading.BoundedSemaphore(MOST_SNAPSHOTS)
 
     @property
     def failures(self) -> int:
@@ -67,7 +79,10 @@ class Recorder:
     # Documents.
 
     def state(self, camera: Camera, state: str) -> None:
-        """A camera is in another state."""
+        """A camera is in a state; told if it is another one than before."""
+        if state == camera.told_state:
+            return
+        camera.told_state = state
         wall = round(self._wall(), 3)
         self._writer.put({"type": "state", "camera": camera.name, "wall": wall, "state": state})
 
@@ -91,21 +106,63 @@ class Recorder:
         )
         self.truth(camera, outcome)
 
-    def event(self, camera: Camera, task: str, change: Change, frame: StreamFrame) -> None:
-        """A task's answer changed for good, as a frame showed."""
+    def event(
+        self, camera: Camera, question: Question, change: Change, outcome: Outcome
+    ) -> None:
+        """An answer changed for good, as a frame showed."""
+        task, frame = question.task, outcome.frame
+        kind = kind_of(task.measure, change.before, change.after)
         camera.events += 1
         wall = frame.wall - (frame.time - change.time)
+        seen = outcome.seen.get(task.model)
+        part = None if seen is None or kind == "leave" else question.part(seen)
         document = {
             **_document("event", frame),
             "time": round(change.time, 3),
             "wall": round(wall, 3),
-            "task": task,
+            "task": question.of,
+            "zone": question.zone,
+            "kind": kind,
+            "label": self._label(task, change),
             "before": told(change.before),
             "after": told(change.after),
+            "measured": task.model not in outcome.filtered,
+            "confidence": None if part is None else _rounded(confidence(task, part)),
         }
+        name = f"{_safe(camera.name)}-{_stamp(wall)}-{_safe(question.name)}"
         if self._results.clips is not None:
-            document["clip"] = self._begin_clip(camera, task, change, wall)
+            document["clip"] = self._begin_clip(camera, name, change)
+        if self._results.snapshots is not None:
+            document["snapshot"] = self._take_snapshot(f"{name}{SUFFIX}", frame)
         self._writer.put(document)
+
+    def _label(self, task: Task, change: Change) -> str | None:
+        """The name of the one class that a change is about, if it is about one."""
+        classes = task.classes
+        if task.measure == "labels":
+            classes = tuple(set(change.before) ^ set(change.after))  # type: ignore[arg-type]
+        if len(classes) != 1:
+            return None
+        return str(_name(int(classes[0]), self._labels.get(task.model, ())))
+
+    # Snapshots.
+
+    def _take_snapshot(self, name: str, frame: StreamFrame) -> str | None:
+        """The name of the picture of an event; None where too many wait to be written."""
+        if self._results.snapshots is None or not self._room.acquire(blocking=False):
+            return None
+        path = self._folder / self._results.snapshots / name
+        pixels = self._results.snapshot_pixels
+        if self._writer.put(partial(self._write_snapshot, path, frame.image, pixels)):
+            return name
+        self._room.release()
+        return None
+
+    def _write_snapshot(self, path: Path, image: av.VideoFrame, pixels: int) -> None:
+        try:
+            write_snapshot(path, image, pixels=pixels)
+        finally:
+            self._room.release()
 
     # Traces.
 
@@ -115,7 +172,7 @@ class Recorder:
             return
         traces = self._folder / self._results.traces
         make_private_folder(traces)
-        path = traces / _safe(camera.name) / f"{_stamp(self._wall())}-{camera.run}"
+        path = traces_of(traces, camera.name) / f"{_stamp(self._wall())}-{camera.run}"
         # Results of the connection before may still come; those of earlier ones cannot.
         for run in [run for run in camera.traces if run < camera.run - 1]:
             self._writer.put(camera.traces.pop(run).close)
@@ -164,15 +221,20 @@ class Recorder:
             )
 
     def prune(self, now: float) -> None:
-        """Deletes old clips, now and then; `now` in seconds of any clock."""
-        if self._results.clips is None or now - self._pruned < PRUNE_S:
+        """Deletes old clips and snapshots, now and then; `now` in seconds of any clock."""
+        if now - self._pruned < PRUNE_S:
             return
-        self._pruned = now
-        oldest = self._wall() - self._results.keep_days * 86_400
-        folder = self._folder / self._results.clips
-        self._writer.put(partial(prune, folder, self._results.clips_mib << 20, oldest))
+        self._pruned, results = now, self._results
+        oldest = self._wall() - results.keep_days * 86_400
+        for folder, pattern, mib in (
+            (results.clips, CLIPS, results.clips_mib),
+            (results.snapshots, SNAPSHOTS, results.snapshots_mib),
+        ):
+            if folder is not None:
+                path = self._folder / folder
+                self._writer.put(partial(prune, path, pattern, mib << 20, oldest))
 
-    def _begin_clip(self, camera: Camera, task: str, change: Change, wall: float) -> str | None:
+    def _begin_clip(self, camera: Camera, stem: str, change: Change) -> str | None:
         """The name of the clip that shows an event; one that is gathered already goes on."""
         until = change.time + camera.settings.after_s
         if camera.recording is not None:
@@ -181,11 +243,15 @@ class Recorder:
         packets = camera.ring.since(change.time - camera.settings.before_s)
         if not packets or camera.opened is None or self._results.clips is None:
             return None
-        suffix = suffix_for(camera.opened.codec)
-        name = f"{_safe(camera.name)}-{_stamp(wall)}-{_safe(task)}{suffix}"
+        name = f"{stem}{suffix_for(camera.opened.codec)}"
         path = self._folder / self._results.clips / name
         camera.recording = Recording(camera.opened, packets, until, camera.ring_bytes, path)
         return name
+
+
+def traces_of(traces: Path, camera: str) -> Path:
+    """The folder of a camera's traces in that of all traces."""
+    return traces / _safe(camera)
 
 
 def _document(kind: str, frame: StreamFrame) -> dict[str, object]:
@@ -206,15 +272,21 @@ def _stamp(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
 
 
+def _name(label: int, names: Sequence[str]) -> str | int:
+    return names[label] if 0 <= label < len(names) else label
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
+
+
 def _told(seen: Seen, names: Sequence[str]) -> object:
     """What a model saw, as JSON has it."""
     if not isinstance(seen, Detections):
         return round(seen, 6)
     return [
         {
-            "label": names[label]
-            if 0 <= (label := int(seen.labels[n])) < len(names)
-            else label,
+            "label": _name(int(seen.labels[n]), names),
             "score": round(float(seen.scores[n]), 4),
             "box": [round(float(edge), 4) for edge in seen.boxes[n]],
         }

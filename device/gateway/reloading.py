@@ -1,7 +1,8 @@
 """Reads the configuration again while cameras are watched, and says what changed in it.
 
-Cameras and filters may come, go and change; all else is fixed when the gateway is made. A new
-file that is wrong is refused as a whole, and what ran goes on.
+Cameras and filters may come, go and change, and so may the budget and thresholds; all else is
+fixed when the gateway is made. A new file that is wrong is refused as a whole, and what ran
+goes on.
 """
 
 from __future__ import annotations
@@ -9,12 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from triparty.common.errors import SettingsError
 from triparty.device.gateway.settings import CameraSettings, WatchSettings
 
-FIXED = ("folder", "gate", "models", "tasks", "results", "metrics", "reload")
-"""Tables that only a restart changes."""
+FIXED = (
+    "folder",
+    "gate",
+    "models",
+    "tasks",
+    "results",
+    "metrics",
+    "mqtt",
+    "webhooks",
+    "page",
+    "reload",
+)
+"""Tables that only a restart changes, but for what `LIVE` names."""
+LIVE = {
+    "gate": ("budget_ms",),
+    "models": ("least_score",),
+    "tasks": ("events", "hold_s", "looks"),
+}
+"""Keys that may change while it runs."""
 Stamp = tuple[int, int, int]
 
 
@@ -55,11 +74,11 @@ def changes(
     Raises:
         SettingsError: it changes something else than cameras and filters.
     """
-    fixed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    fixed = [name for name in FIXED if _fixed(old, name) != _fixed(new, name)]
     if fixed:
         raise SettingsError(
-            "while it runs only cameras, defaults and filters can change, and "
-            f"[{fixed[0]}] did: put it back, or start again"
+            "while it runs only cameras, defaults, filters, the budget and thresholds can "
+            f"change, and [{fixed[0]}] did: put it back, or start again"
         )
     before = {camera.name: camera for camera in old.cameras}
     names = {camera.name for camera in new.cameras}
@@ -72,6 +91,14 @@ def changes(
         ),
         removed=tuple(name for name in before if name not in names),
     )
+
+
+def _fixed(settings: WatchSettings, name: str) -> Any:
+    """A table, or tables, without what may change."""
+    found, live = getattr(settings, name), set(LIVE.get(name, ()))
+    if isinstance(found, tuple):
+        return [each.model_dump(exclude=live) for each in found]
+    return found.model_dump(exclude=live) if live else found
 
 
 class Reloader:

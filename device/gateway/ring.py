@@ -30,6 +30,10 @@ class Ring:
         """How many packets are held."""
         return sum(map(len, self._groups))
 
+    def reach(self, seconds: float) -> None:
+        """From now on it reaches back so far."""
+        self._seconds = seconds
+
     def clear(self) -> None:
         """Forgets all, as after a gap: only an entry begins anew."""
         self._groups.clear()

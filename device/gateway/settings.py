@@ -15,7 +15,6 @@ A key that nobody knows is an error that names the nearest known one.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -25,38 +24,25 @@ from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 
 from triparty.common.errors import SettingsError
+from triparty.common.hosts import LOOPBACK_NAMES
+from triparty.device.events.secret import Secret
 from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
+from triparty.device.gateway.outlet_settings import MqttSettings, WebhookSettings
+from triparty.device.gateway.polygons import Point, check_polygon
+from triparty.device.gateway.table import Name, Table, UserPath
 from triparty.device.streams.addresses import Address
 from triparty.device.streams.backoff import Backoff
 from triparty.device.streams.redaction import redacted
 from triparty.device.streams.sources import SourceOptions
 
 MiB = 1 << 20
-NAME = r"^[\w][\w .:-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
-
-
-def _expanded(path: Path) -> Path:
-    return path.expanduser()
-
-
-UserPath = Annotated[Path, AfterValidator(_expanded)]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, and nothing in it that is not named here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CameraDefaults(Table):
@@ -110,6 +96,30 @@ class CameraDefaults(Table):
     )
 
 
+def _simple(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    check_polygon(points)
+    return points
+
+
+Polygon = Annotated[tuple[Point, ...], AfterValidator(_simple)]
+
+
+class ZoneSettings(Table):
+    """A part of a camera's picture in which tasks are asked of their own."""
+
+    name: Name
+    polygon: Polygon = Field(description="Corners [x, y] in shares of the picture.")
+    tasks: tuple[Name, ...] | None = Field(
+        default=None, description="Asked in it; default: all of the camera."
+    )
+
+
+class MaskSettings(Table):
+    """A part of a camera's picture that is ignored."""
+
+    polygon: Polygon = Field(description="Corners [x, y] in shares of the picture.")
+
+
 class CameraSettings(CameraDefaults):
     """One camera or file."""
 
@@ -120,6 +130,12 @@ class CameraSettings(CameraDefaults):
         description="Holds the password alone; then the address needs only the user.",
     )
     password_env: str | None = Field(default=None, description="The same in a variable.")
+    zones: tuple[ZoneSettings, ...] = Field(
+        default=(), max_length=64, description="Parts of its picture asked of their own."
+    )
+    masks: tuple[MaskSettings, ...] = Field(
+        default=(), max_length=64, description="Parts of its picture that are ignored."
+    )
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -146,27 +162,16 @@ class CameraSettings(CameraDefaults):
                     f"camera '{self.name}': with a password of its own the address must be "
                     f"SCHEME://USER@HOST..., got {redacted(url)}"
                 )
-            password = quote(secret.get_secret_value(), safe="")
+            password = quote(secret, safe="")
             url = f"{scheme}://{user}:{password}@{host}"
         if "://" not in url and not url.startswith("file:"):
             url = str(folder / Path(url).expanduser())
         return Address.of(url)
 
-    def _password(self, folder: Path) -> SecretStr | None:
-        if self.password_env is not None:
-            value = os.environ.get(self.password_env)
-            if value is None:
-                raise SettingsError(
-                    f"camera '{self.name}': the variable {self.password_env} is not set"
-                )
-            return SecretStr(value)
-        if self.password_file is None:
-            return None
-        path = folder / self.password_file
-        try:
-            return SecretStr(path.read_text(encoding="utf-8").strip("\r\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"camera '{self.name}': cannot read {path}") from error
+    def _password(self, folder: Path) -> str | None:
+        return Secret(
+            f"camera '{self.name}': password", self.password_file, self.password_env
+        ).read(folder)
 
     def source_options(self) -> SourceOptions:
         """How its stream is read."""
@@ -299,13 +304,33 @@ class ResultSettings(Table):
     lines: UserPath | None = Field(
         default=None, description="JSON lines; '-' for standard output."
     )
-    database: UserPath | None = Field(default=None, description="SQLite.")
+    database: str | None = Field(
+        default=None, repr=False, description="Path of a SQLite file, or PostgreSQL's URL."
+    )
+    database_password_file: UserPath | None = Field(
+        default=None, description="Holds the password of PostgreSQL's user alone."
+    )
+    database_password_env: str | None = Field(
+        default=None, description="The same in a variable."
+    )
     keep_days: float = Field(
-        default=7.0, gt=0, le=3650, description="Older rows and clips are deleted."
+        default=7.0, gt=0, le=3650, description="Older rows, clips and snapshots are deleted."
     )
     clips: UserPath | None = Field(default=None, description="Folder for clips of events.")
     clips_mib: int = Field(
         default=1024, ge=1, description="Most room for clips; the oldest go first."
+    )
+    snapshots: UserPath | None = Field(
+        default=None, description="Folder for pictures of events, JPEG."
+    )
+    snapshots_mib: int = Field(
+        default=256, ge=1, description="Most room for them; the oldest go first."
+    )
+    snapshot_pixels: int = Field(
+        default=1280,
+        ge=64,
+        le=8192,
+        description="Longest side of a picture; wider ones shrink.",
     )
     traces: UserPath | None = Field(
         default=None, description="Folder for traces, to train gates from."
@@ -317,6 +342,49 @@ class MetricSettings(Table):
 
     port: int | None = Field(default=None, ge=0, le=65535, description="0: any free port.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
+
+
+class PageSettings(Table):
+    """The web page. It shows what cameras saw: loopback by default, and always a login."""
+
+    port: int = Field(default=8466, ge=0, le=65535, description="0: any free port.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    names: tuple[str, ...] = Field(
+        default=(), description="What the page is called by those who ask, beside its address."
+    )
+    password_file: UserPath = Field(
+        default=Path("page.password"), description="Keeps the hash of the password."
+    )
+    certificate: UserPath | None = Field(default=None, description="TLS chain, PEM.")
+    key: UserPath | None = Field(default=None, description="The certificate's key, PEM.")
+    behind_tls: bool = Field(
+        default=False,
+        description="A proxy on this machine ends TLS: cookies are for TLS alone.",
+    )
+    insecure_no_tls: bool = Field(
+        default=False, description="Show it to a network in the clear, password and all."
+    )
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate and its key go together")
+        if not (self.is_local or self.certificate or self.insecure_no_tls):
+            raise ValueError(
+                f"{self.host} is not loopback: give certificate and key, or accept with "
+                "insecure_no_tls = true that everyone on the network can read all of it"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOOPBACK_NAMES
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers reach it by TLS alone."""
+        return self.certificate is not None or self.behind_tls
 
 
 class ReloadSettings(Table):
@@ -342,6 +410,9 @@ class WatchSettings(Table):
     filters: tuple[FilterSettings, ...] = ()
     results: ResultSettings = ResultSettings()
     metrics: MetricSettings = MetricSettings()
+    page: PageSettings | None = None
+    mqtt: MqttSettings = MqttSettings()
+    webhooks: tuple[WebhookSettings, ...] = ()
     reload: ReloadSettings = ReloadSettings()
 
     @classmethod
@@ -356,7 +427,30 @@ class WatchSettings(Table):
             SettingsError: a key that nobody knows, a value that cannot be, a name that is
                 used twice or refers to nothing; the message names key and remedy.
         """
-        document = _read(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{file} is not valid TOML: {error}") from error
+        return cls.parse(text, file, **changes)
+
+    @classmethod
+    def parse(cls, text: str, file: Path, **changes: Any) -> WatchSettings:
+        """Reads the text of a configuration.
+
+        Args:
+            text: TOML.
+            file: that holds it, or will; for messages and relative paths.
+            **changes: as in `load`.
+
+        Raises:
+            SettingsError: as in `load`.
+        """
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{file} is not valid TOML: {error}") from error
         _refuse_unknown(document, str(file))
         given = {key: value for key, value in changes.items() if value is not None}
         document["gate"] = document.get("gate", {}) | given
@@ -376,6 +470,7 @@ class WatchSettings(Table):
             ("model", [model.name for model in self.models]),
             ("task", [task.name for task in self.tasks]),
             ("filter", [one.name for one in self.filters]),
+            ("webhook", [hook.name for hook in self.webhooks]),
         ):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise SettingsError(f"{file}: two {kind}s are called '{min(twice)}'")
@@ -384,9 +479,29 @@ class WatchSettings(Table):
         for task in self.tasks:
             _refer(f"{file}: task '{task.name}'", "model", task.model, models)
         for camera in self.cameras:
-            for name in camera.tasks or ():
-                _refer(f"{file}: camera '{camera.name}'", "task", name, tasks)
+            self._check_camera(camera, f"{file}: camera '{camera.name}'", tasks)
         self._check_filters(file, models)
+        self._check_webhooks(file, tasks)
+
+    def _check_webhooks(self, file: Path, tasks: list[str]) -> None:
+        if self.webhooks and self.results.database is None:
+            raise SettingsError(
+                f"{file}: webhooks need [results] database: what was not delivered waits there"
+            )
+        for hook in self.webhooks:
+            for name in hook.tasks:
+                _refer(f"{file}: webhook '{hook.name}'", "task", name, tasks)
+
+    def _check_camera(self, camera: CameraSettings, where: str, tasks: list[str]) -> None:
+        for name in camera.tasks or ():
+            _refer(where, "task", name, tasks)
+        asked = tasks if camera.tasks is None else list(camera.tasks)
+        zones = [zone.name for zone in camera.zones]
+        if twice := {name for name in zones if zones.count(name) > 1}:
+            raise SettingsError(f"{where}: two zones are called '{min(twice)}'")
+        for zone in camera.zones:
+            for name in zone.tasks or ():
+                _refer(f"{where}, zone '{zone.name}'", "task", name, asked)
 
     def _check_filters(self, file: Path, models: list[str]) -> None:
         cameras = [camera.name for camera in self.cameras]
@@ -418,6 +533,8 @@ _TABLES: dict[str, type[Table]] = {
     "gate": GateSettings,
     "results": ResultSettings,
     "metrics": MetricSettings,
+    "page": PageSettings,
+    "mqtt": MqttSettings,
     "reload": ReloadSettings,
 }
 _LISTS: dict[str, type[Table]] = {
@@ -425,16 +542,8 @@ _LISTS: dict[str, type[Table]] = {
     "models": ModelSettings,
     "tasks": TaskSettings,
     "filters": FilterSettings,
+    "webhooks": WebhookSettings,
 }
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid TOML: {error}") from error
 
 
 def _refuse_unknown(document: Mapping[str, Any], where: str) -> None:
@@ -444,6 +553,17 @@ def _refuse_unknown(document: Mapping[str, Any], where: str) -> None:
             _known(inner, table.model_fields, f"[{name}] of {where}")
     for name, each, number in _listed(document, where):
         _known(each, _LISTS[name].model_fields, f"[[{name}]] {number} of {where}")
+        if name == "cameras":
+            _refuse_unknown_places(each, f"camera {number} of {where}")
+
+
+def _refuse_unknown_places(camera: Mapping[str, Any], where: str) -> None:
+    for name, table in (("zones", ZoneSettings), ("masks", MaskSettings)):
+        found = camera.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(e, Mapping) for e in found):
+            raise SettingsError(f"'{name}' must be tables [[cameras.{name}]] of {where}")
+        for each in found:
+            _known(each, table.model_fields, f"[[cameras.{name}]] of {where}")
 
 
 def _listed(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from triparty.device.events.outlet import OutletStatus
+from triparty.device.events.store import StoreStatus
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.stages import StageCount
@@ -39,6 +41,7 @@ class CameraStatus:
         decoded: packets that were decoded, chosen or needed.
         failures: times that decoding failed.
         cpu_ms: that decoding took.
+        expected_ms: CPU ms that decoding all of it is expected to have taken.
         looks: frames that models looked at.
         observed: frames decoded only as dependencies that a stage looked at.
         news: looks at which an answer was new.
@@ -58,6 +61,7 @@ class CameraStatus:
     decoded: int = 0
     failures: int = 0
     cpu_ms: float = 0.0
+    expected_ms: float = 0.0
     looks: int = 0
     observed: int = 0
     news: int = 0
@@ -155,6 +159,9 @@ class GatewayStatus:
         reloads: how often a new configuration was taken.
         refused: why the last one was not.
         filters: in the order of the configuration.
+        expected_ms: CPU ms that decoding all packets is expected to have taken.
+        store: of results and events; None without one.
+        outlets: integrations.
     """
 
     seconds: float
@@ -176,6 +183,9 @@ class GatewayStatus:
     reloads: int = 0
     refused: str | None = None
     filters: Sequence[FilterStatus] = ()
+    expected_ms: float = 0.0
+    store: StoreStatus | None = None
+    outlets: Sequence[OutletStatus] = ()
 
     @property
     def used_cores(self) -> float:
@@ -209,6 +219,14 @@ def line(status: GatewayStatus) -> str:
         parts.append(f"{status.frames_dropped} frames too late for models")
     if status.refused is not None:
         parts.append(f"new configuration refused: {status.refused}")
+    if status.store is not None and status.store.last_error is not None:
+        waiting = f"{status.store.waiting} events wait for the database"
+        parts.append(f"{waiting}: {status.store.last_error}")
+    parts += [
+        f"{one.kind} {one.name}: {one.last_error or 'not connected'}, {one.waiting} waiting"
+        for one in status.outlets
+        if not one.well
+    ]
     if status.write_failures:
         parts.append(f"{status.write_failures} writes failed")
     return " | ".join(parts)
@@ -261,6 +279,8 @@ def document(status: GatewayStatus) -> dict[str, Any]:
             },
         },
         "filters": [_filter(one) for one in status.filters],
+        "store": status.store and asdict(status.store),
+        "outlets": [asdict(one) for one in status.outlets],
         "decode_costs": [
             {
                 **kind._asdict(),

@@ -13,7 +13,8 @@ from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.models import make_stage
-from triparty.device.gateway.results import Database, Lines, Sink
+from triparty.device.gateway.outputs import make_outputs
+from triparty.device.gateway.results import Sink
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchSettings
 
@@ -50,7 +51,7 @@ def make_gateway(
         stages=stages,
         tasks=tasks,
         labels={model.name: labels(model) for model in settings.models},
-        sinks=[*_sinks(settings), *([lines] if lines else [])],
+        outputs=make_outputs(settings, lines),
         clock=clock,
     )
 
@@ -68,17 +69,6 @@ def check_settings(settings: WatchSettings) -> list[Task]:
     for camera in settings.cameras:
         camera.address(settings.folder)
     return [_task(task, settings) for task in settings.tasks]
-
-
-def _sinks(settings: WatchSettings) -> list[Sink]:
-    results, sinks = settings.results, list[Sink]()
-    if results.lines is not None:
-        to_stdout = str(results.lines) == "-"
-        sinks.append(Lines(None if to_stdout else settings.folder / results.lines))
-    if results.database is not None:
-        path = settings.folder / results.database
-        sinks.append(Database(path, keep_s=results.keep_days * 86_400))
-    return sinks
 
 
 def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +25,10 @@ Task = Callable[[], object]
 """Something else to be written: a clip, a trace."""
 
 MOST_WAITING = 4096
+MOST_EVENTS = 4096
+"""Events for which there is room when other things have none."""
 IDLE_S = 1.0
-_FAILURES = (OSError, sqlite3.Error, TripartyError, av.error.FFmpegError, ValueError)
+_FAILURES = (OSError, TripartyError, av.error.FFmpegError, ValueError)
 
 
 @dataclass
@@ -39,6 +40,7 @@ class WriterCount:
         tasks: done.
         failures: writes that failed.
         dropped: what was thrown away because too much waited.
+        events_dropped: of these, events.
         last_error: of the last failure.
     """
 
@@ -46,6 +48,7 @@ class WriterCount:
     tasks: int = 0
     failures: int = 0
     dropped: int = 0
+    events_dropped: int = 0
     last_error: str | None = None
 
 
@@ -63,17 +66,24 @@ class Writer:
         """Starts the thread."""
         self._sinks = tuple(sinks)
         self._clock = clock
-        self._queue: queue.Queue[Document | Task | None] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[Document | Task | None] = queue.Queue()
         self.count = WriterCount()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, what: Document | Task) -> None:
-        """Hands over a document, or something to be done; never waits."""
-        try:
-            self._queue.put_nowait(what)
-        except queue.Full:
+    def put(self, what: Document | Task) -> bool:
+        """Hands over a document, or something to be done; never waits.
+
+        Returns:
+            Whether there was room.
+        """
+        is_event = not callable(what) and what["type"] == "event"
+        if self._queue.qsize() >= MOST_WAITING + MOST_EVENTS * is_event:
             self.count.dropped += 1
+            self.count.events_dropped += is_event
+            return False
+        self._queue.put(what)
+        return True
 
     def settle(self) -> None:
         """Waits until all that was handed over is written."""
@@ -81,10 +91,7 @@ class Writer:
 
     def stop(self, timeout_s: float) -> bool:
         """Writes what waits and ends; returns whether that was done in time."""
-        try:
-            self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
-            return False
+        self._queue.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -44,15 +44,19 @@ class TokenBucket:
 
     def __init__(self, round_ms: float, rounds_per_second: float = 25.0) -> None:
         """Begins empty; `begin_round` fills it."""
-        if not (round_ms > 0 and rounds_per_second > 0):
+        self.counters = BudgetCounters()
+        self._rounds_per_second, self._tokens = rounds_per_second, 0.0
+        self.grant(round_ms)
+
+    def grant(self, round_ms: float) -> None:
+        """From the next round on, another budget; what was saved up and is owed stays."""
+        if not (round_ms > 0 and self._rounds_per_second > 0):
             raise ValueError(
                 "a budget is above 0 ms a round and 0 rounds a second, "
-                f"got {round_ms} and {rounds_per_second}"
+                f"got {round_ms} and {self._rounds_per_second}"
             )
-        self.counters = BudgetCounters()
         self._round_ms = round_ms
-        self._second_ms = max(round_ms * rounds_per_second, round_ms)
-        self._tokens = 0.0
+        self._second_ms = max(round_ms * self._rounds_per_second, round_ms)
 
     @property
     def second_ms(self) -> float:

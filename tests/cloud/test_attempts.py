@@ -10,7 +10,7 @@ import pytest
 from triparty.cloud.accounts import hash_token
 from triparty.cloud.attempts import Attempts
 from triparty.cloud.auth import TokenCache
-from triparty.cloud.buckets import MOST_BUCKETS, Buckets
+from triparty.common.buckets import MOST_BUCKETS, Buckets
 from triparty.common.errors import LimitError, SettingsError, UnavailableError
 
 PROXY = "192.0.2.1"  # where the tests' requests come from

@@ -19,11 +19,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from triparty.cloud.connections import Connection, ConnectionLimits, Connections, network_of
+from triparty.cloud.connections import Connection, ConnectionLimits, Connections
 from triparty.cloud.initialise import initialise
 from triparty.cloud.server import allow_open_files
 from triparty.cloud.state import utc_now
 from triparty.common.errors import SettingsError
+from triparty.common.hosts import network_of
 
 TOKEN = "scrape-" + "s" * 40
 PATIENCE_S = 30

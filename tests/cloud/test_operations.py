@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click import unstyle
 from prometheus_client.parser import text_string_to_metric_families
+from systemd_units import check_unit, faults, needs_systemd, unit_in
 from typer.testing import CliRunner
 
 from triparty.cloud.cli import app as cloud_cli
@@ -22,8 +19,6 @@ from triparty.cloud.settings import CloudSettings
 
 HANDBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 TOKEN = "s" * 40
-VERIFY_LIMIT_S = 60
-SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
 
 def section(title: str) -> str:
@@ -31,16 +26,10 @@ def section(title: str) -> str:
     return HANDBOOK.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def sample(language: str) -> str:
-    """The one block of code in a language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", HANDBOOK, re.DOTALL)
-    return str(found)
-
-
 def unit() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read_string(sample("ini"))
+    parser.read_string(unit_in(HANDBOOK))
     return parser
 
 
@@ -62,30 +51,11 @@ def test_the_unit_starts_the_command_that_there_is():
     assert int(service["LimitNOFILE"]) >= files
 
 
-@pytest.mark.skipif(
-    SYSTEMD_ANALYZE is None and not os.environ.get("CI"),
-    reason="systemd-analyze is not installed (apt-get install systemd)",
-)
-@pytest.mark.parametrize(
-    ("line", "is_good"),
-    [("", True), ("RestartSec=soon", False), ("ProtectSystm=strict", False)],
-    ids=["as it is", "a wrong value", "a wrong name"],
-)
+@needs_systemd
+@faults
 def test_systemd_takes_the_unit(tmp_path, line, is_good):
-    text = sample("ini").replace("/opt/triparty/bin/triparty", sys.executable)
-    text = text.replace("[Install]", f"{line}\n[Install]").replace("triparty\n", "root\n", 2)
-    file = tmp_path / "triparty-cloud.service"
-    file.write_text(text)
-    assert SYSTEMD_ANALYZE is not None, "not installed (apt-get install systemd)"
-    done = subprocess.run(
-        [SYSTEMD_ANALYZE, "verify", "--man=no", "--recursive-errors=no", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=VERIFY_LIMIT_S,
-        check=False,
-    )
-    about_it = [said for said in done.stderr.splitlines() if file.name in said]
-    assert (done.returncode == 0 and not about_it) == is_good, done.stderr
+    name = "triparty-cloud.service"
+    check_unit(unit_in(HANDBOOK), name, tmp_path, line=line, is_good=is_good)
 
 
 def named_in_table(title: str) -> set[str]:

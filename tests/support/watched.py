@@ -17,6 +17,7 @@ from triparty.device.gate.traces import Task
 from triparty.device.gateway.clock import Clock, VirtualClock
 from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.gateway import Gateway
+from triparty.device.gateway.outputs import Outputs
 from triparty.device.gateway.results import Document
 from triparty.device.gateway.rounds import leftover_of
 from triparty.device.gateway.settings import WatchSettings
@@ -115,7 +116,7 @@ def gateway(
             for t in settings.tasks
         ],
         labels={},
-        sinks=[kept] if kept is not None else [],
+        outputs=Outputs([kept] if kept is not None else []),
         clock=clock or VirtualClock(),
         **more,
     )

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from triparty.device.gate.policies import POLICIES
+from triparty.device.gateway.outlet_settings import MqttSettings, WebhookSettings
 from triparty.device.gateway.settings import (
     CameraDefaults,
     FilterSettings,
     GateSettings,
+    MaskSettings,
     MetricSettings,
     ModelSettings,
     ReloadSettings,
     ResultSettings,
-    Table,
     TaskSettings,
     WatchSettings,
+    ZoneSettings,
 )
+from triparty.device.gateway.table import Table
 from triparty.device.streams.status import State
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,12 +52,19 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         (ModelSettings, document["models"][0]),
         (TaskSettings, document["tasks"][0]),
         (FilterSettings, document["filters"][0]),
+        (MqttSettings, document["mqtt"]),
+        (WebhookSettings, document["webhooks"][0]),
+        (ZoneSettings, document["cameras"][0]["zones"][0]),
+        (MaskSettings, document["cameras"][0]["masks"][0]),
     ]
     no_default = {"name", "artifact", "model", "measure", "classes", "labels", "port", "file"}
+    no_default |= {"url", "polygon", "tasks"}
     for table, given in tables:
         for name, field in table.model_fields.items():
             assert re.search(rf"\b{name} =", reference()), f"{name} is not documented"
             default = field.get_default(call_default_factory=True)
+            if isinstance(default, tuple):
+                default = list(default)
             if name in given and name not in no_default and default is not None:
                 assert given[name] == default, f"the default of {name}"
 

@@ -311,7 +311,12 @@ class TestLive:
         assert threading.active_count() <= before + 3  # the fake cameras' own
         assert "hunter22" not in str(kept.documents) + str(made.status)
         states = [each for each in kept.documents if each["type"] == "state"]
-        assert [each["camera"] for each in states] == ["b"]
+        assert [e["camera"] for e in states if e["state"] == "removed"] == ["b"]
+        assert {e["state"] for e in states if e["camera"] == "dead"} <= {
+            "connecting",
+            "waiting",
+        }
+        assert ("file", "live") in {(e["camera"], e["state"]) for e in states}
         allowed = set(whole(encodings.path("h264-baseline")).values())
         allowed |= set(whole(encodings.path("h265-closed")).values())
         assert {pixels for *_, pixels in witness.frames} <= allowed
@@ -433,6 +438,81 @@ class TestEvents:
         assert left_out <= 3, "only leading pictures of the first entry may be left out"
         assert set(whole(clip).values()) <= set(whole(encodings.path(name)).values())
         assert len(whole(clip)) >= len(packets) - 1 > 8
+
+    def test_what_enters_a_zone_is_told_with_its_picture(
+        self, encodings: Encodings, tmp_path: Path
+    ) -> None:
+        def walks(frame: StreamFrame) -> Seen:
+            """Somebody stands to the left, from 1 s on to the right; another is masked."""
+            left = 0.7 if frame.time > 1.0 else 0.1
+            edges = [[left, 0.1, left + 0.2, 0.9], [0.4, 0.0, 0.6, 0.15]]
+            boxes, scores = np.array(edges, np.float32), np.array([0.8, 0.9], np.float32)
+            return Detections(boxes, np.array([0, 0], np.int32), scores)
+
+        def half(name: str, left: float) -> dict[str, Any]:
+            right = left + 0.5
+            return {"name": name, "polygon": ((left, 0), (right, 0), (right, 1), (left, 1))}
+
+        path, kept = encodings.path("h264-baseline"), Kept()
+        masks = [{"polygon": ((0, 0), (1, 0), (1, 0.2), (0, 0.2))}]
+        settings = settings_of(
+            tmp_path,
+            {
+                "yard": {
+                    "url": str(path),
+                    "zones": [half("left", 0), half("right", 0.5)],
+                    "masks": masks,
+                }
+            },
+            gate={"budget_ms": 100.0},
+            results={"snapshots": "pictures", "snapshot_pixels": 128},
+            tasks=[
+                {"name": "people", "model": "model", "measure": "count", "classes": [0]},
+                {"name": "where", "model": "model", "measure": "boxes"},
+            ],
+        )
+        with gateway(settings, stages=[Witness(say=walks)], kept=kept) as running:
+            running.run()
+        result = kept.of("result")[-1]["answers"]
+        assert (result["people"], result["people@left"], result["people@right"]) == (1, 0, 1)
+        events = kept.of("event")
+        told = [(e["zone"], e["kind"], e["before"], e["after"]) for e in events]
+        assert sorted(told, key=str) == sorted(
+            [
+                (None, "enter", 0, 1),
+                ("left", "enter", 0, 1),
+                ("left", "leave", 1, 0),
+                ("right", "enter", 0, 1),
+            ],
+            key=str,
+        )
+        for event in events:
+            expected = {"task": "people", "label": "0", "measured": True}
+            assert expected.items() <= event.items()
+            confidence = None if event["kind"] == "leave" else pytest.approx(0.8)
+            assert event["confidence"] == confidence
+            picture = tmp_path / "pictures" / str(event["snapshot"])
+            assert picture.stat().st_mode & 0o77 == 0
+            with av.open(str(picture)) as container:
+                (shown,) = container.decode(video=0)
+            assert max(shown.width, shown.height) == 128
+            # It is the frame that showed it: the same pixels but for JPEG's loss.
+            frame = nearest(path, shown, event["time"])
+            grey = shown.to_ndarray(format="gray").astype(int)
+            assert np.abs(grey - frame).mean() < 4
+        assert len({event["snapshot"] for event in events}) == 4
+
+
+def nearest(path: Path, shown: av.VideoFrame, since: float) -> Any:
+    """The luma of the frame of a film, from a time on, that is most like a picture."""
+    grey = shown.to_ndarray(format="gray").astype(int)
+    with av.open(str(path)) as container:
+        frames = [
+            each.to_ndarray(width=shown.width, height=shown.height, format="gray").astype(int)
+            for each in container.decode(video=0)
+            if since <= each.time <= since + 1.0
+        ]
+    return min(frames, key=lambda each: np.abs(each - grey).mean())
 
 
 def missed(there: list[bytes], packets: list[bytes]) -> float:

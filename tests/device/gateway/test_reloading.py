@@ -11,11 +11,13 @@ from watched import Kept, Witness, gateway, settings_of, whole
 
 from triparty.common.errors import SettingsError
 from triparty.device.gateway.clock import WallClock
+from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.metrics import MetricsServer
-from triparty.device.gateway.models import FunctionStage
+from triparty.device.gateway.models import DetectorStage, FunctionStage
 from triparty.device.gateway.reloading import Changes, Reloader, changes
-from triparty.device.gateway.settings import WatchSettings
+from triparty.device.gateway.settings import ModelSettings, WatchSettings
+from triparty.device.gateway.stages import Seen
 from triparty.device.gateway.status import document, line
 from triparty.device.streams.status import State
 
@@ -71,11 +73,13 @@ def test_defaults_change_the_cameras_that_follow_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"gate": {"budget_ms": 7.0}},
-        {"tasks": ({**TASKS[0], "looks": 9},)},
+        {"gate": {"budget_ms": 0.5, "policy": "random"}},
+        {"tasks": ({**TASKS[0], "step": 9},)},
         {"models": ({"name": "model", "python": "m:g"},)},
         {"results": {"keep_days": 1.0}},
         {"metrics": {"port": 0}},
+        {"mqtt": {"host": "broker"}},
+        {"webhooks": ({"name": "a", "url": "https://a/", "secret_env": "A"},)},
         {"reload": {"on_change": True}},
     ],
 )
@@ -115,8 +119,44 @@ def test_cameras_come_go_and_change_while_others_run_on(tmp_path: Path, clips: P
         assert whole(film)[pts] == pixels
     times = [time for name, _, time, _ in witness.frames if name == "stays"]
     assert times == sorted(times)
-    removed = [each["camera"] for each in kept.of("state")]
+    removed = [each["camera"] for each in kept.of("state") if each["state"] == "removed"]
     assert removed == ["goes", "turns"]
+
+
+def test_budget_and_thresholds_change_while_cameras_run_on(tmp_path: Path, clips: Path) -> None:
+    def bright(frame: StreamFrame) -> Seen:
+        return float(frame.time > 6.0)
+
+    def with_(hold_s: float, budget_ms: float) -> WatchSettings:
+        task = {**TASKS[0], "measure": "presence", "hold_s": hold_s, "looks": 1}
+        return settings(tmp_path, clips, "a", tasks=(task,), gate={"budget_ms": budget_ms})
+
+    kept = Kept()
+    with gateway(with_(100.0, 0.5), stages=[Witness(say=bright)], kept=kept) as running:
+        play(running, 8.0)
+        granted = running.status.granted_ms
+        assert not kept.of("event"), "it does not hold for long enough"
+        running.reload(lambda: with_(0.0, 2.5))
+        assert (running.status.refused, running.status.reloads) == (None, 1)
+        assert running.status.budget_cores == 2.5 / 40
+        rounds = running.status.rounds
+        play(running, 3.0)
+        (camera,) = running.status.cameras
+        assert camera.stream.connections == 1
+        more = running.status.rounds - rounds
+        assert running.status.granted_ms - granted == pytest.approx(2.5 * more)
+    (event,) = kept.of("event")
+    assert event["time"] == pytest.approx(6.0, abs=0.5), "what was in view before stays so"
+
+
+def test_a_detector_takes_another_threshold() -> None:
+    class Fake:
+        least_score = 0.3
+
+    fake = Fake()
+    stage = DetectorStage("m", fake)  # type: ignore[arg-type]
+    stage.change(ModelSettings(name="m", python="a:b", least_score=0.8))
+    assert fake.least_score == 0.8
 
 
 @pytest.mark.parametrize("bad", ["unreadable", "fixed", "live"])
@@ -129,7 +169,7 @@ def test_a_bad_configuration_is_refused_whole(
         if bad == "unreadable":
             raise SettingsError("watch.toml is not valid TOML")
         if bad == "fixed":
-            return settings(tmp_path, clips, "a", "c", gate={"budget_ms": 9.0})
+            return settings(tmp_path, clips, "a", "c", gate={"tick_ms": 20.0})
         cameras = {"a": clips / "car-detection.mp4", "c": "rtsp://u:hunter22@127.0.0.1:1/x"}
         return settings_of(tmp_path, cameras, tasks=TASKS, gate={"budget_ms": 0.5})
 

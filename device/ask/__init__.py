@@ -1,0 +1,1 @@
+"""A question in plain words, answered from what a gateway recorded."""

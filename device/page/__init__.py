@@ -1,0 +1,1 @@
+"""The web page of the camera gateway: what it sees, what it decodes, and its settings."""

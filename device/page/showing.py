@@ -1,0 +1,76 @@
+"""A gateway with its page beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from triparty.device.events.stored import StoredEvents
+from triparty.device.gateway.editing import Editor
+from triparty.device.gateway.gateway import Gateway
+from triparty.device.gateway.outputs import open_events
+from triparty.device.gateway.settings import PageSettings
+from triparty.device.gateway.status import GatewayStatus
+from triparty.device.page.app import create_app
+from triparty.device.page.asking import asks_here
+from triparty.device.page.feed import Feed
+from triparty.device.page.password import checker, ensure
+from triparty.device.page.server import PageServer
+from triparty.device.page.watched import Watched
+
+Hears = Callable[[GatewayStatus], None]
+
+
+@contextmanager
+def page_beside(
+    gateway: Gateway,
+    settings: PageSettings,
+    *,
+    editor: Editor | None,
+    say: Callable[[str], None],
+) -> Iterator[Hears]:
+    """Shows a gateway while the block runs; what it yields is to hear each status.
+
+    Args:
+        gateway: to be shown.
+        settings: of the page.
+        editor: of the file of all settings.
+        say: tells people where it is, and a password that was made.
+
+    Raises:
+        SettingsError: a certificate that cannot be used.
+        StateError: an address that is taken, or a password's file that is none.
+    """
+    folder = gateway.settings.folder
+    file = folder / settings.password_file
+    password = ensure(file)
+    feed = Feed(gateway.status)
+    with _events(gateway) as events:
+        watched = Watched(
+            feed,
+            lambda: gateway.settings,
+            events,
+            ask=asks_here(events, lambda: gateway.settings) if events is not None else None,
+            editor=editor,
+        )
+        server = PageServer(create_app(watched, settings, checker(file)), settings, folder)
+        say(f"page on {server.url}")
+        if password is not None:
+            say(f"its password, shown this once: {password}")
+        try:
+            yield feed.hear
+        finally:
+            server.stop()
+
+
+@contextmanager
+def _events(gateway: Gateway) -> Iterator[StoredEvents | None]:
+    """A reader of its own of the events, if any are kept."""
+    if gateway.settings.results.database is None:
+        yield None
+        return
+    events = open_events(gateway.settings)
+    try:
+        yield events
+    finally:
+        events.close()
