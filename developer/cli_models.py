@@ -151,16 +151,14 @@ def example_model(
 
 def example_detector(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="An ONNX file to be made.")],
-    seconds: Annotated[
-        float, typer.Option(min=1, max=36000, help="Time for the training.")
-    ] = 30,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Batches to train on.")] = 300,
     as_json: JsonOption = False,
 ) -> None:
     """Train a small detector on generated scenes of people and cars, to try things with."""
     from triparty.developer.example_detector import make_example_detector
 
     console = Console(as_json=as_json)
-    trained = make_example_detector(out, seconds=seconds)
+    trained = make_example_detector(out, steps=steps)
     console.say(
         f"Trained {trained.parameters / 1e3:.0f} thousand weights for {trained.seconds:.0f} s "
         f"({trained.steps} steps). It finds what generated films show, nothing real."
@@ -170,16 +168,14 @@ def example_detector(
 
 def example_encoder(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
-    seconds: Annotated[
-        float, typer.Option(min=1, max=36000, help="Time for the training.")
-    ] = 30,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Batches to train on.")] = 350,
     as_json: JsonOption = False,
 ) -> None:
     """Train a small sentence encoder on generated questions about a building."""
     from triparty.developer.example_encoder import make_example_encoder
 
     console = Console(as_json=as_json)
-    trained = make_example_encoder(out, seconds=seconds)
+    trained = make_example_encoder(out, steps=steps)
     console.say(
         f"Trained {trained.parameters / 1e3:.0f} thousand weights for {trained.seconds:.0f} s "
         f"({trained.steps} steps). It knows a building's words, no others."

@@ -55,13 +55,13 @@ class TrainedDetector:
 
 
 def make_example_detector(
-    out: Path, *, seconds: float = 30.0, clock: Callable[[], float] = time.monotonic
+    out: Path, *, steps: int = 300, clock: Callable[[], float] = time.monotonic
 ) -> TrainedDetector:
     """Trains the detector and writes it as one ONNX file.
 
     Args:
         out: a file that does not exist yet.
-        seconds: time for the training itself.
+        steps: batches to train on.
         clock: seconds.
 
     Raises:
@@ -75,7 +75,7 @@ def make_example_detector(
         torch.manual_seed(SEED)
         model = _model()
         started = clock()
-        steps, loss = _train(model, seconds, clock)
+        loss = _train(model, steps)
         took = clock() - started
         _export(model, out)
     return TrainedDetector(
@@ -109,10 +109,8 @@ def _model() -> torch.nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(before, 5 + CLASSES, 1))
 
 
-def _train(
-    model: torch.nn.Module, seconds: float, clock: Callable[[], float]
-) -> tuple[int, float]:
-    """Trains until the time is up, at least one step; returns steps and last loss."""
+def _train(model: torch.nn.Module, steps: int) -> float:
+    """Trains; returns the last losses' mean."""
     import torch
 
     rng = np.random.default_rng(SEED)
@@ -122,23 +120,19 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     model.train()
     losses: list[float] = []
-    started, passed = clock(), 0.0
-    with progress("training", seconds) as advance:
-        while True:
+    with progress("training", steps) as advance:
+        for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * max(0.02, 1 - passed / seconds)
+                group["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
             rows = torch.from_numpy(rng.integers(0, PICTURES, BATCH))
             loss = _loss(model(inputs[rows]), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-            before, passed = passed, clock() - started
-            advance(passed - before)
-            if passed >= seconds:
-                break
+            advance(1)
     model.train(False)
-    return len(losses), float(np.mean(losses[-20:]))
+    return float(np.mean(losses[-20:]))
 
 
 def _drawn(rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -176,13 +176,13 @@ class TrainedEncoder:
 
 
 def make_example_encoder(
-    out: Path, *, seconds: float = 30.0, clock: Callable[[], float] = time.monotonic
+    out: Path, *, steps: int = 350, clock: Callable[[], float] = time.monotonic
 ) -> TrainedEncoder:
     """Trains the encoder and writes a folder as sentence-transformers lays it out.
 
     Args:
         out: a folder that does not exist yet.
-        seconds: time for the training itself.
+        steps: batches to train on.
         clock: seconds.
 
     Raises:
@@ -195,14 +195,14 @@ def make_example_encoder(
             torch.manual_seed(SEED)
             tokenizer, model = _tokenizer(), _model()
             started = clock()
-            losses = _train(model, tokenizer, seconds, clock)
+            losses = _train(model, tokenizer, steps)
         took = clock() - started
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _describe(folder)
     return TrainedEncoder(
         seconds=round(took, 1),
-        steps=len(losses),
+        steps=steps,
         loss=round(float(np.mean(losses[-20:])), 3),
         parameters=sum(weights.numel() for weights in model.parameters()),
     )
@@ -277,24 +277,18 @@ def _model() -> BertModel:
     return BertModel(config)
 
 
-def _train(
-    model: BertModel,
-    tokenizer: PreTrainedTokenizerFast,
-    seconds: float,
-    clock: Callable[[], float],
-) -> list[float]:
-    """Trains until the time is up, at least one step: of a batch, each finds its other half."""
+def _train(model: BertModel, tokenizer: PreTrainedTokenizerFast, steps: int) -> list[float]:
+    """The losses of steps in which, of a batch, each finds its other half."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     source = pairs(np.random.default_rng(SEED))
     model.train()
     losses: list[float] = []
-    started, passed = clock(), 0.0
-    with progress("training", seconds) as advance:
-        while True:
+    with progress("training", steps) as advance:
+        for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * max(0.02, 1 - passed / seconds)
+                group["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
             meanings, ones, others = zip(*islice(source, BATCH), strict=True)
             first, second = (_vectors(model, tokenizer, list(each)) for each in (ones, others))
             likeness = first @ second.T / TEMPERATURE
@@ -303,10 +297,7 @@ def _train(
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-            before, passed = passed, clock() - started
-            advance(passed - before)
-            if passed >= seconds:
-                break
+            advance(1)
     model.train(False)
     return losses
 
