@@ -1,6 +1,6 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`chat`, `describe`, `serve`, `watch`, `gate`, `filter` and `page` have files of their own.
+`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter` and `page` have files of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 
 from triparty.common.console import Console, JsonOption
 from triparty.device import cli_filter, cli_gate, cli_page
+from triparty.device.cli_ask import ask
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
 from triparty.device.cli_serve import serve
@@ -34,6 +35,7 @@ app.add_typer(cli_gate.app, name="gate")
 app.add_typer(cli_filter.app, name="filter")
 app.add_typer(cli_page.app, name="page")
 app.command()(watch)
+app.command()(ask)
 app.command()(chat)
 app.command()(describe)
 app.command()(serve)

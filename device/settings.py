@@ -33,6 +33,7 @@ class DeviceSettings(RoleSettings):
         length_block: rows that requests and sessions are multiples of; 1 shows all lengths.
         decoys: texts that are asked beside each real one; each costs what the real one does.
         decoy_texts: file of texts to draw them from, one a line.
+        watch: the configuration of this device's gateway, whose events `ask` is about.
         decoy_kind: `text`, `bigram` or `unigram`: whole lines, pairs or single tokens of it.
     """
 
@@ -50,6 +51,7 @@ class DeviceSettings(RoleSettings):
     decoys: int = Field(default=0, ge=0, le=64)
     decoy_texts: Path | None = None
     decoy_kind: DecoyKind = DecoyKind.TEXT
+    watch: Path | None = None
 
     def device(self) -> Device:
         """The device of these settings."""

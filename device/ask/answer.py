@@ -45,6 +45,7 @@ def answered(
     span = asked.span
     cameras = tuple(dict.fromkeys(place.camera for place in asked.places)) or site.cameras()
     found, is_cut = _read(events, cameras, span)
+    found = [_named(event, site) for event in found]
     held = events.answers_at(span.since, cameras=cameras) if cameras else {}
     stretches = {camera: _recorded(found, held, watched, camera, span) for camera in cameras}
     without = _without_record(stretches, watched, span)
@@ -70,6 +71,21 @@ def _read(events: Events, cameras: Sequence[str], span: Span) -> tuple[list[Even
             return sorted(found, key=lambda one: (one.wall, one.id)), False
         before = page[-1].id
     return sorted(found, key=lambda one: (one.wall, one.id)), True
+
+
+def _named(event: Event, site: Site) -> Event:
+    """An event whose answers list labels by their names."""
+    before, after = (_names(one, event.task, site) for one in (event.before, event.after))
+    return replace(event, before=before, after=after)
+
+
+def _names(answer: Any, task: str, site: Site) -> Any:
+    names = site.tasks[task].names if task in site.tasks else ()
+    if not isinstance(answer, list | tuple) or not names:
+        return answer
+    return [
+        names[one] if isinstance(one, int) and 0 <= one < len(names) else one for one in answer
+    ]
 
 
 def _odd_tasks(found: Sequence[Event], site: Site) -> set[str]:
@@ -125,7 +141,7 @@ def _begun(
     span: Span,
 ) -> dict[TrackName, dict[float, Any]]:
     """What each track said when each stretch of its camera's record began."""
-    labels = {(e.camera, e.zone or "", e.task): e.label or "" for e in found}
+    labels = {(e.camera, e.zone or "", e.task): TrackName.of(e).label for e in found}
     begun = dict[TrackName, dict[float, Any]]()
     for camera, own in stretches.items():
         for since, _ in own:
@@ -135,8 +151,9 @@ def _begun(
                 place = (camera, zone, task)
                 if place not in labels:
                     labels[place] = _label(task, camera, site, events, span)
-                name = TrackName(camera, zone, task, labels[place])
-                begun.setdefault(name, {})[since] = answer
+                label = "" if isinstance(answer, list | tuple) else labels[place]
+                name = TrackName(camera, zone, task, label)
+                begun.setdefault(name, {})[since] = _names(answer, task, site)
     return begun
 
 
@@ -220,7 +237,7 @@ def _finding(
     evidence: tuple[Event, ...],
     covered: float,
 ) -> Finding:
-    objects = by_object(tracks)
+    objects = by_object(tracks, asked.labels)
     whole = total(list(objects.values()))
     present = whole.intervals(asked.span, asked.least)
     moves = sorted(move for steps in objects.values() for move in steps.moves())
@@ -236,7 +253,7 @@ def _finding(
     return Finding(
         verdict=_verdict(asked.intent, is_found, covered),
         present=present,
-        peak=whole.peak(),
+        peak=whole.peak(asked.span),
         arrivals=sum(by for _, by in came),
         departures=sum(by for _, by in went),
         at=at,

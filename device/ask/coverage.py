@@ -11,14 +11,11 @@ Stretch = tuple[float, float]
 
 
 class Watched(Protocol):
-    """Knows when cameras were looked at.
+    """Knows when cameras were looked at."""
 
-    Attributes:
-        kept_since: what was recorded before has been deleted, in seconds since 1970; None:
-            nothing has.
-    """
-
-    kept_since: float | None
+    @property
+    def kept_since(self) -> float | None:
+        """What was recorded before has been deleted, in seconds since 1970; None: nothing."""
 
     def watched(self, camera: str, since: float, until: float) -> Sequence[Stretch]:
         """When a camera was looked at between two times: (since, until), in order."""

@@ -33,8 +33,9 @@ class TrackName:
 
     @classmethod
     def of(cls, event: Event) -> TrackName:
-        """The track that an event belongs to."""
-        return cls(event.camera, event.zone or "", event.task, event.label or "")
+        """The track that an event belongs to; an answer that lists labels is of all of them."""
+        label = "" if isinstance(event.after, list | tuple) else event.label or ""
+        return cls(event.camera, event.zone or "", event.task, label)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ class Steps:
             before = level
         return found
 
-    def peak(self) -> int:
-        """The largest number."""
-        return max([self.first, *(level for _, level in self.changes)])
+    def peak(self, span: Span) -> int:
+        """The largest number that held for a while."""
+        starts = [(span.since, self.first), *self.changes]
+        ends = [*(at for at, _ in self.changes), span.until]
+        return max(n for (at, n), end in zip(starts, ends, strict=True) if end > at or n == 0)
 
     def intervals(self, span: Span, least: int = 1) -> tuple[tuple[float, float], ...]:
         """When there were at least so many, in order: (since, until)."""
@@ -160,7 +163,8 @@ def _combined(some: Sequence[Steps], how: Any) -> Steps:
         return Steps()
     number = first = int(how([one.first for one in some]))
     now = [one.first for one in some]
-    moves = sorted((at, n, new) for n, one in enumerate(some) for at, new in one.changes)
+    steps = [(at, n, new) for n, one in enumerate(some) for at, new in one.changes]
+    moves = sorted(steps, key=lambda one: one[0])  # of one time, each in its own order
     changes = list[tuple[float, int]]()
     for place, (at, n, new) in enumerate(moves):
         now[n] = new
@@ -172,12 +176,29 @@ def _combined(some: Sequence[Steps], how: Any) -> Steps:
     return Steps(first, tuple(changes), cuts)
 
 
-def by_object(tracks: Mapping[TrackName, Steps]) -> dict[tuple[str, str], Steps]:
-    """One number for each object before each camera."""
+def by_object(
+    tracks: Mapping[TrackName, Steps], labels: Sequence[str] = ()
+) -> dict[tuple[str, str], Steps]:
+    """One number for each object before each camera.
+
+    Args:
+        tracks: that count.
+        labels: objects that are asked for. What tells of no single object counts as the one
+            that is asked for, or for what it sees more than the others do.
+    """
     groups = dict[tuple[str, str], list[Steps]]()
+    only = labels[0] if len(labels) == 1 else ""
     for name, steps in tracks.items():
-        groups.setdefault((name.camera, name.label), []).append(steps)
-    return {key: largest(group) for key, group in sorted(groups.items())}
+        groups.setdefault((name.camera, name.label or only), []).append(steps)
+    found = {key: largest(group) for key, group in sorted(groups.items())}
+    for camera in {camera for camera, label in found if not label}:
+        named = [steps for (of, label), steps in found.items() if of == camera and label]
+        found[camera, ""] = _combined([found[camera, ""], *named], _excess)
+    return found
+
+
+def _excess(numbers: Sequence[int]) -> int:
+    return max(0, numbers[0] - sum(numbers[1:]))
 
 
 def overlap_s(intervals: Iterable[tuple[float, float]]) -> float:

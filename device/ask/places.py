@@ -48,10 +48,12 @@ class Task:
     Attributes:
         measure: what it says of a frame (`presence`, `count`, ...).
         label: the object it is about; None if it is about no single one.
+        names: of the model's classes, where an answer lists their numbers.
     """
 
     measure: str
     label: str | None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,11 @@ Vectors = NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Makes vectors of texts that are alike where texts mean alike.
+    """Makes vectors of texts that are alike where texts mean alike."""
 
-    Attributes:
-        name: of the model, with its version: vectors of another one cannot be compared.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Of the model, with its version: vectors of another one cannot be compared."""
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors (N, D) of N texts."""

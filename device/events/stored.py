@@ -86,6 +86,44 @@ class StoredEvents:
             found = {name: _answers(connection, name, wall) for name in names}
         return {name: answers for name, answers in found.items() if answers}
 
+    def looked(
+        self, camera: str, since: float, until: float, *, longest_s: float
+    ) -> Sequence[tuple[float, float]]:
+        """When a camera was looked at between two times: (since, until), in order.
+
+        Args:
+            camera: its name.
+            since: in seconds since 1970.
+            until: in seconds since 1970.
+            longest_s: between two looks of one stretch; so long does one look hold.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        before = func.lag(RESULTS.c.wall).over(order_by=RESULTS.c.wall)
+        looks = (
+            select(RESULTS.c.wall.label("wall"), before.label("before"))
+            .where(
+                RESULTS.c.camera == camera,
+                RESULTS.c.wall >= since - longest_s,
+                RESULTS.c.wall < until,
+            )
+            .subquery()
+        )
+        begins = (
+            select(looks.c.wall, looks.c.before)
+            .where(looks.c.before.is_(None) | (looks.c.wall - looks.c.before > longest_s))
+            .order_by(looks.c.wall)
+        )
+        with self._reading() as connection:
+            rows = [(row.wall, row.before) for row in connection.execute(begins)]
+            last = connection.scalar(select(func.max(looks.c.wall)))
+        if last is None:
+            return []
+        ends = [before + longest_s for _, before in rows[1:]] + [last + longest_s]
+        found = [(max(a, since), min(b, until)) for (a, _), b in zip(rows, ends, strict=True)]
+        return [(a, b) for a, b in found if a < b]
+
     def close(self) -> None:
         """Lets the database go."""
         self._engine.dispose()

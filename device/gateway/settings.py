@@ -34,6 +34,7 @@ from triparty.common.hosts import LOOPBACK_NAMES
 from triparty.device.events.secret import Secret
 from triparty.device.gate.optimizer import Leftover
 from triparty.device.gate.traces import Measure
+from triparty.device.gateway.ask_settings import AskSettings
 from triparty.device.gateway.outlet_settings import MqttSettings, WebhookSettings
 from triparty.device.gateway.polygons import Point, check_polygon
 from triparty.device.gateway.table import Name, Table, UserPath
@@ -412,6 +413,7 @@ class WatchSettings(Table):
     metrics: MetricSettings = MetricSettings()
     page: PageSettings | None = None
     mqtt: MqttSettings = MqttSettings()
+    ask: AskSettings = AskSettings()
     webhooks: tuple[WebhookSettings, ...] = ()
     reload: ReloadSettings = ReloadSettings()
 
@@ -535,6 +537,7 @@ _TABLES: dict[str, type[Table]] = {
     "metrics": MetricSettings,
     "page": PageSettings,
     "mqtt": MqttSettings,
+    "ask": AskSettings,
     "reload": ReloadSettings,
 }
 _LISTS: dict[str, type[Table]] = {

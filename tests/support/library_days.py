@@ -86,7 +86,7 @@ QUESTIONS: tuple[tuple[str, Expected], ...] = (
     ("Did anybody pass the front gate yesterday after ten in the evening?", True),
     ("Was the coffee shop deserted yesterday?", True),
     ("Is there still someone up on the terrace?", True),
-    ("How many readers were in the reading room at once on Friday?", 4),
+    ("How many readers were in the reading room at once on Friday?", 3),
     ("What was the highest number of people in the café today?", 3),
     ("How often did a truck stop at the main gate since Friday?", 2),
     ("When did the first visitor come through the main gate this morning?", at(5, "08:52")),

@@ -1,8 +1,8 @@
 """Four days at a vet's practice, and thirty questions about them that nothing was tuned on.
 
-The facts were chosen first, then put into questions in other words than the site's own. Asked on
-Thursday, 11 March 2027, at 10:20. The score of the first run is in docs/ask.md; whoever changes
-the reading of questions because of one of these has to write thirty new ones.
+The facts were chosen first, then put into questions in other words than the site's own, before
+any was asked. docs/ask.md has the score of the first run. Asked on Thursday, 11 March 2027, at
+10:20.
 """
 
 from __future__ import annotations
