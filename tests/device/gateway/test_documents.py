@@ -16,6 +16,7 @@ from triparty.device.gateway.settings import (
     MaskSettings,
     MetricSettings,
     ModelSettings,
+    PageSettings,
     ReloadSettings,
     ResultSettings,
     TaskSettings,
@@ -47,6 +48,7 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         (CameraDefaults, document["defaults"]),
         (GateSettings, document["gate"]),
         (MetricSettings, document["metrics"]),
+        (PageSettings, document["page"]),
         (ReloadSettings, document["reload"]),
         (ResultSettings, document["results"]),
         (ModelSettings, document["models"][0]),
@@ -65,6 +67,8 @@ def test_the_reference_names_every_key_with_its_default() -> None:
             default = field.get_default(call_default_factory=True)
             if isinstance(default, tuple):
                 default = list(default)
+            if isinstance(default, Path):
+                default = str(default)
             if name in given and name not in no_default and default is not None:
                 assert given[name] == default, f"the default of {name}"
 
