@@ -1,6 +1,7 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter` and `page` have files of their own.
+`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `page` and `example-site` have
+files of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from triparty.device import cli_filter, cli_gate, cli_page
 from triparty.device.cli_ask import ask
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
+from triparty.device.cli_example import example_site
 from triparty.device.cli_serve import serve
 from triparty.device.cli_watch import watch
 
@@ -39,6 +41,7 @@ app.command()(ask)
 app.command()(chat)
 app.command()(describe)
 app.command()(serve)
+app.command()(example_site)
 
 HomeOption = Annotated[
     Path | None,
