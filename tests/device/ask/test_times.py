@@ -14,7 +14,20 @@ from triparty.device.ask.words import tidied, words
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "UTC")
-HOURS = ["twelve", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+HOURS = [
+    "twelve",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+]
 FRIDAY = datetime(2026, 11, 20, 16, 40)
 
 
@@ -177,7 +190,38 @@ def test_two_hours_without_halves_are_the_nearest_after_each_other(
 @given(
     st.lists(
         st.sampled_from(
-            ["between", "and", "at", "from", "to", "two", "3", "14:30", "half", "past", "pm", "yesterday", "last", "night", "tuesday", "ago", "morning", "since", "the", "of", "hour", "minutes", "week", "2026-11-03", "noon", ",", "-", "99", "a", "room"]
+            [
+                "between",
+                "and",
+                "at",
+                "from",
+                "to",
+                "two",
+                "3",
+                "14:30",
+                "half",
+                "past",
+                "pm",
+                "yesterday",
+                "last",
+                "night",
+                "tuesday",
+                "ago",
+                "morning",
+                "since",
+                "the",
+                "of",
+                "hour",
+                "minutes",
+                "week",
+                "2026-11-03",
+                "noon",
+                ",",
+                "-",
+                "99",
+                "a",
+                "room",
+            ]
         ),
         max_size=9,
     ).map(" ".join)
