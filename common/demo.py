@@ -94,14 +94,22 @@ def _play(
         answer, building = _converse(
             stage, url, protected, prompt, max_tokens, trace, cameras=cameras
         )
-        attacking = ("audit", source, protected, "--attacks", "sorted-rows", "--traffic", trace)
+        attacking = (
+            "audit",
+            source,
+            protected,
+            "--attacks",
+            "sorted-rows",
+            "--traffic",
+            _of_chat(trace),
+        )
         attack = stage.run("developer", *attacking)
         original = reference.document()
     outcome = {
         "identical": answer["token_ids"] == original["reference_token_ids"],
         "tokens": len(answer["token_ids"]),
         "device_saw": {"prompt": prompt, "answer": answer["text"]},
-        "cloud_saw": _cloud_saw(trace),
+        "cloud_saw": _cloud_saw(_of_chat(trace)),
         "attacks": attack["attacks"],
         "building": building,
     }
@@ -136,7 +144,13 @@ def _converse(
             "device", "generate", "assistant", prompt,
             "--max-tokens", str(max_tokens), "--home", device,
         )  # fmt: skip
+        shutil.copyfile(trace, _of_chat(trace))  # what comes after is of another model
         return answer, _building(stage, device) if cameras else None
+
+
+def _of_chat(trace: Path) -> Path:
+    """What the cloud saw of the chat alone."""
+    return trace.with_name("chat.bin")
 
 
 def _building(stage: Stage, device: Path) -> dict[str, Any] | None:
