@@ -15,6 +15,7 @@ of its own, and prints them. It knows no role's code.
 from __future__ import annotations
 
 import queue
+import shutil
 import signal
 import socket
 import subprocess
