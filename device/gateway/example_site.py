@@ -87,7 +87,7 @@ def _configuration(detector: Path, model: str | None) -> str:
 # A building that was generated: triparty device watch watch.toml
 
 [gate]
-budget_ms = 0.1           # of each 40 ms: about half of what decoding all takes
+budget_ms = 0.3           # of each 40 ms: a part of what decoding all takes
 
 [defaults]
 before_s = 2
