@@ -22,7 +22,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "triparty needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the three roles into $(VENV) (once; some minutes) ..."
-	$(PIP_INSTALL) -e '.[developer,cloud,device]'
+	$(PIP_INSTALL) -e '.[developer,cloud,device,gateway]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

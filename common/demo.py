@@ -8,32 +8,30 @@ of its own, and prints them. It knows no role's code.
 3. developer enrols with the cloud, publishes the model, invites the device
 4. device enrols, gets its bundle, asks, and reads the answer as it arrives
 5. the same question to the unprotected model: the answer must be the same, token for token
-6. what the cloud saw, and what the first attack makes of it
+6. a gateway watches generated films, and answers a question about them (`demo_site.py`)
+7. what the cloud saw of the chat, and what the first attack makes of it
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import queue
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 
 from triparty.common.console import Console, JsonOption
+from triparty.common.demo_site import ask_a_building, missing
+from triparty.common.demo_stage import Background, Stage, command, made_once
 from triparty.common.errors import StateError, UnavailableError
 from triparty.common.wire import decode_frames
 
@@ -42,62 +40,6 @@ app = typer.Typer(add_completion=False)
 PROMPT = "When a function is called,"
 START_LIMIT_S = 120
 STEP_LIMIT_S = 1800
-
-
-@dataclass
-class Stage:
-    """Where a demo runs: its folders and what it prints.
-
-    Attributes:
-        folder: holds one folder a party.
-        console: what people see.
-    """
-
-    folder: Path
-    console: Console
-    started: float = field(default_factory=time.monotonic)
-
-    def home(self, role: str) -> Path:
-        """The folder that only this role's processes use."""
-        return self.folder / role
-
-    def run(self, role: str, *words: str | Path, stdin: str | None = None) -> dict[str, Any]:
-        """Runs one role command to its end and returns its JSON document.
-
-        Raises:
-            StateError: the command failed; holds what it wrote to stderr.
-        """
-        self.announce(role, *words)
-        done = subprocess.run(
-            _command(role, *words, "--json"),
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=None if sys.stderr.isatty() else subprocess.PIPE,
-            text=True,
-            timeout=STEP_LIMIT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            detail = (done.stderr or "").strip().removeprefix("triparty: ")
-            raise StateError(f"the demo's '{role} {words[0]}' failed. {detail}")
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
-
-    def announce(self, role: str, *words: str | Path) -> None:
-        """Prints a role command as a person would type it."""
-        shown = " ".join(self._shown(word) for word in words)
-        seconds = time.monotonic() - self.started
-        self.console.say(f"{seconds:6.1f} s  {role:<9}  $ triparty {role} {shown}")
-
-    def _shown(self, word: str | Path) -> str:
-        text = str(word).replace(f"{self.folder}/", "").replace(str(Path.home()), "~")
-        if len(text) > 60:
-            text = f"{text[:24]}..."
-        return f'"{text}"' if " " in text else text
-
-
-def _command(role: str, *words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "triparty.common", role, *map(str, words)]
 
 
 @app.command()
@@ -112,14 +54,17 @@ def demo(
     ] = None,
     prompt: Annotated[str, typer.Option(help="What the device asks.")] = PROMPT,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 48,
+    cameras: Annotated[
+        bool, typer.Option(help="Watch generated films as well, and ask about them.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Run all three roles on this machine: re-key, publish, serve, ask, compare, attack."""
+    """Run all three roles on this machine: a private chat, and cameras that can be asked."""
     console = Console(as_json=as_json)
     with _folder(workdir) as folder:
         stage = Stage(folder, console)
         source = model or str(_example_model(stage))
-        outcome = _play(stage, source, prompt, max_tokens)
+        outcome = _play(stage, source, prompt, max_tokens, cameras=cameras)
         seconds = round(time.monotonic() - stage.started, 2)
     console.report({**outcome, "seconds": seconds})
     console.say(f"Done in {seconds:.0f} s.")
@@ -127,7 +72,15 @@ def demo(
         raise StateError("the protected answer differs from the unprotected model's")
 
 
-def _play(stage: Stage, source: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+def _example_model(stage: Stage) -> Path:
+    """The demo's own trained model."""
+    stage.console.say("The first run trains small models (about two minutes) ...")
+    return made_once(stage, "example-model", "example-model")
+
+
+def _play(
+    stage: Stage, source: str, prompt: str, max_tokens: int, *, cameras: bool
+) -> dict[str, Any]:
     protected = stage.home("developer") / "protected"
     trace = stage.home("cloud") / "trace.bin"
     stage.run("developer", "protect", source, protected)
@@ -139,25 +92,43 @@ def _play(stage: Stage, source: str, prompt: str, max_tokens: int) -> dict[str, 
     )  # fmt: skip
     with Background(stage, "developer", *verifying) as reference:
         stage.run("cloud", "init", "--data", data, "--url", url, "--self-signed")
-        answer = _converse(stage, url, protected, prompt, max_tokens, trace)
-        attacking = ("audit", source, protected, "--attacks", "sorted-rows", "--traffic", trace)
+        answer, building = _converse(
+            stage, url, protected, prompt, max_tokens, trace, cameras=cameras
+        )
+        attacking = (
+            "audit",
+            source,
+            protected,
+            "--attacks",
+            "sorted-rows",
+            "--traffic",
+            _of_chat(trace),
+        )
         attack = stage.run("developer", *attacking)
         original = reference.document()
     outcome = {
         "identical": answer["token_ids"] == original["reference_token_ids"],
         "tokens": len(answer["token_ids"]),
         "device_saw": {"prompt": prompt, "answer": answer["text"]},
-        "cloud_saw": _cloud_saw(trace),
+        "cloud_saw": _cloud_saw(_of_chat(trace)),
         "attacks": attack["attacks"],
+        "building": building,
     }
     _show(stage.console, outcome, original)
     return outcome
 
 
 def _converse(
-    stage: Stage, url: str, protected: Path, prompt: str, max_tokens: int, trace: Path
-) -> dict[str, Any]:
-    """From the developer's keys to the device's answer, while the cloud serves."""
+    stage: Stage,
+    url: str,
+    protected: Path,
+    prompt: str,
+    max_tokens: int,
+    trace: Path,
+    *,
+    cameras: bool,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """From the developer's keys to the device's answers, while the cloud serves."""
     device, data = stage.home("device"), stage.home("cloud") / "data"
     at_home = ("--home", stage.home("developer") / "home")
     with _serving(stage, data, trace):
@@ -170,51 +141,29 @@ def _converse(
         stage.run("device", *enroll, "--home", device, stdin=code)
         stage.run("developer", "grant", "phone", *at_home)
         stage.run("device", "pull", "--home", device)
-        return stage.run(
+        answer = stage.run(
             "device", "generate", "assistant", prompt,
             "--max-tokens", str(max_tokens), "--home", device,
         )  # fmt: skip
+        shutil.copyfile(trace, _of_chat(trace))  # what comes after is of another model
+        return answer, _building(stage, device) if cameras else None
 
 
-class Background:
-    """A role command that runs beside the others, at most until the `with` block ends."""
+def _of_chat(trace: Path) -> Path:
+    """What the cloud saw of the chat alone."""
+    return trace.with_name("chat.bin")
 
-    def __init__(self, stage: Stage, role: str, *words: str | Path) -> None:
-        """Starts the command."""
-        stage.announce(role, *words)
-        self._what = f"{role} {words[0]}"
-        self._process = subprocess.Popen(
-            _command(role, *words, "--json"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+
+def _building(stage: Stage, device: Path) -> dict[str, Any] | None:
+    """The second half, where what it needs is installed."""
+    absent = missing()
+    if absent:
+        stage.console.say(
+            f"Without cameras: {', '.join(absent)} not installed (pip install "
+            "'triparty[gateway]')."
         )
-
-    @property
-    def returncode(self) -> int | None:
-        """How it ended; None while it runs."""
-        return self._process.poll()
-
-    def __enter__(self) -> Self:
-        """The command itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stops the command if the block ended without its document."""
-        with self._process:
-            self._process.kill()
-
-    def document(self) -> dict[str, Any]:
-        """The command's JSON document; waits for it.
-
-        Raises:
-            StateError: the command failed.
-        """
-        output, errors = self._process.communicate(timeout=STEP_LIMIT_S)
-        if self._process.returncode != 0:
-            raise StateError(f"the demo's '{self._what}' failed. {errors.strip()}")
-        document: dict[str, Any] = json.loads(output)
-        return document
+        return None
+    return ask_a_building(stage, stage.home("developer") / "home", device)
 
 
 @contextmanager
@@ -224,7 +173,7 @@ def _serving(stage: Stage, data: Path, trace: Path) -> Iterator[None]:
     stage.announce("cloud", *words)
     log = (stage.home("cloud") / "log.jsonl").open("w", encoding="utf-8")
     cloud = subprocess.Popen(
-        _command("cloud", *words), stdout=subprocess.PIPE, stderr=log, text=True
+        command("cloud", *words), stdout=subprocess.PIPE, stderr=log, text=True
     )
     try:
         _await_line(cloud, log.name)
@@ -279,24 +228,6 @@ def _folder(workdir: Path | None) -> Iterator[Path]:
     yield workdir.resolve()
 
 
-def _example_model(stage: Stage) -> Path:
-    """The demo's own trained model, made at the first run and kept in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triparty"
-    # Another Python has other texts, hence another model.
-    text = hashlib.sha256(sys.version.encode()).hexdigest()[:8]
-    target = cache / f"example-model-{text}"
-    if not target.is_dir():
-        stage.console.say("First run: training a small language model (about a minute) ...")
-        making = cache / f".making-{os.getpid()}"
-        try:
-            stage.run("developer", "example-model", making)
-            if not target.is_dir():
-                making.rename(target)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    return target
-
-
 def _cloud_saw(trace: Path) -> dict[str, Any]:
     data = trace.read_bytes()
     frames = decode_frames(data, limit_bytes=len(data), max_frames=1 << 20)
@@ -342,6 +273,14 @@ def _show(console: Console, outcome: dict[str, Any], original: dict[str, Any]) -
             f"What the cloud could learn: attack '{attack['name']}' (level {attack['level']}) "
             f"recovered {attack['recovered']:.0%} of the {attack['target']} "
             f"in {attack['seconds']:.1f} s."
+        )
+    building = outcome["building"]
+    if building is not None:
+        rich.print(
+            f"[bold]{_escaped(building['question'])}[/bold] {_escaped(building['answer'])}\n"
+            f"From {building['evidence']} of {building['events']} events that a gateway saw in "
+            f"generated films; it decoded {building['decoded_share']:.0%} of the packets. The "
+            "cloud got keyed rows of the question, no event and no picture."
         )
     rich.print(
         "Level K2 means that the cloud got hold of the embedding table, which is in every "

@@ -1,6 +1,6 @@
 """The developer's commands on models.
 
-protect and example-model here; verify, audit and protect-adapter in files of their own.
+protect and the examples here; verify, audit and protect-adapter in files of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def add_commands(app: typer.Typer) -> None:
     app.command("verify")(verify)
     app.command("audit")(audit)
     app.command("example-model")(example_model)
+    app.command("example-detector")(example_detector)
+    app.command("example-encoder")(example_encoder)
 
 
 def protect(
@@ -143,5 +145,39 @@ def example_model(
         f"Trained {trained.parameters / 1e6:.1f} M weights for {trained.seconds:.0f} s "
         f"({trained.steps} steps) on {trained.text_bytes / 1e3:.0f} KB of text: loss "
         f"{trained.loss:.2f} on held-out text. Try: triparty developer protect {out} protected"
+    )
+    console.report({"out": str(out), **asdict(trained)})
+
+
+def example_detector(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="An ONNX file to be made.")],
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Batches to train on.")] = 300,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a small detector on generated scenes of people and cars, to try things with."""
+    from triparty.developer.example_detector import make_example_detector
+
+    console = Console(as_json=as_json)
+    trained = make_example_detector(out, steps=steps)
+    console.say(
+        f"Trained {trained.parameters / 1e3:.0f} thousand weights for {trained.seconds:.0f} s "
+        f"({trained.steps} steps). It finds what generated films show, nothing real."
+    )
+    console.report({"out": str(out), **asdict(trained)})
+
+
+def example_encoder(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Batches to train on.")] = 350,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a small sentence encoder on generated questions about a building."""
+    from triparty.developer.example_encoder import make_example_encoder
+
+    console = Console(as_json=as_json)
+    trained = make_example_encoder(out, steps=steps)
+    console.say(
+        f"Trained {trained.parameters / 1e3:.0f} thousand weights for {trained.seconds:.0f} s "
+        f"({trained.steps} steps). It knows a building's words, no others."
     )
     console.report({"out": str(out), **asdict(trained)})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from triparty.common.console import progress
 from triparty.developer.protect.output import new_folder
 from triparty.developer.stock import quiet
+from triparty.developer.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def make_example_model(
         tokenizer = _tokenizer(texts)
         ids = _ids(tokenizer, texts)
         split = int(len(ids) * (1 - HELD_OUT))
-        with _one_thread(), torch.random.fork_rng():
+        with one_thread(), torch.random.fork_rng():
             torch.manual_seed(SEED)
             model = _model()
             started = clock()
@@ -93,23 +93,6 @@ def make_example_model(
         )
         _save(model, tokenizer, folder)
     return trained
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Computes on one core for a while.
-
-    Matrices this small gain little from a second thread, and two threads that wait for each
-    other come to a crawl as soon as another process wants one of the cores.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def reference_texts() -> list[str]:

@@ -1,7 +1,7 @@
 """`triparty device`: enroll, trust, keys, models, pull, generate, embed, classify.
 
-`ask`, `chat`, `describe`, `serve`, `watch`, `gate`, `filter`, `federate` and `page` have files
-of their own.
+`ask`, `chat`, `describe`, `example-site`, `serve`, `watch`, `gate`, `filter`, `federate`
+and `page` have files of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from triparty.device import cli_federate, cli_filter, cli_gate, cli_page
 from triparty.device.cli_ask import ask
 from triparty.device.cli_chat import chat, chosen_draft
 from triparty.device.cli_describe import describe
+from triparty.device.cli_example import example_site
 from triparty.device.cli_serve import serve
 from triparty.device.cli_shields import (
     DecoyKind,
@@ -49,6 +50,7 @@ app.command()(ask)
 app.command()(chat)
 app.command()(describe)
 app.command()(serve)
+app.command()(example_site)
 
 HomeOption = Annotated[
     Path | None,

@@ -79,6 +79,20 @@ def test_private_images(tmp_path: Path) -> None:
     assert [named for _, named in found] == [drawn for drawn, _ in found]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_building(tmp_path: Path) -> None:
+    for verb, made in (("encoder", "encoder"), ("detector", "detector.onnx")):
+        words = ("-m", "triparty.common", "developer", f"example-{verb}", tmp_path / made)
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    question = "Was anybody in the meeting room in the last minute?"
+    _, answer = told(
+        "building", tmp_path / "encoder", "detector.onnx", question, folder=tmp_path
+    )
+    assert "Yes" in answer
+    assert "The cloud got keyed rows" in answer
+
+
 def test_every_example_is_listed() -> None:
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
     for page in (EXAMPLES / "README.md", ROOT / "README.md"):
