@@ -115,7 +115,7 @@ class Gateway:
         Raises:
             StateError: it ended before.
         """
-        lines = []
+        lines: list[str] = []
         while not self.page:
             line = self._told.get(timeout=START_LIMIT_S)
             if not line:

@@ -127,7 +127,7 @@ def _train(model: torch.nn.Module, steps: int) -> float:
             rows = torch.from_numpy(rng.integers(0, PICTURES, BATCH))
             loss = _loss(model(inputs[rows]), targets[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(loss.detach()))
             advance(1)

@@ -253,7 +253,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer.enable_truncation(LENGTH)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         model_max_length=LENGTH,
         **SPECIAL,
@@ -294,7 +294,7 @@ def _train(model: BertModel, tokenizer: PreTrainedTokenizerFast, steps: int) -> 
             likeness = first @ second.T / TEMPERATURE
             loss = torch.nn.functional.cross_entropy(likeness, _same(meanings))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(loss.detach()))
             advance(1)
