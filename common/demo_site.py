@@ -59,7 +59,7 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
     stage.run("device", "pull", ENCODER, "--home", device)
     site = stage.home("device") / "building"
     made = stage.run("device", "example-site", site, "--detector", detector, "--model", ENCODER)
-    with Gateway(stage, Path(made["watch"])) as gateway:
+    with Gateway(stage, Path(made["watch"]), device) as gateway:
         stage.console.say(f"The gateway's page, while it runs: {gateway.page}")
         status = gateway.finished()
     asked = ("--watch", made["watch"], "--home", device)
@@ -90,14 +90,15 @@ class Gateway:
     Args:
         stage: of the demo.
         file: what it watches.
+        device: folder of the device that asks the page's questions.
 
     Attributes:
         page: address of its page.
     """
 
-    def __init__(self, stage: Stage, file: Path) -> None:
+    def __init__(self, stage: Stage, file: Path, device: Path) -> None:
         """Starts it; returns when it has told where its page is."""
-        words = ("watch", file, "--seconds", str(WATCHED_S))
+        words = ("watch", file, "--seconds", str(WATCHED_S), "--home", device)
         stage.announce("device", *words)
         self.page = ""
         self._told: queue.Queue[str] = queue.Queue()

@@ -53,6 +53,10 @@ def watch(
     check: Annotated[
         bool, typer.Option("--check", help="Read the file, say what is wrong, and stop.")
     ] = False,
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="Folder of the device that asks the page's questions."),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -86,6 +90,7 @@ def watch(
         settings,
         console,
         _Again(reloader, load, config, parse),
+        home=home,
         seconds=seconds,
         once=once,
         fast=fast,
@@ -99,6 +104,7 @@ def _run(
     console: Console,
     again: _Again,
     *,
+    home: Path | None,
     seconds: float | None,
     once: bool,
     fast: bool,
@@ -115,7 +121,7 @@ def _run(
     with (
         _told_by_signals(gateway, again.reloader),
         _metrics(gateway, console),
-        _page(gateway, again) as shown,
+        _page(gateway, again, home) as shown,
     ):
 
         def told(status: GatewayStatus) -> None:
@@ -264,7 +270,9 @@ def _metrics(gateway: Gateway, console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def _page(gateway: Gateway, again: _Again) -> Iterator[Callable[[GatewayStatus], None]]:
+def _page(
+    gateway: Gateway, again: _Again, home: Path | None
+) -> Iterator[Callable[[GatewayStatus], None]]:
     settings = gateway.settings.page
     if settings is None:
         yield lambda status: None
@@ -279,7 +287,7 @@ def _page(gateway: Gateway, again: _Again) -> Iterator[Callable[[GatewayStatus],
         ask=again.reloader.ask,
     )
     say = partial(typer.echo, err=True)
-    with page_beside(gateway, settings, editor=editor, say=say) as shown:
+    with page_beside(gateway, settings, editor=editor, say=say, home=home) as shown:
         yield shown
 
 

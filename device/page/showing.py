@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 from triparty.device.ask.ask import Answer
+from triparty.device.client import Device
 from triparty.device.events.stored import StoredEvents
 from triparty.device.gateway.asking import make_asker
 from triparty.device.gateway.editing import Editor
@@ -30,6 +33,7 @@ def page_beside(
     *,
     editor: Editor | None,
     say: Callable[[str], None],
+    home: Path | None = None,
 ) -> Iterator[Hears]:
     """Shows a gateway while the block runs; what it yields is to hear each status.
 
@@ -38,6 +42,7 @@ def page_beside(
         settings: of the page.
         editor: of the file of all settings.
         say: tells people where it is, and a password that was made.
+        home: folder of the device that asks questions; None: the usual one.
 
     Raises:
         SettingsError: a certificate that cannot be used.
@@ -52,7 +57,7 @@ def page_beside(
             feed,
             lambda: gateway.settings,
             events,
-            ask=_asker(gateway, events) if events is not None else None,
+            ask=_asker(gateway, events, home) if events is not None else None,
             editor=editor,
         )
         server = PageServer(create_app(watched, settings, checker(file)), settings, folder)
@@ -65,15 +70,23 @@ def page_beside(
             server.stop()
 
 
-def _asker(gateway: Gateway, events: StoredEvents) -> Callable[[str], Answer]:
-    """Answers with the encoder that `[ask]` names; without one nothing leaves the device."""
-    device = home = None
-    if gateway.settings.ask.model is not None:
-        own = DeviceSettings.load(None)
-        device, home = own.device(), own.home
+def _asker(
+    gateway: Gateway, events: StoredEvents, home: Path | None
+) -> Callable[[str], Answer]:
+    """Answers with the encoder that `[ask]` names; without one nothing leaves the device.
+
+    The device is opened for the first question: one that is not enrolled yet watches as well.
+    """
+
+    @cache
+    def opened() -> tuple[Device, Path]:
+        own = DeviceSettings.load(None, home=home)
+        return own.device(), own.home
 
     def answer(question: str) -> Answer:  # of the settings that run then: zones come and go
-        return make_asker(gateway.settings, events, device, kept=home)(question)
+        settings = gateway.settings
+        device, kept = opened() if settings.ask.model is not None else (None, None)
+        return make_asker(settings, events, device, kept=kept)(question)
 
     return answer
 

@@ -47,7 +47,7 @@ def main(home: Path, detector: Path, question: str, seconds: str = "20") -> None
     site = home / "building"
     if not site.exists():
         triparty("example-site", site, "--detector", detector, "--model", MODEL)
-    triparty("watch", site / "watch.toml", "--seconds", seconds)
+    triparty("watch", site / "watch.toml", "--seconds", seconds, "--home", home)
     asked = ("--watch", site / "watch.toml", "--home", home, "--why", "--privacy")
     triparty("ask", question, *asked)
 
