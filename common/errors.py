@@ -42,6 +42,8 @@ TripartyError
 │   ├── PositionError        a step that does not continue its session
 │   └── BlobMissingError     an artifact whose blobs are not all uploaded
 ├── RequestError             a request the cloud cannot read
+│   ├── TimeError            a question's time that was not understood, or is still to come
+│   └── UnclearError         a question that names no known place, or could mean several
 ├── LimitError               too much at once: wait and repeat
 │   └── TooLargeError        more than the cloud ever takes in one request
 ├── UnavailableError         the cloud is draining, or the model is not loaded
@@ -349,6 +351,29 @@ class RequestError(TripartyError):
 
     slug = "request"
     status = 400
+
+
+class TimeError(RequestError):
+    """A question's time that was not understood, or is still to come."""
+
+    slug = "time"
+    status = 422
+
+
+class UnclearError(RequestError):
+    """A question that names no known place, or could mean several.
+
+    Attributes:
+        candidates: names of places that may be meant; `extra` has them, too.
+    """
+
+    slug = "unclear"
+    status = 422
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Names of places that may be meant."""
+        return tuple(self.extra.get("candidates", ()))
 
 
 class LimitError(TripartyError):

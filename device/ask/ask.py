@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from triparty.common.errors import RequestError
+from triparty.common.errors import RequestError, UnclearError
 from triparty.device.ask import mentions as meaning
 from triparty.device.ask.answer import answered
 from triparty.device.ask.coverage import Watched
@@ -30,22 +30,6 @@ from triparty.device.events.event import Event, Events
 
 LONGEST = 400
 """Characters of a question."""
-
-
-class UnclearError(RequestError):
-    """A question that names no known place, or could mean several; `extra` has the candidates.
-
-    Attributes:
-        candidates: names of places that may be meant.
-    """
-
-    slug = "unclear"
-    status = 422
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """Names of places that may be meant."""
-        return tuple(self.extra.get("candidates", ()))
 
 
 @dataclass(frozen=True)

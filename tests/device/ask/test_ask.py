@@ -13,8 +13,8 @@ import vet_practice
 from made_building import Building, site
 from scored_questions import wrong
 
-from triparty.common.errors import RequestError, UnreachableError
-from triparty.device.ask.ask import LONGEST, Resolver, UnclearError, ask
+from triparty.common.errors import RequestError, UnclearError, UnreachableError
+from triparty.device.ask.ask import LONGEST, Resolver, ask
 from triparty.device.ask.intent import Intent
 from triparty.device.ask.lexical import Lexical
 from triparty.device.ask.mentions import Rules

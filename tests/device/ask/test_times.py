@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triparty.device.ask.times import Span, TimeError, spoken
+from triparty.common.errors import TimeError
+from triparty.device.ask.times import Span, spoken
 from triparty.device.ask.words import in_order, tidied, words
 
 BERLIN = ZoneInfo("Europe/Berlin")

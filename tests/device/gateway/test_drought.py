@@ -92,6 +92,7 @@ def test_an_entry_after_all_lets_the_stream_be_gated_again(
         worker=0,
         asked=(),
         tasks=(),
+        questions=(),
         added=0.0,
         ring_s=1.0,
         debounces={},
