@@ -163,20 +163,24 @@ class Chat:
 
     def _turn(self, text: str) -> None:
         from triparty.common.errors import TripartyError
+        from triparty.device.chat.stopping import stoppable
         from triparty.device.inference.generation import Generation
 
         parts = self._dialogue.ask(text)
         forgotten = self._dialogue.forgotten
         is_begun = False
         try:
-            for part in parts:
-                if isinstance(part, Generation):
-                    self._told.append(_turn(text, part))
-                else:
-                    # Templates end where an answer begins; models say a space or a line first.
-                    shown = part.text if is_begun else part.text.lstrip()
-                    is_begun = is_begun or bool(shown)
-                    self._console.write(shown)
+            with stoppable() as is_stopped:
+                for part in parts:
+                    if isinstance(part, Generation):
+                        self._told.append(_turn(text, part))
+                    else:
+                        # Templates end where an answer begins; models begin with a space.
+                        shown = part.text if is_begun else part.text.lstrip()
+                        is_begun = is_begun or bool(shown)
+                        self._console.write(shown)
+                    if is_stopped():
+                        raise KeyboardInterrupt
             self._console.say("")
         except KeyboardInterrupt:
             if not self._is_terminal:
