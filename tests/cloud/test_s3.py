@@ -77,6 +77,7 @@ def test_a_restarted_cloud_finds_its_objects(cloud, developer, device, granted) 
     assert cloud.app.state.catalog.model_for(granted, "tiny").version == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["missing", "altered"])
 def test_what_became_of_an_object_is_named(cloud, granted, bucket, change) -> None:
     """By the operator's command, in a process that opens the store by itself."""
@@ -98,6 +99,7 @@ def test_what_became_of_an_object_is_named(cloud, granted, bucket, change) -> No
     assert cloud.app.state.blobs.held(developer, sha(damaged)) is None
 
 
+@pytest.mark.slow
 def test_an_altered_object_is_uploaded_again(cloud, developer, granted, bucket) -> None:
     bucket.alter(FILES["model.safetensors"], b"x" * len(FILES["model.safetensors"]))
     with pytest.raises(Exception, match="damaged"):
@@ -106,6 +108,7 @@ def test_an_altered_object_is_uploaded_again(cloud, developer, granted, bucket) 
     assert cloud.app.state.catalog.model_for(granted, "tiny").version == 1
 
 
+@pytest.mark.slow
 def test_objects_of_no_artifact_are_removed(cloud, developer, granted, bucket) -> None:
     needed = bucket.names()
     assert developer.put(b"of no artifact").status_code == 201
@@ -117,6 +120,7 @@ def test_objects_of_no_artifact_are_removed(cloud, developer, granted, bucket) -
     assert bucket.names() == needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [True, False])
 def test_backed_up_and_restored(cloud, developer, device, tmp_path: Path, lost: bool) -> None:
     """Also when the bucket is gone with the cloud."""

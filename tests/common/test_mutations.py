@@ -47,7 +47,7 @@ NOW, ROOT, PUBLISHING = GOLDEN["NOW"], GOLDEN["ROOT"], GOLDEN["PUBLISHING"]
 LIMIT = 100_000
 BYTES_PER_BYTE = 64  # Python's own form of JSON
 CHUNKS = 2 * CHUNK_BYTES + 200_000  # one as it is read, one deciphered
-FAST, SLOW = 20_000, 1_000_000
+FAST, SLOW = 6_000, 1_000_000
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ SCHEMES = pytest.mark.parametrize("scheme", ["permutation", "orthogonal"])
 
 @BOTH
 @SCHEMES
-@pytest.mark.parametrize("interface", ["embeddings", "tokens"])
+@pytest.mark.parametrize(
+    "interface", ["embeddings", pytest.param("tokens", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("model", ["stories_model", "capp_model"])
 def test_the_order_of_the_vocabulary_is_found(
     model: str, interface: str, scheme: str, attack: Any, request: Any, scene_of: Any
