@@ -1,9 +1,9 @@
 """Runs the law of each family for every model, choice, scheme and control that it names.
 
 What takes an audit is slow for every choice but the first, and for that, too, in families whose
-attacks differ in nothing from another's. Where a law is asked of every model under every choice,
-each choice of the first model and each model under the first choice are part of every run, the
-others are slow.
+attacks differ in nothing from another's. Where a law is asked of every model under every
+choice, each choice of the first model and each model under the first choice are part of every
+run, the others are slow.
 """
 
 from __future__ import annotations
