@@ -12,7 +12,7 @@ ARGS ?=
 # Two processes a core: many tests wait, for servers of theirs to start or to stop. The tests of one
 # file stay together, for what they share is made once.
 PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
-PARALLEL ?= -n $(PROCESSES) --dist loadfile
+PARALLEL ?= -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 export TOKENIZERS_PARALLELISM ?= false
 

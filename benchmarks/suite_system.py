@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.clouds import fill, new_cloud, serving, start_up_s
-from benchmarks.harness import Effort, case, cpu_time
+from benchmarks.harness import Case, Effort, case, cpu_time
+from benchmarks.whole_site import WHOLE_SITE
 from triparty.common.connection import Connection
 from triparty.common.files import sha256_file
 from triparty.common.transport import CloudClient
@@ -173,3 +174,6 @@ def start_up_empty(effort: Effort) -> Iterator[float]:
         data, _ = new_cloud(Path(name))
         for _ in range(effort.runs):
             yield start_up_s(data)
+
+
+SITE: tuple[Case, ...] = WHOLE_SITE

@@ -28,6 +28,27 @@ settings.register_profile(
 settings.load_profile("triparty")
 
 
+SLOWEST = (
+    "tests/exchange/",
+    "tests/test_",
+    "tests/benchmarks/",
+    "tests/developer/audit/",
+    "tests/cloud/",
+    "tests/developer/",
+    "tests/families/",
+)
+"""Where tests take long each: their files are begun first, so that none is left at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        found = (n for n, begin in enumerate(SLOWEST) if item.nodeid.startswith(begin))
+        return next(found, len(SLOWEST))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the person who runs the tests reaches them, nor does their home."""
