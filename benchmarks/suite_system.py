@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks import whole_site
 from benchmarks.clouds import fill, new_cloud, serving, start_up_s
 from benchmarks.harness import Case, Effort, case, cpu_time
-from benchmarks.whole_site import WHOLE_SITE
 from triparty.common.connection import Connection
 from triparty.common.files import sha256_file
 from triparty.common.transport import CloudClient
@@ -176,4 +176,4 @@ def start_up_empty(effort: Effort) -> Iterator[float]:
             yield start_up_s(data)
 
 
-SITE: tuple[Case, ...] = WHOLE_SITE
+SITE: tuple[Case, ...] = whole_site.WHOLE_SITE

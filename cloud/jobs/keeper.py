@@ -413,8 +413,8 @@ class Jobs:
         """Removes what a training needed, then lets its end be seen."""
         self._remove_data(row.folder, keeps_result=outcome.state == DONE)
         self.drop_upload(row.principal, row.dataset)
-        with self._lock:
-            progress = self._progress.pop(row.number, None)
+        with self._lock:  # it stays until the job is forgotten: readers may hold an older row
+            progress = self._progress.get(row.number)
         with self._database.writing() as session:
             if progress is not None:
                 register.note_progress(session, row.number, progress)
