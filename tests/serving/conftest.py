@@ -362,11 +362,11 @@ def fake_engine() -> FakeEngine:
 
 @pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine to its end, at most ten seconds."""
+    """Runs a coroutine to its end, at most a minute."""
 
     def runner(work: Coroutine[Any, Any, Any]) -> Any:
         async def bounded() -> Any:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await work
 
         return asyncio.run(bounded())
