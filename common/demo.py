@@ -280,7 +280,8 @@ def _show(console: Console, outcome: dict[str, Any], original: dict[str, Any]) -
             f"[bold]{_escaped(building['question'])}[/bold] {_escaped(building['answer'])}\n"
             f"From {building['evidence']} of {building['events']} events that a gateway saw in "
             f"generated films; it decoded {building['decoded_share']:.0%} of the packets. The "
-            "cloud got keyed rows of the question, no event and no picture."
+            f"cloud got keyed rows of {building['sent'][0]} parts of the question, and once of "
+            f"{building['sent'][1]} names and stock questions; no event and no picture."
         )
     rich.print(
         "Level K2 means that the cloud got hold of the embedding table, which is in every "

@@ -47,7 +47,8 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
 
     Returns:
         `question`, `answer`, `evidence` (how many events), `events` (recorded in all), `page`
-        (its address), `decoded_share` (of packets), `encoder` (which one).
+        (its address), `decoded_share` (of packets), `encoder` (which one), `sent` (of how many
+        texts the cloud got keyed rows: parts of the question, and names and stock questions).
     """
     detector = made_once(stage, "example-detector", "example-detector.onnx")
     encoder = _installed() or made_once(stage, "example-encoder", "example-encoder")
@@ -72,6 +73,7 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
         "page": gateway.page,
         "decoded_share": sum(camera["decoded"] for camera in status["cameras"])
         / max(1, sum(camera["packets"] for camera in status["cameras"])),
+        "sent": [len(answer["sent"]["texts"]), answer["sent"]["site_texts"]],
         "encoder": PACKAGE if _installed() else "example-encoder",
     }
 
@@ -79,9 +81,11 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
 def _installed() -> Path | None:
     """The folder of a real encoder, if its package is installed."""
     found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        return None
-    return next(iter(Path(found.origin).parent.rglob("config.json"))).parent
+    places = found.submodule_search_locations if found else None
+    weights = (
+        file for place in places or () for file in Path(place).rglob("model.safetensors")
+    )
+    return next((file.parent for file in weights), None)
 
 
 class Gateway:
@@ -114,13 +118,17 @@ class Gateway:
         """Waits until it has told where its page is.
 
         Raises:
-            StateError: it ended before.
+            StateError: it ended before, or takes too long.
         """
         lines: list[str] = []
         while not self.page:
-            line = self._told.get(timeout=START_LIMIT_S)
+            try:
+                line = self._told.get(timeout=START_LIMIT_S)
+            except queue.Empty:
+                line = ""
             if not line:
-                raise StateError(f"the demo's gateway ended. {' '.join(lines)}")
+                self.__exit__()
+                raise StateError(f"the demo's gateway did not start. {' '.join(lines)}")
             lines.append(line.strip())
             if line.startswith(PAGE_LINE):
                 self.page = line.removeprefix(PAGE_LINE).strip()

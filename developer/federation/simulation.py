@@ -32,6 +32,7 @@ Site = Callable[[Message, Context], Message]
 """A ClientApp of Flower's, or anything that answers as one does."""
 
 _APP_FAILED = 2  # Flower's code for an app that raised
+_AT_ONCE = "a simulation answers at once: use send_and_receive"
 
 
 class NoAnswerError(Exception):
@@ -82,11 +83,11 @@ class Simulation(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Not part of a simulation: use `send_and_receive`."""
-        raise NotImplementedError
+        raise NotImplementedError(_AT_ONCE)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Not part of a simulation: use `send_and_receive`."""
-        raise NotImplementedError
+        raise NotImplementedError(_AT_ONCE)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -49,17 +49,21 @@ class Clockface:
         self._day = first.date() if first.date() == last.date() else None
         self._span = span
 
-    def time(self, at: float) -> str:
+    def time(self, at: float, *, to_the_second: bool = False) -> str:
         """A time; with its day if that is not clear."""
         wall = self._wall(at)
-        clock = f"{wall:%H:%M}"
+        clock = f"{wall:%H:%M:%S}" if to_the_second else f"{wall:%H:%M}"
         return clock if wall.date() == self._day else f"{clock} on {_date(wall)}"
 
     def stretch(self, since: float, until: float, *, goes_on: bool = False) -> str:
-        """From when to when."""
+        """From when to when; to the second if minutes would read alike."""
         if goes_on:
             return f"from {self.time(since)} on"
-        return f"from {self.time(since)} to {self.time(until)}"
+        begin, end = self.time(since), self.time(until)
+        if begin == end:
+            begin = self.time(since, to_the_second=True)
+            end = self.time(until, to_the_second=True)
+        return f"from {begin} to {end}"
 
     def span(self) -> str:
         """When the question is about."""
@@ -228,7 +232,8 @@ def _without_record(gaps: Sequence[Gap], clock: Clockface, *, whole: bool) -> li
         found.append(f"Older recordings of {_listed(deleted)} have been deleted.")
     if dark and whole:
         names = sorted({gap.camera for gap in dark})
-        found.append(f"{_listed(names)} was not looked at in that time.")
+        verb = "was" if len(names) == 1 else "were"
+        found.append(f"{_sentence(_listed(names))} {verb} not looked at in that time.")
     elif dark:
         parts = [f"{gap.camera} {clock.stretch(gap.since, gap.until)}" for gap in dark]
         found.append(f"There is no record of {_listed(parts)}.")

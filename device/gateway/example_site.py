@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from triparty.common import scenes
-from triparty.common.errors import StateError
+from triparty.common.errors import SettingsError, StateError
 from triparty.common.scenes import Visit
 
 SECONDS, RATE, GROUP = 24.0, 10, 20
@@ -38,8 +38,14 @@ def write_example_site(folder: Path, *, detector: Path, model: str | None = None
         The file for `triparty device watch`.
 
     Raises:
+        SettingsError: there is no such detector.
         StateError: `folder` exists.
     """
+    if not detector.is_file():
+        raise SettingsError(
+            f"there is no detector {detector}: make one with 'triparty developer "
+            "example-detector OUT'"
+        )
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError as error:

@@ -242,8 +242,10 @@ def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, config: str) -> None:
         "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.argv[2], sys.argv[2:])"
     )
     before = (sys.executable, "-c", adopt, os.ttyname(theirs))
+    results = tmp_path / "results.jsonl"
     with running(tmp_path, text, before, start_new_session=True) as process:
+        until(lambda: results.exists() and results.stat().st_size)
         os.close(theirs)
         os.close(ours)
         assert process.wait(timeout=60) == 0
-    assert documents((tmp_path / "results.jsonl").read_text())
+    assert documents(results.read_text())

@@ -164,8 +164,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(stage: Stage) -> None:
         assert "keyed rows" in terminal.until("\n> ")
         terminal.type(b"half a line")
         terminal.until("half a line")
-        terminal.type(CTRL_C)
-        terminal.until(r"Ctrl-D leaves\)\n> ")
+        terminal.until(r"Ctrl-D leaves\)\n> ", again=CTRL_C)
         terminal.type("/exit")
     while serving.session_count():  # bounded by the test's own limit
         time.sleep(0.01)

@@ -53,6 +53,9 @@ def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Pa
     # Nine in the first twenty seconds of the films; a gate may miss some, a busy machine takes
     # longer and sees more.
     assert 5 <= building["events"] <= 20
+    parts, names = building["sent"]
+    assert 0 < parts < 50
+    assert names > 0
     assert building["page"].startswith("http://127.0.0.1:")
     assert 0.02 < building["decoded_share"] < 0.95
     (detector,) = (tmp_path / "cache" / "triparty").glob("example-detector-*.onnx")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LIMIT_S = 120
+LIMIT_S, AGAIN_S = 120, 3
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 
@@ -28,11 +28,21 @@ class Terminal:
     def type(self, text: str | bytes) -> None:
         os.write(self._master, text if isinstance(text, bytes) else text.encode() + b"\n")
 
-    def until(self, pattern: str) -> str:
-        """What is shown from where the last call ended to the end of the pattern."""
+    def until(self, pattern: str, *, again: bytes = b"") -> str:
+        """What is shown from where the last call ended to the end of the pattern.
+
+        Args:
+            pattern: a regular expression.
+            again: a key pressed until the pattern shows: Python loses a Ctrl-C that comes while
+                readline handles the character before.
+        """
         end = time.monotonic() + LIMIT_S
+        pressed = 0.0
         while not (found := re.compile(pattern).search(self.shown, self._seen)):
             assert time.monotonic() < end, f"{pattern!r} is not in {self.shown[self._seen :]!r}"
+            if again and time.monotonic() - pressed > AGAIN_S:
+                self.type(again)
+                pressed = time.monotonic()
             if select.select([self._master], [], [], 1)[0]:
                 try:
                     data = os.read(self._master, 1 << 16)

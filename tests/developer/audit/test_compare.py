@@ -113,7 +113,8 @@ def test_models_that_send_sums_with_positions_are_compared(with_positions: Compa
     assert by_name["noise 50%"].agreement < 0.95
     read = by_name["noise 50%"].leakage[Level.K2]
     assert read["noisy-rows"] > 0.9, "the key is found beside what positions add"
-    assert read["gram"] < 0.5
+    without_noise = by_name["orthogonal"].leakage[Level.K2]["gram"]
+    assert read["gram"] < without_noise == 1.0, "how much is left depends on the draw"
 
 
 def test_texts_are_as_long_as_a_model_has_positions(make_model: Any) -> None:
