@@ -232,6 +232,13 @@ class EncoderInfo:
     text: TextInput | None = None
     image: ImageInput | None = None
 
+    @property
+    def positions(self) -> int:
+        """Most rows of a text; of an image, where it takes no texts."""
+        if self.text is not None:
+            return self.text.positions
+        return 1 if self.image is None else self.image.rows
+
 
 @dataclass(frozen=True, eq=False)
 class Text:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -47,12 +47,14 @@ from triparty.cloud.serving.hosting import (
     Models,
     ServableModel,
 )
+from triparty.cloud.serving.openings import Asked, Openings
 from triparty.cloud.serving.sessions import (
     Ending,
     Session,
     SessionLimits,
     Sessions,
     StoredReply,
+    answered_error,
     retired_error,
     session_not_found,
 )
@@ -67,6 +69,7 @@ from triparty.common.errors import (
     NotFoundError,
     PositionError,
     RequestError,
+    SpentError,
     TooLargeError,
     TripartyError,
     UnavailableError,
@@ -110,17 +113,24 @@ class SessionInfo:
     @classmethod
     def of(cls, session: Session[AnyHosted], settings: ServingSettings) -> SessionInfo:
         """The public part of a session."""
-        hosted = decoder_of(session)
+        hosted = session.hosted
         key = hosted.key
+        replies: tuple[ReplyKind, ...]
+        if isinstance(hosted, HostedEncoder):
+            positions, replies, reply_rows = hosted.info.positions, (hosted.info.reply,), 1
+        else:
+            decoder = decoder_of(session)
+            positions, replies = decoder.positions, decoder.engine.info.replies
+            reply_rows = _reply_rows(decoder.engine.info, settings)
         return cls(
             session=session.id,
             model=key.name,
             version=key.version,
             epoch=key.epoch,
             position=session.position,
-            positions=hosted.positions,
-            replies=hosted.engine.info.replies,
-            reply_rows=_reply_rows(hosted.engine.info, settings),
+            positions=positions,
+            replies=replies,
+            reply_rows=reply_rows,
         )
 
 
@@ -149,12 +159,24 @@ class ForwardTurn:
     """Room for one forward request.
 
     Attributes:
-        session: what it counts as, until it is answered.
+        session: what it counts as, until it is answered; or the one that it is asked in.
         hosted: the encoder.
+        request_id: the client's name for it, in a session.
     """
 
     session: Session[AnyHosted]
     hosted: HostedEncoder
+    request_id: str | None = None
+
+    @property
+    def answered(self) -> StoredReply | None:
+        """The answer, if the same request had it before."""
+        return self.session.stored if self.request_id is not None else None
+
+    def keep(self, body: bytes) -> None:
+        """Keeps the answer for a repeated request."""
+        if self.request_id is not None:
+            self.session.stored = StoredReply(self.request_id, body, 0)
 
     @property
     def info(self) -> EncoderInfo:
@@ -208,6 +230,7 @@ class Serving:
         self._admit: Callable[[str, ServableModel], None] = lambda *_: None
         self._remove_used: Callable[[str, str, int], None] = lambda *_: None
         self._retired: dict[str, frozenset[tuple[str, int]]] = {}
+        self._openings: Openings[Session[AnyHosted]] = Openings()
         self._ending: set[asyncio.Task[None]] = set()
         self._trace: Trace | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -234,6 +257,7 @@ class Serving:
             with suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
+        await self._openings.stop()
         await self._models.stop()
         self._sessions.close_all()
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -245,13 +269,40 @@ class Serving:
     async def open_session(self, principal_id: str, model: ServableModel) -> SessionInfo:
         """Opens a session on a model, loading the model if need be.
 
+        Of an encoder on a one-time instance alone, for one forward request.
+
         Raises:
             LimitError: too many sessions.
-            RequestError: the model is an encoder.
+            RequestError: the model is an encoder, and no one-time instance.
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        return SessionInfo.of(await self._open(principal_id, model), self._settings)
+        return SessionInfo.of(await self._open_any(principal_id, model), self._settings)
+
+    async def open_session_once(
+        self, asked: Asked, model: Callable[[], Awaitable[ServableModel]]
+    ) -> SessionInfo:
+        """As `open_session`, to its end; a request that is repeated gets the same session.
+
+        Args:
+            asked: the request.
+            model: finds the model; not called when the request is a repeated one.
+        """
+        self._check_running()
+
+        async def opened() -> Session[AnyHosted]:
+            return await self._open_any(asked.principal, await model())
+
+        session = await self._openings.opened(asked, opened)
+        _check_open(session)
+        self._sessions.touch(session)
+        return SessionInfo.of(session, self._settings)
+
+    async def _open_any(self, principal_id: str, model: ServableModel) -> Session[AnyHosted]:
+        """A session for a client: on a decoder, or on a one-time instance."""
+        return await self._open(
+            principal_id, model, fits=_is_any if model.once else _is_decoder
+        )
 
     @asynccontextmanager
     async def forwarding(
@@ -265,18 +316,47 @@ class Serving:
 
         Raises:
             LimitError: too many steps or sessions.
-            RequestError: the model is a decoder.
+            RequestError: the model is a decoder, or a one-time instance.
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
         self._check_running()
+        if model.once:
+            raise RequestError(
+                f"'{model.name}' has one-time instances: open a session on one with "
+                f"POST /v1/models/{model.name}/sessions and name it in Triparty-Session"
+            )
         with self._shares.step(model.developer):
-            session = await self._open(principal_id, model, encoder=True)
+            session = await self._open(principal_id, model, fits=_can_encode)
             session.pending = 1
             try:
                 yield ForwardTurn(session, _encoder_of(session))
             finally:
                 self._sessions.close(session)
+
+    @asynccontextmanager
+    async def forwarding_in(
+        self, principal_id: str, model: str, session_id: str, request_id: str
+    ) -> AsyncIterator[ForwardTurn]:
+        """As `forwarding`, for the one request of a session on a one-time instance.
+
+        Raises:
+            NotFoundError: no such session of this principal on an encoder of this name.
+            SpentError: another request was its one.
+            LimitError: too many steps, or too many requests on one session at once.
+            UnavailableError: the cloud is shutting down.
+        """
+        self._check_running()
+        session = self._sessions.find(session_id, principal_id)
+        encoder = session.hosted
+        if not isinstance(encoder, HostedEncoder) or encoder.key.name != model:
+            raise session_not_found()
+        with self._shares.step(session.developer):
+            async with self._turn(principal_id, session_id):
+                if session.asked not in (None, request_id):
+                    raise answered_error()
+                session.asked = request_id
+                yield ForwardTurn(session, encoder, request_id)
 
     async def forward(self, turn: ForwardTurn, passages: Sequence[Passage]) -> list[Arrays]:
         """What the encoder answers to each of some texts or images that it takes.
@@ -285,6 +365,7 @@ class Serving:
 
         Raises:
             LimitError: the request's place was given to somebody else, or access was revoked.
+            NotFoundError: so was its session's, on a one-time instance.
             UnavailableError: the cloud is shutting down.
             CloudError: the model failed.
         """
@@ -301,6 +382,8 @@ class Serving:
                 turn.hosted.worker.submit(task)
             arrays: list[Arrays] = await asyncio.wrap_future(session.running)
         except NotFoundError as error:
+            if session.once:
+                raise
             raise LimitError(
                 "the cloud ended this request, to make room or for lost access: repeat it",
                 retry_after_s=FORWARD_RETRY_S,
@@ -357,7 +440,7 @@ class Serving:
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        session = await self._open(principal_id, model)
+        session = await self._open(principal_id, model, fits=_is_decoder)
         try:
             if decoder_of(session).engine.info.text is None:
                 raise RequestError(
@@ -474,6 +557,7 @@ class Serving:
             PositionError: the session has fewer rows.
         """
         async with self._turn(principal_id, session_id) as session:
+            decoder_of(session)
             if position > session.position:
                 raise PositionError(
                     f"cannot roll back to {position}: the session has {session.position} rows",
@@ -747,15 +831,15 @@ class Serving:
             )
 
     async def _open(
-        self, principal_id: str, model: ServableModel, *, encoder: bool = False
+        self, principal_id: str, model: ServableModel, *, fits: Callable[[AnyHosted], bool]
     ) -> Session[AnyHosted]:
         self._check_running()
         self._check_current(model)
         self._sessions.check_room(principal_id, developer=model.developer)
         hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
         self._check_running()
-        if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
-            raise _wrong_kind(model.name, is_encoder=not encoder)
+        if not fits(hosted):
+            raise _wrong_kind(model.name, is_encoder=not isinstance(hosted, Hosted))
         return await self._admitted(principal_id, model, hosted)
 
     async def _admitted(
@@ -765,13 +849,23 @@ class Serving:
         session = self._sessions.open(principal_id, hosted, developer=model.developer)
         session.once = model.once
         try:
-            await asyncio.to_thread(self._admit, principal_id, model)
+            await self._have_admitted(session, model)
             self._check_current(model)
             _check_open(session)
         except BaseException:
             self._sessions.close(session)
             raise
         return session
+
+    async def _have_admitted(self, session: Session[AnyHosted], model: ServableModel) -> None:
+        """Asks whether a session may begin, and uses up its one-time instance."""
+        try:
+            await asyncio.to_thread(self._admit, session.principal, model)
+        except SpentError:
+            raise
+        except TripartyError:
+            session.once = False  # it was not used, and stays
+            raise
 
     def _check_current(self, model: ServableModel) -> None:
         if (model.name, model.version) in self._retired.get(model.developer, ()):
@@ -924,6 +1018,15 @@ def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
 def _can_encode(hosted: AnyHosted) -> bool:
     """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
     return isinstance(hosted.sight if isinstance(hosted, Hosted) else hosted, HostedEncoder)
+
+
+def _is_decoder(hosted: AnyHosted) -> bool:
+    return isinstance(hosted, Hosted)
+
+
+def _is_any(_: AnyHosted) -> bool:
+    """A one-time instance is for one session, whatever it is an instance of."""
+    return True
 
 
 def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:
