@@ -21,6 +21,7 @@ from starlette.types import Message
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
+from triparty.cloud.direct import direct_route
 from triparty.cloud.serving.engine import Reply, Rows
 from triparty.cloud.serving.hosting import ServableModel
 from triparty.cloud.serving.openings import Asked
@@ -68,13 +69,6 @@ _OPEN_HEADERS = [
 ]
 
 
-# First, because routes are tried in this order and this one is asked once a token.
-@router.post(
-    "/sessions/{session_id}/step",
-    response_class=Response,
-    responses={200: _FRAME},
-    openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _STEP_HEADERS},
-)
 async def step(session_id: str, request: Request, principal: Inferrer) -> Response:
     """Appends rows to a session, in place of the end of the last step's if it says so.
 
@@ -94,6 +88,18 @@ async def step(session_id: str, request: Request, principal: Inferrer) -> Respon
         media_type=MEDIA_TYPE,
         headers={"Triparty-Position": str(answer.position)},
     )
+
+
+# First, because routes are tried in this order and this one is asked once a token.
+router.add_api_route(
+    "/sessions/{session_id}/step",
+    step,
+    methods=["POST"],
+    response_class=Response,
+    responses={200: _FRAME},
+    openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _STEP_HEADERS},
+    route_class_override=direct_route(may_infer),
+)
 
 
 @router.post(
