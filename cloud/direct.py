@@ -31,7 +31,7 @@ def direct_route(allowed: Allowed) -> type[APIRoute]:
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             """Answers one request."""
-            if scope["method"] not in self.methods:
+            if scope["method"] not in (self.methods or ()):
                 await super().handle(scope, receive, send)  # says which it has
                 return
             request = Request(scope, receive, send)
