@@ -63,7 +63,7 @@ from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
 from triparty.cloud.serving.usage import Usage
-from triparty.cloud.serving.worker import Step, Whole, WorkerCounts
+from triparty.cloud.serving.worker import Reading, Step, Whole, WorkerCounts
 from triparty.common.errors import (
     LimitError,
     NotFoundError,
@@ -503,7 +503,8 @@ class Serving:
     async def read_source(self, principal_id: str, session_id: str, rows: Rows) -> int:
         """Has the model's encoder read the text that a session answers; returns its rows.
 
-        At position 0 alone, where another text takes the place of the one before.
+        It waits for its turn, as steps do. At position 0 alone, where another text takes the
+        place of the one before.
 
         Raises:
             NotFoundError: no such session of this principal.
@@ -521,8 +522,9 @@ class Serving:
                 self._trace.record(rows)
             session.source_rows, session.stored = 0, None
             await self._reserve(session, hosted, len(rows))
-            reading = hosted.worker.call(lambda: hosted.engine.read(session.id, rows))
-            await self._ran(session, reading)
+            reading = Reading(session.id, session.principal, rows)
+            hosted.worker.submit(reading)
+            await self._ran(session, reading.future)
             session.source_rows = len(rows)
             self._count(session, len(rows), 0)
             return len(rows)
