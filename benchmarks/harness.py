@@ -8,6 +8,8 @@ run; the harness reports the median and the spread. `build/bench/NAME.json` hold
 * `results`: list of `name`, `value` (median), `unit`, `better` (`higher` or `lower`),
   `target` (number or null), `reference` (text with its source, or null),
   `spread` ([smallest, largest]), `runs` (count)
+
+A case that this machine cannot run is skipped with its reason, and is not in the document.
 """
 
 from __future__ import annotations
@@ -79,6 +81,10 @@ class Result:
 
 class BenchError(Exception):
     """A benchmark that cannot run; the message says why."""
+
+
+class SkippedError(BenchError):
+    """A case that this machine cannot run, and others can; the message says why."""
 
 
 def case(
@@ -157,13 +163,18 @@ def run_suite(name: str, *, quick: bool = False) -> Path:
     results = []
     for suite, item in items:
         print(f"{suite}: {item.name} ...", file=sys.stderr, flush=True)
-        result = run_case(item, effort)
+        try:
+            result = run_case(item, effort)
+        except SkippedError as error:
+            print(f"  skipped: {error}", flush=True)
+            continue
         print(_line(result), flush=True)
         results.append(result)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     target = OUTPUT / (f"{name}-quick.json" if quick else f"{name}.json")
     target.write_text(json.dumps(document(name, results), indent=2) + "\n", encoding="utf-8")
-    _plot(name, results, target.with_suffix(".png"))
+    if results:
+        _plot(name, results, target.with_suffix(".png"))
     return target
 
 

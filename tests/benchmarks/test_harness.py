@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import BenchError, Case, Effort, case, cases_of, run_case, run_suite
+from benchmarks.harness import (
+    BenchError,
+    Case,
+    Effort,
+    SkippedError,
+    case,
+    cases_of,
+    run_case,
+    run_suite,
+)
 
 
 @case("a figure", unit="s", better="lower", target=2.0, reference="a table")
@@ -72,6 +81,33 @@ def test_the_short_form_of_a_suite_leaves_the_long_ones_figures_alone(
     assert [run["runs"] for run in runs] == [4, 3]
     names = {path.name for path in tmp_path.glob("*.json")}
     assert names == {"audit.json", "audit-quick.json"}
+
+
+def test_a_case_that_cannot_run_here_is_skipped_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @case("elsewhere", unit="s", better="lower")
+    def elsewhere(_: Effort) -> Iterator[float]:
+        raise SkippedError("it needs another machine")
+        yield 0.0
+
+    monkeypatch.setattr(harness, "OUTPUT", tmp_path)
+    for cases, left in (([elsewhere, figure], ["a figure"]), ([elsewhere], [])):
+        monkeypatch.setattr(harness, "cases_of", lambda suite, cases=cases: cases)
+        document = json.loads(run_suite("audit").read_text(encoding="utf-8"))
+        assert [result["name"] for result in document["results"]] == left
+        assert "skipped: it needs another machine" in capsys.readouterr().out
+
+
+def test_a_case_for_a_gpu_is_there_and_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (gpu,) = [item for item in cases_of("serving") if "7B-shaped" in item.name]
+    with pytest.raises(SkippedError, match="GPU"):
+        run_case(gpu, Effort(quick=True))
 
 
 def test_unknown_and_empty_suites_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
