@@ -405,7 +405,8 @@ def test_a_model_that_answers_texts_reads_them_on_the_replica_of_the_session(
         await ask(serving, name, 0, rows[:2])
         fork = (await serving.fork("phone", name)).session
         got = await ask(serving, fork, 2, rows[2:])
-        np.testing.assert_array_equal(got, await ask(serving, name, 2, rows[2:]))
+        same = await ask(serving, name, 2, rows[2:])
+        np.testing.assert_allclose(got, same, rtol=1e-4, atol=1e-5)
         return got
 
     async def run() -> None:
