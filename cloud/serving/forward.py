@@ -24,6 +24,7 @@ from triparty.cloud.serving.passages import (
     named,
     read_batch,
 )
+from triparty.cloud.serving.records import ForwardTurn
 from triparty.cloud.serving.routes import (
     CLIENT_CLOSED_REQUEST,
     HEADER_BYTES,
@@ -37,7 +38,7 @@ from triparty.cloud.serving.routes import (
     unless_gone,
     wanted_version,
 )
-from triparty.cloud.serving.serving import ForwardTurn, Serving
+from triparty.cloud.serving.serving import Serving
 from triparty.common.errors import RequestError
 from triparty.common.wire import MEDIA_TYPE, decode_frames, encode_frames
 

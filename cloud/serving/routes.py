@@ -25,7 +25,8 @@ from triparty.cloud.direct import direct_route
 from triparty.cloud.serving.engine import Reply, Rows
 from triparty.cloud.serving.hosting import ServableModel
 from triparty.cloud.serving.openings import Asked
-from triparty.cloud.serving.serving import Serving, SessionInfo, StepRequest
+from triparty.cloud.serving.records import SessionInfo, StepRequest
+from triparty.cloud.serving.serving import Serving
 from triparty.common.errors import RequestError, TooLargeError
 from triparty.common.wire import MEDIA_TYPE, decode_frames
 

@@ -273,6 +273,7 @@ def test_hostile_requests_harm_nobody(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_hostile_hour(parties: Parties, victim: Device, attacker: Access) -> None:
     """Three a second for an hour, as fast as they are answered."""
     answers, grown = disturbed(parties, victim, attacker, requests=10_000, seed=4)

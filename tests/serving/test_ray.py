@@ -33,8 +33,8 @@ from triparty.cloud.serving.hosting import load_local
 from triparty.cloud.serving.local import LocalEngine
 from triparty.cloud.serving.placement import Placement
 from triparty.cloud.serving.ray_backend import RayBackend
+from triparty.cloud.serving.records import StepRequest
 from triparty.cloud.serving.seq2seq import Seq2SeqEngine
-from triparty.cloud.serving.serving import StepRequest
 from triparty.cloud.serving.sight import load_seeing
 from triparty.common.errors import CheckpointError, NotFoundError
 from triparty.common.wire import decode_frames
