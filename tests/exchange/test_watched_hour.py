@@ -110,7 +110,9 @@ def test_an_hour_of_a_site_in_which_everything_fails(tmp_path: Path, test_data: 
     finally:
         receiver.close()
         parties.cloud.stop()
-    early, late = (statistics.median(part) for part in (marks[: len(marks) // 3], marks[-5:]))
+    marks = page.memory_mib
+    third = len(marks) // 3
+    early, late = statistics.median(marks[:third]), statistics.median(marks[-third:])
     told = {
         "film_minutes": round(minutes, 1),
         "events": len(site.told),
@@ -128,15 +130,13 @@ def test_an_hour_of_a_site_in_which_everything_fails(tmp_path: Path, test_data: 
     assert late < early + GROWTH_MIB, marks
 
 
-def lived(site: Site, page: Watcher, parties: Parties, disk: Path) -> list[float]:
-    """Lets an hour of film pass; returns memory, from when all was running, in MiB."""
-    marks = list[float]()
+def lived(site: Site, page: Watcher, parties: Parties, disk: Path) -> None:
+    """Lets an hour of film pass, with all that happens in it."""
 
     def pass_until(share: float) -> None:
         while site.film_now() < 60 * MINUTES * share:
             time.sleep(2)
             assert site.process.poll() is None, site.said[-20:]
-            marks.append(site.resident_mib())
 
     pass_until(0.08)
     assert site.ask(QUESTION).status_code == 200
@@ -149,8 +149,9 @@ def lived(site: Site, page: Watcher, parties: Parties, disk: Path) -> list[float
     page.paused.clear()
     pass_until(0.16)
     (disk / BALLAST).unlink()
-    marks.clear()
-    for share in (0.3, 0.6, 0.9):
+    page.memory_mib.clear()  # from here on it is flat
+    for share in (0.3, 0.6, 0.85):
+        pass_until(share)
         parties.cloud.stop(signal.SIGKILL)
         away = site.ask(QUESTION)
         assert away.status_code >= 500, away.text
@@ -161,7 +162,6 @@ def lived(site: Site, page: Watcher, parties: Parties, disk: Path) -> list[float
         pass_until(share + 0.05)
         (disk / BALLAST).unlink(missing_ok=True)
         pass_until(share + 0.1)
-    return marks
 
 
 def waiting(disk: Path) -> int:

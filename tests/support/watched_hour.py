@@ -257,6 +257,9 @@ class Site:
         code = self.process.wait(120)
         for thread in self._threads:
             thread.join(30)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
         return code
 
     def live(self) -> dict[str, Any]:
@@ -300,6 +303,7 @@ class Watcher:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.waits_s: list[float] = []
+        self.memory_mib: list[float] = []
         self.failed: list[str] = []
         self.stale = 0
         self.paused = threading.Event()  # while there is no gateway
@@ -325,3 +329,4 @@ class Watcher:
                 continue
             self.waits_s.append(time.monotonic() - began)
             self.stale += bool(live["is_stale"])
+            self.memory_mib.append(self.site.resident_mib())

@@ -243,3 +243,41 @@ def test_zones_are_drawn_by_pointer_and_keyboard(page: Any, url: str, made: Made
     page.get_by_role("button", name="Save zones").click()
     page.get_by_text("Nothing was changed").wait_for()
     assert polygon() == after
+
+
+def test_masks_are_drawn_by_keyboard_and_checked(
+    page: Any, url: str, made: MadePage, axe: str
+) -> None:
+    def masks() -> list[list[list[float]]]:
+        return [[list(at) for at in one.polygon] for one in made.settings.cameras[1].masks]
+
+    def press(button: str, *keys: str) -> None:
+        page.get_by_role("button", name=button).focus()
+        for key in keys:
+            page.keyboard.press(key)
+
+    page.goto(f"{url}/cameras/door")
+    page.evaluate(axe)
+    press("New mask", "Enter")
+    assert page.evaluate("document.activeElement.ariaLabel").startswith("Corner 1 of mask 1")
+    page.keyboard.press("ArrowRight")
+    assert_everybody_can_use(page)
+    press("Save zones and masks", "Enter")
+    page.get_by_text("Written; the gateway").wait_for()
+    assert masks() == [[[0.31, 0.3], [0.7, 0.3], [0.7, 0.7], [0.3, 0.7]]]
+    page.reload()
+    told = page.get_by_role("button", name="Corner 1 of mask 1").get_attribute("aria-label")
+    assert "31 % from the left, 30 % from the top" in told
+    press("New zone", "Enter")
+    press("Draw mask 1", "Enter")
+    press("Corner 1 of mask 1", *["Shift+ArrowRight"] * 12, *["Shift+ArrowDown"] * 4)
+    page.expected = "400"
+    press("Save zones and masks", "Enter")
+    page.get_by_text("Nothing was changed").wait_for()
+    assert masks()[0][0] == [0.31, 0.3], "its sides cross: refused"
+    assert made.settings.cameras[1].zones == ()
+    press("Remove mask 1", "Enter")
+    press("Save zones and masks", "Enter")
+    page.get_by_text("Written; the gateway").wait_for()
+    assert masks() == []
+    assert [zone.name for zone in made.settings.cameras[1].zones] == ["zone 1"]
