@@ -105,7 +105,9 @@ class Heard:
         return self.status
 
     def looks(self) -> int:
-        """Of both models."""
+        """Of both models; a plan's stage passes on frames at which its model is not run."""
+        if self.ended.plan is not None:
+            return sum(self.ended.plan.measured.values())
         return sum(self.ended.stages[model].frames for model in (OBJECTS, FACES))
 
     def model_ms(self) -> float:

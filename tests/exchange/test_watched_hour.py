@@ -149,7 +149,8 @@ def lived(site: Site, page: Watcher, parties: Parties, disk: Path) -> None:
     page.paused.clear()
     pass_until(0.16)
     (disk / BALLAST).unlink()
-    page.memory_mib.clear()  # from here on it is flat
+    assert site.ask(QUESTION).status_code == 200
+    page.memory_mib.clear()  # all is loaded: from here on it is flat
     for share in (0.3, 0.6, 0.85):
         pass_until(share)
         parties.cloud.stop(signal.SIGKILL)

@@ -25,7 +25,7 @@ PLACES = ("hall", "yard", "counter")
 CAMERAS = 16
 PASSWORD = "correct horse battery"
 BALLAST = "ballast"
-START_S = 120.0
+START_S = ASK_S = 120.0
 CONFIG = """\
 [gate]
 budget_ms = 10
@@ -271,7 +271,7 @@ class Site:
 
     def ask(self, question: str) -> httpx.Response:
         """The page's answer to a question."""
-        return self.client.post("/api/ask", json={"question": question})
+        return self.client.post("/api/ask", json={"question": question}, timeout=ASK_S)
 
     def film_now(self) -> float:
         """Seconds of film that were taken: packets by their own length, mean over cameras."""
