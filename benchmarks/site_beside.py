@@ -105,10 +105,11 @@ class Heard:
         return self.status
 
     def looks(self) -> int:
-        """Of both models; a plan's stage passes on frames at which its model is not run."""
+        """Of both models: frames that neither filters nor links answered."""
         if self.ended.plan is not None:
             return sum(self.ended.plan.measured.values())
-        return sum(self.ended.stages[model].frames for model in (OBJECTS, FACES))
+        given = sum(self.ended.stages[model].frames for model in (OBJECTS, FACES))
+        return given - sum(one.filtered + one.reused for one in self.ended.filters)
 
     def model_ms(self) -> float:
         """CPU that models, filters and links took."""
