@@ -110,8 +110,9 @@ def per_block(wrong: NDArray[Any], blocks: Blocks) -> tuple[Floats, Floats]:
     """(blocks,) how many rows of each are wrong, and how many there are."""
     count = int(blocks.max()) + 1
     wrongs = np.bincount(blocks, weights=wrong.astype(np.float64), minlength=count)
-    sizes = np.bincount(blocks, minlength=count).astype(np.float64)
-    return wrongs[sizes > 0], sizes[sizes > 0]
+    sizes: Floats = np.bincount(blocks, minlength=count).astype(np.float64)
+    is_there = sizes > 0
+    return np.asarray(wrongs[is_there], np.float64), sizes[is_there]
 
 
 def blocks_show(
