@@ -3,7 +3,8 @@
 The model that is filtered makes the labels (thesis 3.1). HAR: convolutions over time, trained
 on the official training windows, so that most outputs are on windows that it never saw. The
 other sets are too small to be parted thrice: their models know all of their set, and what they
-say is nearly its labels.
+say is nearly its labels. What models say is kept under build/filters; remove that folder to
+train them anew.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def har() -> Task:
         labels = data["y"].astype(np.int64)
         is_test = data["official_test"].astype(bool)
         subject = data["subject"].astype(np.int64)
-    said = _model(inputs, labels, np.flatnonzero(~is_test), epochs=12)
+    said = _said("har", inputs, labels, np.flatnonzero(~is_test), epochs=12)
     accuracy = float((said == labels)[is_test].mean())
     return Task(inputs, said, (5,), subject, accuracy, _moments(inputs))
 
@@ -87,7 +88,7 @@ def har_turned() -> tuple[Task, NDArray[Any]]:
         labels, is_test = data["y"].astype(np.int64), data["official_test"].astype(bool)
     rows = np.flatnonzero(~np.tile(is_test, 2))
     both, truth = np.concatenate([task.inputs, turned]), np.tile(labels, 2)
-    said = _model(both, truth, rows, epochs=8)
+    said = _said("har-turned", both, truth, rows, epochs=8)
     accuracy = float((said == truth)[np.tile(is_test, 2)].mean())
     return Task(both, said, (3, 4), np.tile(task.group, 2), accuracy, task.summary), turned
 
@@ -111,7 +112,7 @@ def users() -> Task:
     names, labels = np.unique(subject, return_inverse=True)
     labels = labels.astype(np.int64)
     is_known = np.random.default_rng(0).random(len(labels)) < 0.5
-    said = _model(inputs, labels, np.flatnonzero(is_known), epochs=12)
+    said = _said("users", inputs, labels, np.flatnonzero(is_known), epochs=12)
     accuracy = float((said == labels)[~is_known].mean())
     wanted = tuple(range(0, len(names), 4))
     return Task(inputs, said, wanted, subject, accuracy, _moments(inputs))
@@ -125,7 +126,7 @@ def digits() -> Task:
         labels, speaker = data["digit"].astype(np.int64), data["speaker"]
     group = 1 + np.unique(speaker, return_inverse=True)[1].reshape(-1).astype(np.int64)
     is_known = np.random.default_rng(0).random(len(labels)) < 0.5
-    said = _model(inputs, labels, np.flatnonzero(is_known), epochs=12)
+    said = _said("digits", inputs, labels, np.flatnonzero(is_known), epochs=12)
     accuracy = float((said == labels)[~is_known].mean())
     return Task(inputs, said, (0, 1), group, accuracy, _moments(inputs))
 
@@ -137,7 +138,7 @@ def radio() -> Task:
 
     inputs, labels, level = generated(4000, seed=0)
     is_known = np.random.default_rng(0).random(len(labels)) < 0.5
-    said = _model(inputs, labels, np.flatnonzero(is_known), epochs=12)
+    said = _said("radio", inputs, labels, np.flatnonzero(is_known), epochs=12)
     accuracy = float((said == labels)[~is_known].mean())
     return Task(inputs, said, ANALOGUE, level, accuracy, _moments(np.abs(inputs)))
 
@@ -148,7 +149,7 @@ def wifi() -> Task:
     with np.load(_folder() / "wifi_csi" / "wifi_csi_esp32_809.npz") as data:
         inputs = data["x"].astype(np.float32).transpose(0, 2, 1)  # time first
         labels, day = data["y"].astype(np.int64), data["domain"].astype(np.int64)
-    said = _model(inputs, labels, np.arange(len(labels)), epochs=40)
+    said = _said("wifi", inputs, labels, np.arange(len(labels)), epochs=40)
     return Task(
         inputs, said, tuple(range(2, 10)), day, float((said == labels).mean()), _moments(inputs)
     )
@@ -162,7 +163,8 @@ def esc10() -> Task:
         classes, labels = np.unique(data["y"], return_inverse=True)
         fold = data["fold"].astype(np.int64)
     wanted = tuple(int(np.flatnonzero(classes == one)[0]) for one in (12, 20, 21))
-    said = _model(inputs, labels.astype(np.int64), np.arange(len(labels)), epochs=40)
+    labels = labels.astype(np.int64)
+    said = _said("esc10", inputs, labels, np.arange(len(labels)), epochs=40)
     return Task(inputs, said, wanted, fold, float((said == labels).mean()), _moments(inputs))
 
 
@@ -224,6 +226,15 @@ def _words(inputs: NDArray[np.int64]) -> NDArray[np.float32]:
 def _moments(inputs: NDArray[Any]) -> NDArray[np.float32]:
     """Mean and deviation of every signal over time."""
     return np.concatenate([inputs.mean(axis=1), inputs.std(axis=1)], axis=1)
+
+
+def _said(name: str, inputs: NDArray[Any], labels: Rows, rows: Rows, *, epochs: int) -> Rows:
+    """What a task's model says of all inputs, kept from one run to the next."""
+    kept = ROOT / "build" / "filters" / f"said-{name}.npy"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.save(kept, _model(inputs, labels, rows, epochs=epochs))
+    return np.asarray(np.load(kept, allow_pickle=False), np.int64)
 
 
 def _model(inputs: NDArray[Any], labels: Rows, rows: Rows, *, epochs: int) -> Rows:

@@ -57,6 +57,8 @@ def adopted(
             "decide between two filters"
         )
     deciding, calibrating = in_halves(kept)
+    if not len(deciding):
+        raise DatasetError("all samples kept back are one block: expected at least 2 blocks")
     tasks = tuple(
         replace(task, calibration=old.calibration)
         for task, old in zip(candidate.tasks, current.tasks, strict=True)

@@ -203,8 +203,9 @@ def recalibrated(
     """
     session = Session(artifact.network, artifact.design)
     if apart is None and artifact.design.kind == "reuse":
-        first, kept = in_halves(kept)
-        apart = first.inputs
+        first, second = in_halves(kept)
+        if len(first):  # else too few to show anything, wherever distances are from
+            apart, kept = first.inputs, second
     outputs = session.run(kept.inputs)
     tasks = calibrated_tasks(
         artifact,

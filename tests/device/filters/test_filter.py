@@ -189,6 +189,20 @@ def spoilt(points: Any) -> Any:
     return made
 
 
+@pytest.mark.parametrize("kind", ["skip", "reuse"])
+def test_one_block_shows_nothing(kind: str, tmp_path: Path) -> None:
+    points, classes = clouds(400)
+    fitted(kind).save(tmp_path / "f")
+    made = Filter.load(tmp_path / "f")
+    made.calibrate(points, classes, blocks=np.zeros(400))
+    found = made.artifact.tasks[0].calibration
+    assert (found.threshold, found.blocks) == (None, 1)
+    made.save(tmp_path / "f")
+    assert Filter.load(tmp_path / "f").artifact.tasks[0].calibration == found
+    made.calibrate(points[:1], classes[:1])
+    assert made.artifact.tasks[0].calibration.threshold is None
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
