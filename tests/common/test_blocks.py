@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from triparty.common.errors import DatasetError
+from triparty.common.nets import calibration
 from triparty.common.nets.blocks import (
     alike_for,
     blocks_of,
@@ -107,6 +108,26 @@ def test_a_wrong_block_costs_as_much_as_it_is_large() -> None:
     assert blocks_show(small, sizes, 0.9, 0.95)
     assert not blocks_show(many, sizes, 0.9, 0.95)
     assert blocks_show(np.stack([small, many]), sizes, 0.9, 0.95).tolist() == [True, False]
+
+
+def test_many_small_blocks_do_not_outvote_few_large_ones() -> None:
+    sizes = np.array([2.0] * 80 + [100.0] * 20)
+    wrong = np.where(sizes > 2, 20.0, 0.0)  # 19 % of all, 4 % of the mean block
+    order = np.random.default_rng(0).permutation(100)
+    assert not blocks_show(wrong[order], sizes[order], 0.9, 0.95)
+    assert blocks_show((wrong / 20.0)[order], sizes[order], 0.9, 0.95)
+
+
+def test_thresholds_tried_in_parts_are_those_tried_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits, needed = clip(60 * LENGTH, seed=9)
+    blocks = np.repeat(np.arange(60), LENGTH)
+    at_once = calibrate_skip(logits, needed, blocks=blocks, target_accuracy=0.8)
+    assert at_once.accuracy < 0.95
+    for cells in (1, 60 * 7):
+        monkeypatch.setattr(calibration, "_MOST_CELLS", cells)
+        assert at_once == calibrate_skip(logits, needed, blocks=blocks, target_accuracy=0.8)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
