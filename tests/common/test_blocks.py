@@ -111,9 +111,9 @@ def test_a_wrong_block_costs_as_much_as_it_is_large() -> None:
 
 
 def test_many_small_blocks_do_not_outvote_few_large_ones() -> None:
-    sizes = np.array([2.0] * 80 + [100.0] * 20)
+    sizes = np.array([2.0] * 160 + [100.0] * 40)
     wrong = np.where(sizes > 2, 20.0, 0.0)  # 19 % of all, 4 % of the mean block
-    order = np.random.default_rng(0).permutation(100)
+    order = np.random.default_rng(0).permutation(200)
     assert not blocks_show(wrong[order], sizes[order], 0.9, 0.95)
     assert blocks_show((wrong / 20.0)[order], sizes[order], 0.9, 0.95)
 
