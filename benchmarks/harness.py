@@ -1,6 +1,7 @@
 """How a figure becomes a result: cases, runs, the JSON schema and the plot.
 
-A suite is a module `benchmarks.suite_NAME` that holds functions marked with `@case`. A case
+A suite is a module `benchmarks.suite_NAME` that holds functions marked with `@case`; its own
+`draw(results, path)`, if there is one, draws what bars do not show. A case
 yields one float a run, already a ratio or CPU time, compared with its baseline in the same
 run; the harness reports the median and the spread. `build/bench/NAME.json` holds:
 
@@ -167,7 +168,7 @@ def run_suite(name: str, *, quick: bool = False) -> Path:
     _plot(name, results, target.with_suffix(".png"))
     own = getattr(sys.modules.get(f"benchmarks.suite_{name}"), "draw", None)
     if own is not None:
-        own(results, OUTPUT)
+        own(results, target.with_name(f"{target.stem}-studies.png"))
     return target
 
 

@@ -513,9 +513,9 @@ DEPENDENT = (
 STUDIES = tuple(one for sweep in SWEEPS for one in sweep.cases())
 
 
-def draw(results: Sequence[Result], folder: Path) -> None:
-    """The lines of the studies, beside the suite's plot."""
-    draw_sweeps(SWEEPS, results, folder / "filters-studies.png")
+def draw(results: Sequence[Result], target: Path) -> None:
+    """The lines of the studies."""
+    draw_sweeps(SWEEPS, results, target)
 
 
 VEHICLES = _watched("vehicles")
