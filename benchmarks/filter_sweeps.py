@@ -216,6 +216,17 @@ def _units(units: float, seed: int) -> float:
     return skip(Split("users", "random", seed), "vector", Want(sizes=sizes))["best 0.9"]
 
 
+def _share_users(share: float, seed: int) -> float:
+    return skip(Split("users", "random", seed), "vector", Want(share=share))["best 0.9"]
+
+
+def _share_users_low(share: float, seed: int) -> float:
+    task, learned, tested = Split("users", "random", seed).rows()
+    rows, needed = part_of(learned, share), task.needed
+    votes = nearest_votes(task.summary, needed, rows, tested)
+    return scored("", votes, needed[tested]).rate_at(0.9)
+
+
 SHARES = (0.03, 0.1, 0.3, 1.0)
 SWEEPS = (
     Sweep(
@@ -284,5 +295,11 @@ SWEEPS = (
         {"vector (published)": _units},
         seeds=3,
         reference="thesis fig. 3.10b: alike but for 1 unit",
+    ),
+    Sweep(
+        "HAR users, skip: filter rate at 90 %, learnt from a share of the training part",
+        "share",
+        SHARES[1:],
+        {"vector (published)": _share_users, "low level + kNN": _share_users_low},
     ),
 )
