@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra federation")
 
+from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode
 from made_sites import (
     START,
     TASK,
@@ -70,6 +72,11 @@ def lying_metrics(name: str, value: Any) -> Any:
     return with_metrics(**{name: value})
 
 
+def expired(message: Message, context: Context) -> Message:
+    """What a SuperLink says in the place of a site whose time is over."""
+    return Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "not found"), reply_to=message)
+
+
 BAD = {
     "NaN": (with_array("w", np.full((3, 2), np.nan, np.float32)), "not finite"),
     "infinite": (with_array("b", np.float32([np.inf, 0])), "not finite"),
@@ -89,6 +96,7 @@ BAD = {
         "without one record",
     ),
     "dead": (dead, "no answer"),
+    "expired": (expired, "no answer within 600 s"),
 }
 
 
