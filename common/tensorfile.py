@@ -188,3 +188,33 @@ def header_bytes(entries: Mapping[str, TensorEntry]) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return _LENGTH.pack(len(text)) + text
+
+
+def float_bytes(weights: Mapping[str, NDArray[Any]]) -> bytes:
+    """A whole file that holds these weights as F32, in their order; for small models."""
+    entries = {name: TensorEntry("F32", weight.shape, 0) for name, weight in weights.items()}
+    parts = (np.ascontiguousarray(weight, "<f4").tobytes() for weight in weights.values())
+    return header_bytes(entries) + b"".join(parts)
+
+
+def read_floats(path: Path, *, limit_bytes: int) -> dict[str, NDArray[np.float32]]:
+    """The weights of a file that `float_bytes` made, in memory.
+
+    Args:
+        path: the file.
+        limit_bytes: of the file; a larger one is not opened.
+
+    Raises:
+        FileTypeError: no whole file of F32 tensors, or one beyond the limit.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise FileTypeError(f"cannot read {path}: {error.strerror}") from error
+    if size > limit_bytes:
+        raise FileTypeError(f"{path} has {size} bytes, limit {limit_bytes}")
+    file = TensorFile.open(path)
+    for name, entry in file.entries.items():
+        if entry.dtype != "F32":
+            raise FileTypeError(f"{path}: '{name:.80}' is {entry.dtype}, expected F32")
+    return {name: np.array(file.floats(name)) for name in file.entries}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,33 @@ SLOWEST = (
     "tests/families/",
 )
 """Where tests take long each: their files are begun first, so that none is left at the end."""
+
+
+IN_MEMORY, ROOM = Path("/dev/shm"), 8 << 30
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders are in memory where there is room: nothing waits for a disk.
+
+    Tests kill processes, not machines: what they write need not outlive this one.
+    """
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or config.option.basetemp or not os.access(IN_MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(IN_MEMORY).free < ROOM or available_memory() < 2 * ROOM:
+        return
+    folder = tempfile.mkdtemp(prefix="triparty-tests-", dir=IN_MEMORY)
+    config.option.basetemp = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def available_memory() -> int:
+    """Bytes that new programs can have."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 @pytest.hookimpl(trylast=True)

@@ -14,17 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.documents import Members, check_name, read_document_file, write_document
-from triparty.common.errors import CheckpointError, FileTypeError, ManifestError, SettingsError
+from triparty.common.errors import CheckpointError, ManifestError, SettingsError
 from triparty.common.files import make_private_folder, replace_folder, write_private
 from triparty.common.links.design import LinkDesign
 from triparty.common.links.ensemble import Ensemble, Member
 from triparty.common.links.link import Link
 from triparty.common.links.specs import read_spec, spec_members
-from triparty.common.tensorfile import TensorEntry, TensorFile, header_bytes
+from triparty.common.tensorfile import float_bytes, read_floats
 
 LINK_FILE: Final = "link.json"
 WEIGHTS_FILE: Final = "link.safetensors"
@@ -61,7 +60,7 @@ def save_links(ensemble: Ensemble, folder: Path) -> None:
     making = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
     try:
         make_private_folder(making)
-        write_private(making / WEIGHTS_FILE, _weights_bytes(ensemble))
+        write_private(making / WEIGHTS_FILE, float_bytes(_weights_of(ensemble)))
         write_private(making / LINK_FILE, _document(ensemble))
         replace_folder(making, folder)
     finally:
@@ -83,7 +82,7 @@ def open_links(folder: Path) -> Ensemble:
         entries = members.items("links")
         if not 1 <= len(entries) <= MOST_LINKS:
             raise ManifestError(f"{len(entries)} links: expected 1 to {MOST_LINKS}")
-        weights = _read_weights(folder / WEIGHTS_FILE)
+        weights = read_floats(folder / WEIGHTS_FILE, limit_bytes=LIMIT_BYTES)
         links = tuple(
             _member(entry, target, _under(f"{place}.", weights))
             for place, entry in enumerate(entries)
@@ -135,28 +134,12 @@ def _form(members: Members) -> Any:
     return members.text("form")
 
 
-def _weights_bytes(ensemble: Ensemble) -> bytes:
-    entries, parts, at = {}, [], 0
-    for place, member in enumerate(ensemble.members):
-        for name, weight in member.link.weights.items():
-            entries[f"{place}.{name}"] = TensorEntry("F32", weight.shape, at)
-            parts.append(np.ascontiguousarray(weight, "<f4").tobytes())
-            at += len(parts[-1])
-    return header_bytes(entries) + b"".join(parts)
-
-
-def _read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise FileTypeError(f"cannot read {path}: {error.strerror}") from error
-    if size > LIMIT_BYTES:
-        raise FileTypeError(f"{path} has {size} bytes, limit {LIMIT_BYTES}")
-    file = TensorFile.open(path)
-    for name, entry in file.entries.items():
-        if entry.dtype != "F32":
-            raise FileTypeError(f"{path}: '{name:.80}' is {entry.dtype}, expected F32")
-    return {name: np.array(file.floats(name)) for name in file.entries}
+def _weights_of(ensemble: Ensemble) -> dict[str, NDArray[Any]]:
+    return {
+        f"{place}.{name}": weight
+        for place, member in enumerate(ensemble.members)
+        for name, weight in member.link.weights.items()
+    }
 
 
 def _under(prefix: str, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-import numpy as np
-
 from triparty.common.documents import Members, check_name, write_document
-from triparty.common.errors import FileTypeError, ManifestError, SettingsError
+from triparty.common.errors import ManifestError, SettingsError
 from triparty.common.files import make_private_folder, replace_folder, write_private
 from triparty.common.gates import (
     GATE_DOCUMENT,
@@ -28,9 +26,9 @@ from triparty.common.gates import (
     WEIGHTS_FILE,
     read_gate_document,
 )
-from triparty.common.tensorfile import TensorEntry, TensorFile, header_bytes
-from triparty.device.gate.features import FeatureChoice, Matrix
-from triparty.device.gate.predictor import Network, Predictor, Weights
+from triparty.common.tensorfile import float_bytes, read_floats
+from triparty.device.gate.features import FeatureChoice
+from triparty.device.gate.predictor import Network, Predictor
 
 NORMALISATION: Final = "running-median"
 _FRACTION_DIGITS = 40
@@ -125,7 +123,7 @@ class Gate:
         making = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
         try:
             make_private_folder(making)
-            write_private(making / WEIGHTS_FILE, _weights_bytes(self.predictor.weights))
+            write_private(making / WEIGHTS_FILE, float_bytes(self.predictor.weights))
             write_private(making / GATE_FILE, self._document())
             replace_folder(making, folder)
         finally:
@@ -175,7 +173,7 @@ class Gate:
         try:
             network = _network(members)
             tasks = tuple(_task(item) for item in members.items("tasks"))
-            weights = _read_weights(folder / WEIGHTS_FILE)
+            weights = read_floats(folder / WEIGHTS_FILE, limit_bytes=LIMIT_BYTES)
             return cls(Predictor(network, weights), tasks, _facts(members))
         except SettingsError as error:
             raise ManifestError(f"{folder / GATE_FILE}: {error}") from error
@@ -237,26 +235,3 @@ def _fraction(text: str) -> float:
     if not math.isfinite(value) or repr(value) != text:
         raise ManifestError(f"gate: expected a decimal number, got {text!r:.50}")
     return value
-
-
-def _weights_bytes(weights: Weights) -> bytes:
-    entries, parts, at = {}, [], 0
-    for name, weight in weights.items():
-        entries[name] = TensorEntry("F32", weight.shape, at)
-        parts.append(np.ascontiguousarray(weight, "<f4").tobytes())
-        at += len(parts[-1])
-    return header_bytes(entries) + b"".join(parts)
-
-
-def _read_weights(path: Path) -> dict[str, Matrix]:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise FileTypeError(f"cannot read {path}: {error.strerror}") from error
-    if size > LIMIT_BYTES:
-        raise FileTypeError(f"{path} has {size} bytes, limit {LIMIT_BYTES}")
-    file = TensorFile.open(path)
-    for name, entry in file.entries.items():
-        if entry.dtype != "F32":
-            raise FileTypeError(f"{path}: '{name:.80}' is {entry.dtype}, expected F32")
-    return {name: np.array(file.floats(name)) for name in file.entries}
