@@ -194,6 +194,9 @@ class GuardedStrategy(Strategy):
             least_norm=_LEAST_TO_CLIP if self._plan.privacy else 0.0,
         )
         if reason is None:
+            # Flower's strategies take arrays by their place, and sites send them as they like.
+            (key,) = content.array_records
+            content[key] = record_of({name: came[name] for name in self._sent})
             # What a site counts for is decided here, never by what it says of itself alone.
             examples = min(cast(int, metrics[EXAMPLES]), self._plan.most_examples)
             counts = self._plan.aggregation == "examples"
