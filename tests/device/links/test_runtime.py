@@ -296,7 +296,14 @@ def test_a_model_that_runs_now_and_then_is_held_and_then_predicted() -> None:
     assert [one.origin for one in told] == origins
     assert [one.confidence for one in told] == pytest.approx([1, 0.8, 0.6, 0.9, 1, 0.8])
     assert [one.sources for one in told[:4]] == [(), ("cars",), ("cars",), ("people",)]
-    assert (people.calls, cars.calls, cars.loads) == (6, 2, 1), "it stays loaded"
+    links.profile([np.float64(7)])
+    links.choose(["people"])
+    told = [links.results(np.float64(value))["cars"] for value in (8, 9, 10)]
+    assert told[-1].origin is measured
+    assert (people.calls, cars.calls, cars.loads) == (10, 4, 1), "it stays loaded"
+    links, _, cars = _made(refresh={"cars": Refresh(4, ())})
+    links.load()
+    assert cars.loads == 1
 
 
 def test_a_model_that_fails_when_it_is_its_turn_is_predicted_and_tried_again() -> None:
