@@ -94,10 +94,18 @@ def make_stage(settings: ModelSettings, folder: Path) -> DetectorStage | Functio
     Raises:
         SettingsError: no such file, module or function.
     """
-    if settings.file is not None:
-        detector = Detector(folder / settings.file, least_score=settings.least_score)
-        return DetectorStage(settings.name, detector)
-    return FunctionStage(settings.name, _function(settings))
+    if settings.python is not None:
+        return FunctionStage(settings.name, _function(settings))
+    path = _pulled(settings.name) if settings.file is None else folder / settings.file
+    return DetectorStage(settings.name, Detector(path, least_score=settings.least_score))
+
+
+def _pulled(name: str) -> Path:
+    from triparty.common.edge_models import NETWORK_FILE
+    from triparty.device.home import Home
+    from triparty.device.settings import DeviceSettings
+
+    return Home(DeviceSettings.load(None).home).edge_model_folder(name) / NETWORK_FILE
 
 
 def find_model(settings: ModelSettings, folder: Path) -> None:
