@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks import harness
+from benchmarks.filter_sweeps import Sweep, draw
 from benchmarks.harness import (
     BenchError,
     Case,
@@ -108,6 +111,33 @@ def test_a_case_for_a_gpu_is_there_and_says_what_it_needs(
     (gpu,) = [item for item in cases_of("serving") if "7B-shaped" in item.name]
     with pytest.raises(SkippedError, match="GPU"):
         run_case(gpu, Effort(quick=True))
+
+
+def test_a_suite_may_draw_for_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[tuple[int, str]] = []
+    module = ModuleType("benchmarks.suite_audit")
+    module.draw = lambda results, path: drawn.append((len(results), path.name))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks.suite_audit", module)
+    monkeypatch.setattr(harness, "OUTPUT", tmp_path)
+    monkeypatch.setattr(harness, "_MOST_ROWS", 2)
+    monkeypatch.setattr(harness, "cases_of", lambda suite: [figure] * 5)  # in three columns
+    written = run_suite("audit", quick=True)
+    assert drawn == [(5, "audit-quick-studies.png")]
+    assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lines_of_a_sweep_are_cases_and_a_drawing(tmp_path: Path) -> None:
+    lines = {"up": lambda value, seed: value + seed, "flat": lambda value, seed: 0.5}
+    sweep = Sweep("a study", "share", (0.1, 1.0), lines, seeds=3)
+    results = [run_case(one, Effort(quick=False)) for one in sweep.cases()]
+    assert [(one.name, one.value, one.runs) for one in results] == [
+        ("a study, up, share 0.1", pytest.approx(110.0), 3),
+        ("a study, up, share 1", pytest.approx(200.0), 3),
+        ("a study, flat, share 0.1", 50.0, 3),
+        ("a study, flat, share 1", 50.0, 3),
+    ]
+    draw([sweep, sweep, sweep], results, tmp_path / "lines.png")
+    assert (tmp_path / "lines.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_unknown_and_empty_suites_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
