@@ -62,15 +62,15 @@ def start_up_s(data: Path) -> float:
         return time.perf_counter() - begun
 
 
-def new_cloud(folder: Path) -> tuple[Path, Home]:
-    """A data folder and the home of a developer who is enrolled in it."""
+def new_cloud(folder: Path) -> tuple[Path, Home, str]:
+    """A data folder, the home of a developer who is enrolled in it, the operator's token."""
     data, home = folder / "cloud", Home(folder / "developer")
     now = datetime.now(UTC)
     token = initialise(data, now=now).token
     home.make_keys(key_days=365, now=now)
     with serving(data) as url:
         _enroll(home, url, token, now)
-    return data, home
+    return data, home, token
 
 
 @contextmanager

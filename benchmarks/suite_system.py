@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import whole_site
+from benchmarks import page_loads, site_beside, whole_site
 from benchmarks.clouds import fill, new_cloud, serving, start_up_s
 from benchmarks.harness import Case, Effort, case, cpu_time
 from triparty.common.connection import Connection
@@ -52,7 +52,7 @@ def _client() -> Iterator[tuple[CloudClient, Path]]:
     """A developer's client of a running cloud, and a folder for files."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data, home = new_cloud(folder)
+        data, home, _ = new_cloud(folder)
         with serving(data) as url:
             token = home.access().token
             with CloudClient(Connection(url, token=token)) as client:
@@ -159,8 +159,8 @@ def start_up(effort: Effort) -> Iterator[float]:
     """Time to the ready line."""
     with tempfile.TemporaryDirectory() as name:
         empty, full = Path(name) / "empty", Path(name) / "full"
-        none, _ = new_cloud(empty)
-        many, home = new_cloud(full)
+        none, _, _ = new_cloud(empty)
+        many, home, _ = new_cloud(full)
         fill(many, home, 200 if effort.quick else 10_000)
         for _ in range(effort.runs):
             before = start_up_s(none)
@@ -171,9 +171,9 @@ def start_up(effort: Effort) -> Iterator[float]:
 def start_up_empty(effort: Effort) -> Iterator[float]:
     """Seconds to the ready line."""
     with tempfile.TemporaryDirectory() as name:
-        data, _ = new_cloud(Path(name))
+        data, _, _ = new_cloud(Path(name))
         for _ in range(effort.runs):
             yield start_up_s(data)
 
 
-SITE: tuple[Case, ...] = whole_site.WHOLE_SITE
+SITE: tuple[Case, ...] = (*whole_site.WHOLE_SITE, *site_beside.BESIDE, *page_loads.PAGES)

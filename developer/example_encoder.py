@@ -1,6 +1,6 @@
 """A small sentence encoder for trying things out, trained here on generated questions.
 
-A BERT of a quarter of a million weights that knows a building's words: questions about rooms,
+A BERT of two hundred thousand weights that knows a building's words: questions about rooms,
 people and cars, and what else the same is called. Of other subjects it knows letters alone. So
 questions about generated films can be asked without downloading a model; a trained one such as
 all-MiniLM-L6-v2 understands far more.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerFast
 
 WIDTH, LAYERS, HEADS = 96, 2, 4
-VOCABULARY, LENGTH = 900, 40
+LENGTH = 40
 BATCH = 48
 LEARNING_RATE = 2e-3
 TEMPERATURE = 0.07
@@ -235,20 +236,12 @@ def _two(same: tuple[str, ...], rng: np.random.Generator, article: str = "") -> 
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
+    tokenizer = Tokenizer(models.WordPiece(_vocabulary(), unk_token=SPECIAL["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=list(SPECIAL.values()),
-        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789"),
-        show_progress=False,
-    )
-    words = [text for group in (*PLACES, *THINGS, *QUESTIONS) for text in group]
-    tokenizer.train_from_iterator([word.format(p="", t="") for word in words], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -260,11 +253,22 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def _vocabulary() -> dict[str, int]:
+    """Letters, alone and within words, and all words that are learnt: the same every time."""
+    texts = [
+        text.format(p="", t="") for group in (*PLACES, *THINGS, *QUESTIONS) for text in group
+    ]
+    letters = ascii_lowercase + digits
+    pieces = [*SPECIAL.values(), *letters, *(f"##{letter}" for letter in letters)]
+    words = sorted({word for text in texts for word in text.split()} - set(pieces))
+    return {piece: number for number, piece in enumerate([*pieces, *words])}
+
+
 def _model() -> BertModel:
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=len(_vocabulary()),
         hidden_size=WIDTH,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,

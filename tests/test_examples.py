@@ -45,7 +45,8 @@ def type_line(process: subprocess.Popen[str], line: str) -> None:
 
 def told(name: str, model: Path, *words: str, folder: Path) -> tuple[str, str]:
     """What developer and device of an example print, in a cloud of their own."""
-    cloud = start("private_text/cloud.py", "cloud", str(free_port()), folder=folder)
+    own = name if (EXAMPLES / name / "cloud.py").exists() else "private_text"
+    cloud = start(f"{own}/cloud.py", "cloud", str(free_port()), folder=folder)
     with cloud:
         try:
             developer = start(f"{name}/developer.py", "developer", model, folder=folder)
@@ -91,6 +92,11 @@ def test_building(tmp_path: Path) -> None:
     )
     assert "Yes" in answer
     assert "The cloud got keyed rows" in answer
+
+
+def test_every_cloud_is_run_by_the_same_script() -> None:
+    """A folder is copied whole, so some have a copy."""
+    assert len({path.read_bytes() for path in EXAMPLES.glob("*/cloud.py")}) == 1
 
 
 def test_every_example_is_listed() -> None:

@@ -54,6 +54,18 @@ def database_url(
     return url if password is None else url.set(password=password)
 
 
+def journal_path(url: URL, folder: Path) -> Path:
+    """Where events wait that a database cannot take.
+
+    Args:
+        url: of the database: the file is beside a SQLite file.
+        folder: where it is if the database is elsewhere.
+    """
+    if url.get_backend_name() == "sqlite":
+        return Path(f"{url.database}-waiting")
+    return folder / "events-waiting"
+
+
 def open_engine(url: URL) -> Engine:
     """The engine of a database; a SQLite file is made, for its owner alone, if it is absent.
 

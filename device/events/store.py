@@ -1,9 +1,9 @@
 """Where results and events are kept: a database that forgets what is old.
 
-Law: an event that was committed is there after any crash, once. What cannot be written, because
-the disk is full or PostgreSQL is away, waits in memory within bounds and is written when there
-is room again; where too much waits, results are dropped first, and all that is dropped is
-counted.
+Law: an event that was taken is there after any crash, once. What cannot be written, because the
+disk is full or PostgreSQL is away, waits within bounds, in memory and in a journal on the disk,
+and is written when there is room again, by this process or the next; where too much waits,
+results are dropped first, and all that is dropped is counted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from sqlalchemy.exc import (
 
 from triparty.device.events.database import open_database, reason
 from triparty.device.events.event import Event
+from triparty.device.events.journal import Journal, Row
 from triparty.device.events.stored import StoredEvents
 from triparty.device.events.tables import EVENTS, OUTBOX, RESULTS
 
@@ -42,8 +43,6 @@ BATCH: Final = 500
 _MORE: Final = ("zone", "label", "clip", "snapshot", "confidence")
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
 
 
 class Recipient(Protocol):
@@ -88,6 +87,7 @@ class EventStore(StoredEvents):
         keep_s: rows older than this are deleted.
         recipients: whom events are delivered to; each event is put into their outbox in
             the transaction that writes it.
+        journal: keeps events that wait from being lost with the process; None: nothing does.
         most_events: that may wait.
         most_results: that may wait.
 
@@ -102,6 +102,7 @@ class EventStore(StoredEvents):
         *,
         keep_s: float,
         recipients: Sequence[Recipient] = (),
+        journal: Journal | None = None,
         most_events: int = MOST_EVENTS,
         most_results: int = MOST_RESULTS,
     ) -> None:
@@ -111,10 +112,14 @@ class EventStore(StoredEvents):
         self._keep_s, self._recipients = keep_s, tuple(recipients)
         self._most_events, self._most_results = most_events, most_results
         self._events, self._results = deque[Row](), deque[Row]()
+        self._journal, self._journalled = journal, 0  # of those that wait, the first so many
+        if journal is not None:
+            self._events.extend(journal.rows())
+            self._journalled = len(self._events)
         self._committed = self._pruned = self._retry = float("-inf")
         self._wait_s = RETRY_S
         self._listeners: list[Callable[[], None]] = []
-        self.status = StoreStatus()
+        self.status = StoreStatus(waiting=len(self._events))
 
     def after_events(self, listener: Callable[[], None]) -> None:
         """Has `listener` called in the writing thread after events were committed."""
@@ -135,25 +140,54 @@ class EventStore(StoredEvents):
         if self._events or not 0 <= now - self._committed < COMMIT_S:
             self._flush(now)
         self._bound()
+        self._secure()
 
     def close(self) -> None:
         """Writes what waits, if that can be, and lets the database go."""
         self._retry = float("-inf")
         self._flush(self._committed, prune=False)
+        self._secure()
         if self._events:
-            log.error("%d events could not be written and are lost", len(self._events))
-            self.status.events_lost += len(self._events)
+            self._leave()
         self.status.results_dropped += len(self._results)
         self._events.clear()
         self._results.clear()
+        if self._journal is not None:
+            self._journal.close()
         super().close()
+
+    def _leave(self) -> None:
+        """Says what becomes of events that still wait at the end."""
+        lost = len(self._events) - self._journalled
+        if self._journal is not None and self._journalled:
+            where = self._journal.path
+            log.warning("%d events wait in %s for the next start", self._journalled, where)
+        if lost:
+            log.error("%d events could not be written and are lost", lost)
+            self.status.events_lost += lost
+
+    def _secure(self) -> None:
+        """Has the journal hold all that waits, and nothing if nothing does."""
+        if self._journal is None:
+            return
+        if not self._events:
+            self._journal.clear()
+        elif self._journalled < len(self._events):
+            self._journalled += self._journal.append(
+                list(islice(self._events, self._journalled, None))
+            )
+
+    def _forget_first(self, rows: deque[Row]) -> None:
+        rows.popleft()
+        if rows is self._events:
+            self._journalled = max(0, self._journalled - 1)
 
     def _bound(self) -> None:
         while len(self._results) > self._most_results:
             self._results.popleft()
             self.status.results_dropped += 1
         while len(self._events) > self._most_events:
-            self._events.popleft()
+            self._forget_first(self._events)
             self.status.events_lost += 1
         self.status.waiting = len(self._events)
 
@@ -197,7 +231,7 @@ class EventStore(StoredEvents):
                 raise
             made, batch = self._commit_one(rows[0], insert_rows), batch[:1]
         for _ in batch:
-            rows.popleft()
+            self._forget_first(rows)
         if rows is self._events and made:
             self.status.events += made
             for listener in self._listeners:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from triparty.common.errors import SettingsError
-from triparty.device.events.database import database_url
+from triparty.device.events.database import database_url, journal_path
 from triparty.device.events.homeassistant import Topics
+from triparty.device.events.journal import Journal
 from triparty.device.events.mqtt import Broker, Mqtt
 from triparty.device.events.outlet import Outlet, OutletStatus, Point, Site
 from triparty.device.events.secret import Secret
@@ -27,7 +28,8 @@ class Outputs:
     """All that a gateway tells.
 
     Attributes:
-        sinks: that take documents, in the order in which they are closed.
+        sinks: that take documents, in the order in which they hear of them: the store first,
+            so that what others are told is kept. They are closed in the reverse order.
         store: of results and events, if they are kept.
         outlets: integrations.
     """
@@ -77,7 +79,7 @@ def make_outputs(settings: WatchSettings, lines: Sink | None = None) -> Outputs:
     if settings.results.lines is not None:
         to_stdout = str(settings.results.lines) == "-"
         sinks.append(Lines(None if to_stdout else settings.folder / settings.results.lines))
-    return Outputs([*sinks, *outlets, *([] if store is None else [store])], store, outlets)
+    return Outputs([*([] if store is None else [store]), *sinks, *outlets], store, outlets)
 
 
 def check_outputs(settings: WatchSettings) -> None:
@@ -143,8 +145,12 @@ def open_store(
     url = _url(settings)
     if url is None:
         return None
-    keep_s = settings.results.keep_days * 86_400
-    return EventStore(url, keep_s=keep_s, recipients=recipients)
+    return EventStore(
+        url,
+        keep_s=settings.results.keep_days * 86_400,
+        recipients=recipients,
+        journal=Journal(journal_path(url, settings.folder)),
+    )
 
 
 def _url(settings: WatchSettings) -> Any:

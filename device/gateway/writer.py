@@ -28,6 +28,8 @@ MOST_WAITING = 4096
 MOST_EVENTS = 4096
 """Events for which there is room when other things have none."""
 IDLE_S = 1.0
+BATCH = 500
+"""Documents that are handed to sinks at once."""
 _FAILURES = (OSError, TripartyError, av.error.FFmpegError, ValueError)
 
 
@@ -38,7 +40,7 @@ class WriterCount:
     Attributes:
         documents: written to every sink.
         tasks: done.
-        failures: writes that failed.
+        failures: documents and tasks that failed.
         dropped: what was thrown away because too much waited.
         events_dropped: of these, events.
         last_error: of the last failure.
@@ -56,7 +58,7 @@ class Writer:
     """Writes in a thread of its own.
 
     Args:
-        sinks: that take documents.
+        sinks: that take documents: each after those before it, and closed before them.
         clock: seconds since 1970.
     """
 
@@ -67,6 +69,7 @@ class Writer:
         self._sinks = tuple(sinks)
         self._clock = clock
         self._queue: queue.Queue[Document | Task | None] = queue.Queue()
+        self._is_ending = False
         self.count = WriterCount()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -96,35 +99,52 @@ class Writer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while True:
-            try:
-                what = self._queue.get(timeout=IDLE_S)
-            except queue.Empty:
-                self._write(())  # what a sink holds back is written now
-                continue
-            if what is None:
-                break
-            if callable(what):
-                self.count.tasks += self._try(what)
-            else:
-                self.count.documents += self._write((what,))
-            self._queue.task_done()
-        for sink in self._sinks:
+        while (waiting := self._take()) is not None:
+            documents, task = waiting
+            if documents or task is None:  # what a sink holds back is written, too
+                self.count.documents += len(documents) * self._write(documents)
+            if task is not None:
+                self.count.tasks += self._try(task)
+            for _ in range(len(documents) + (task is not None)):
+                self._queue.task_done()
+        for sink in reversed(self._sinks):
             self._try(sink.close)
         self._queue.task_done()
 
+    def _take(self) -> tuple[list[Document], Task | None] | None:
+        """Documents that wait, and a task behind them; None at the end.
+
+        Nothing within a while is no document and no task.
+        """
+        documents: list[Document] = []
+        while len(documents) < BATCH and not self._is_ending:
+            try:
+                what = self._queue.get(timeout=0 if documents else IDLE_S)
+            except queue.Empty:
+                return documents, None
+            if callable(what):
+                return documents, what
+            if what is None:
+                self._is_ending = True
+            else:
+                documents.append(what)
+        return (documents, None) if documents else None
+
     def _write(self, documents: Sequence[Document]) -> bool:
-        now = self._clock()
-        written = [self._try(partial(sink.write, documents, now)) for sink in self._sinks]
+        now, count = self._clock(), len(documents)
+        written = [
+            self._try(partial(sink.write, documents, now), counts=max(1, count))
+            for sink in self._sinks
+        ]
         return all(written)
 
-    def _try(self, write: Task) -> bool:
+    def _try(self, write: Task, *, counts: int = 1) -> bool:
         try:
             write()
         except _FAILURES as error:
-            self.count.failures += 1
+            before, self.count.failures = self.count.failures, self.count.failures + counts
             self.count.last_error = f"{type(error).__name__}: {error}"
-            if self.count.failures in (1, 10) or self.count.failures % 1000 == 0:
+            if before == 0 or before // 1000 < self.count.failures // 1000:
                 log.warning("cannot write (%d times): %s", self.count.failures, error)
             return False
         return True

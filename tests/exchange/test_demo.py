@@ -7,17 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from triparty.common import scenes
+from triparty.common import demo_site, scenes
 
 
-@pytest.mark.timeout(600)
-def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Path) -> None:
-    words = ("--model", stories_model, "--prompt", "Once upon a time", "--max-tokens", "20")
-    folder = tmp_path / "kept"
+def run_demo(folder: Path, model: Path, **environment: str) -> dict[str, Any]:
+    """What the demo reports; its files are in `kept`, what it trains in `cache`."""
+    words = ("--model", model, "--prompt", "Once upon a time", "--max-tokens", "20")
     done = subprocess.run(
         [
             sys.executable,
@@ -26,17 +26,38 @@ def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Pa
             "demo",
             *words,
             "--workdir",
-            folder,
+            folder / "kept",
             "--json",
         ],
         capture_output=True,
         text=True,
         timeout=590,
         check=False,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), **environment},
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_asks_with_an_encoder_of_its_own(tmp_path: Path, stories_model: Path) -> None:
+    """Where no trained one is installed."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    code = f"import sys; sys.modules[{demo_site.PACKAGE!r}] = None\n"
+    (hidden / "sitecustomize.py").write_text(code)
+    path = os.pathsep.join(filter(None, (str(hidden), os.environ.get("PYTHONPATH"))))
+    building = run_demo(tmp_path, stories_model, PYTHONPATH=path)["building"]
+    assert building["encoder"] == "example-encoder"
+    assert building["answer"].startswith("Yes")
+    assert building["evidence"] >= 2
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Path) -> None:
+    told = run_demo(tmp_path, stories_model)
     assert told["identical"] is True
     assert told["tokens"] == 20
     assert told["seconds"] > 0
@@ -45,7 +66,9 @@ def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Pa
     assert "Lily" not in json.dumps(told["cloud_saw"])
     (attack,) = told["attacks"]
     assert (attack["name"], attack["level"], attack["recovered"]) == ("sorted-rows", "K2", 1.0)
-    assert {"cloud", "developer", "device"} <= {path.name for path in folder.iterdir()}
+    assert {"cloud", "developer", "device"} <= {
+        path.name for path in (tmp_path / "kept").iterdir()
+    }
     building = told["building"]
     assert building["question"].startswith("Was anybody in the meeting room")
     assert building["answer"].startswith("Yes")

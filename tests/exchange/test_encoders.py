@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import library_days
 import numpy as np
 import pytest
@@ -44,6 +47,7 @@ from triparty.common.errors import (
     TooLargeError,
 )
 from triparty.common.keying import Bundle
+from triparty.common.pages.passwords import PasswordHash
 from triparty.common.wire import Frame, decode_frames
 from triparty.developer.protect import Choices, protect
 from triparty.device.ask.ask import Resolver
@@ -51,7 +55,10 @@ from triparty.device.client import Device
 from triparty.device.events.database import database_url
 from triparty.device.events.store import EventStore
 from triparty.device.gateway.asking import DeviceEmbedder
+from triparty.device.gateway.settings import WatchSettings
+from triparty.device.gateway.watching import make_gateway
 from triparty.device.inference.shields import Shields
+from triparty.device.page.showing import page_beside
 
 SCHEMES = ("permutation", "orthogonal")
 TEXTS = (
@@ -317,21 +324,36 @@ def test_questions_about_events_are_understood(trained: Stage) -> None:
     assert len(missed) <= 3, missed
 
 
-def test_a_recorded_day_is_asked_about_on_the_command_line(
-    trained: Stage, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_the_demos_own_encoder_understands_fewer(stage: Stage) -> None:
+    """The same questions; `triparty demo` trains it where no other is installed."""
+    from triparty.developer.example_encoder import make_example_encoder
+
+    make_example_encoder(stage.folder / "example-encoder")
+    stage.publish("small", stage.folder / "example-encoder")
+    stage.device.pull()
+    embedder, building = DeviceEmbedder.of(stage.device, "small"), library_days.library()
+    resolver = Resolver(building.site, embedder)
+    missed = wrong(building, library_days.QUESTIONS, resolver, library_days.NOW)
+    print(f"example-encoder: {len(library_days.QUESTIONS) - len(missed)} right of 30")
+    assert len(missed) <= 12, missed
+
+
+def recorded_day(folder: Path) -> Path:
+    """The configuration of a library, whose gateway recorded a visit to the archive."""
     document = {
         "cameras": [{"name": name, "url": f"{name}.mp4"} for name in library_days.CAMERAS],
-        "models": [{"name": "net", "python": "made:model", "labels": ["person"]}],
+        "models": [{"name": "net", "python": "json:loads", "labels": ["person"]}],
         "tasks": [
             {"name": "persons", "model": "net", "measure": "count", "classes": ["person"]}
         ],
         "results": {"database": "events.db", "keep_days": 3650},
         "ask": {"model": "minilm-permutation", "timezone": "Europe/Berlin"},
+        "page": {"port": 0},
     }
-    config = tmp_path / "watch.toml"
+    config = folder / "watch.toml"
     config.write_text(tomlkit.dumps(document))
-    store = EventStore(database_url("events.db", folder=tmp_path), keep_s=1e10)
+    store = EventStore(database_url("events.db", folder=folder), keep_s=1e10)
     now = time.time()
     visits = [("archive", now - 3600, 0, 1), ("archive", now - 1800, 1, 0)]
     store.write(
@@ -363,6 +385,13 @@ def test_a_recorded_day_is_asked_about_on_the_command_line(
         now,
     )
     store.close()
+    return config
+
+
+def test_a_recorded_day_is_asked_about_on_the_command_line(
+    trained: Stage, tmp_path: Path
+) -> None:
+    config = recorded_day(tmp_path)
     words = ["device", "ask", "was anybody down in the archives in the last 90 minutes?"]
     options = ["--watch", config, "--home", trained.device._home.folder]
 
@@ -386,6 +415,38 @@ def test_a_recorded_day_is_asked_about_on_the_command_line(
     shown = run("--local", "--privacy", "--why")
     assert "Nothing left this device." in shown
     assert "archive" in shown
+
+
+def test_a_recorded_day_is_asked_about_on_the_page(trained: Stage, tmp_path: Path) -> None:
+    """Over the page's own server and API, with the device and the encoder as they are."""
+    config = recorded_day(tmp_path)
+    PasswordHash.of("correct horse battery").write(tmp_path / "page.password")
+    settings, said = WatchSettings.load(config), list[str]()
+    assert settings.page is not None
+    gateway = make_gateway(settings)
+    home = trained.device._home.folder
+    trained.seen.clear()
+    try:
+        with page_beside(gateway, settings.page, editor=None, say=said.append, home=home):
+            url = said[0].removeprefix("page on ").rstrip("/")
+            with httpx.Client(base_url=url, headers={"Origin": url}, timeout=60) as visitor:
+                form = {"secret": "correct horse battery", "next": "/"}
+                assert visitor.post("/login", data=form).status_code == 303
+                (word,) = re.findall(r'data-csrf="([^"]*)"', visitor.get("/ask").text)
+                visitor.headers["X-CSRF-Token"] = word
+                question = "was anybody down in the archives in the last 90 minutes?"
+                asked = {"question": question}
+                told = visitor.post("/api/ask", json=asked).json()
+                shown = visitor.post("/ask", data=asked | {"csrf": word}).text
+    finally:
+        gateway.close()
+    assert told["value"] is True
+    assert [event["camera"] for event in told["evidence"]] == ["archive", "archive"]
+    assert told["sent"]["texts"]
+    assert told["text"] in html.unescape(shown)
+    assert all(f"<q>{html.escape(text)}</q>" in shown for text in told["sent"]["texts"])
+    sent = [passage for passage in trained.seen if isinstance(passage, Text)]
+    assert len(sent) >= len(told["sent"]["texts"]), "the cloud's encoder was asked"
 
 
 def plain_rows(source: Path) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from watched import Kept
 
 from triparty.device.gateway.clips import CLIPS, prune
-from triparty.device.gateway.results import Lines
+from triparty.device.gateway.results import Document, Lines
 from triparty.device.gateway.writer import MOST_WAITING, Writer
 
 
@@ -51,9 +53,51 @@ def test_a_sink_that_fails_is_counted_and_the_others_go_on() -> None:
     assert kept.closed
 
 
-def test_what_waits_for_a_slow_disk_is_bounded() -> None:
-    import threading
+def test_an_event_is_kept_before_anybody_is_told_and_the_keeper_ends_last() -> None:
+    """Whoever hears of an event may rely on its being in the database."""
+    said: list[str] = []
 
+    class Named(Kept):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def write(self, documents: Sequence[Document], now: float) -> None:
+            said.extend(f"{self.name} {document['type']}" for document in documents)
+
+        def close(self) -> None:
+            said.append(f"{self.name} closed")
+
+    writer = Writer([Named("store"), Named("broker")])
+    writer.put({"type": "event"})
+    assert writer.stop(10)
+    assert said == ["store event", "broker event", "broker closed", "store closed"]
+
+
+def test_what_piled_up_is_written_at_once() -> None:
+    """So that a slow disk costs one wait for many events, also at the end."""
+    began, release, calls = threading.Event(), threading.Event(), list[list[float]]()
+
+    class Slow(Kept):
+        def write(self, documents: Sequence[Document], now: float) -> None:
+            calls.append([document["wall"] for document in documents])
+
+    writer = Writer([Slow()])
+    writer.put(lambda: (began.set(), release.wait(10)))
+    began.wait(10)
+    for n in range(5):
+        writer.put(result(float(n)))
+    done = threading.Event()
+    writer.put(done.set)
+    writer.put(result(5.0))
+    release.set()
+    assert writer.stop(10)
+    assert done.is_set()
+    assert calls == [[0.0, 1.0, 2.0, 3.0, 4.0], [5.0]], "in order, tasks between"
+    assert writer.count.documents == 6
+
+
+def test_what_waits_for_a_slow_disk_is_bounded() -> None:
     release = threading.Event()
     writer = Writer([])
     writer.put(release.wait)

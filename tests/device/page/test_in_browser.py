@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import (
+    PHONE,
+    RULES,
+    assert_everybody_can_use,
+    axe_script,
+    chromium,
+    is_wide,
+    needs_chromium,
+    new_tab,
+)
 from made_page import CAMERAS, PASSWORD, MadePage, gateway_status
 
 from triparty.device.page.server import PageServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"),
-    reason="chromium is not installed (apt-get install chromium)",
-)
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+pytestmark = needs_chromium
 PATHS = (
     "/",
     "/events?camera=yard&kind=enter",
@@ -37,18 +32,12 @@ PATHS = (
     "/settings",
     "/nothing",
 )
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    assert CHROMIUM is not None, "chromium is not installed (apt-get install chromium)"
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -83,35 +72,16 @@ def cookies(browser: Any, url: str) -> Any:
 @pytest.fixture
 def page(browser: Any, cookies: Any) -> Iterator[Any]:
     """A tab of somebody who is logged in; nothing may be said on its console."""
-    context = browser.new_context(storage_state=cookies, viewport=DESK, reduced_motion="reduce")
-    tab = context.new_page()
-    tab.said = []
-    tab.on("console", lambda said: tab.said.append(f"{said.type}: {said.text}"))
-    tab.on("pageerror", lambda error: tab.said.append(f"error: {error}"))
-    tab.on(
-        "request",
-        lambda request: (
-            tab.said.append(f"foreign: {request.url}")
-            if not request.url.startswith("http://127.0.0.1:")
-            else None
-        ),
-    )
+    tab = new_tab(browser, storage_state=cookies)
     yield tab
     said, expected = tab.said, getattr(tab, "expected", None)
-    context.close()
+    tab.context.close()
     assert [line for line in said if not (expected and re.search(expected, line))] == []
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    import axe_core_python
-
-    (found,) = Path(axe_core_python.__file__).parent.rglob("axe.min.js")
-    return found.read_text("utf-8")
-
-
-def is_wide(page: Any) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+    return axe_script()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -119,14 +89,7 @@ def test_everybody_can_use_it(page: Any, url: str, axe: str, path: str) -> None:
     page.expected = "404" if path == "/nothing" else None
     page.goto(url + path)
     page.evaluate(axe)
-    for scheme, size in (("light", DESK), ("dark", PHONE)):
-        page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size(size)
-        assert not is_wide(page), (path, size)
-        found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
-        assert found["passes"], "axe looked at nothing"
-        broken = [(v["id"], [node["html"] for node in v["nodes"]]) for v in found["violations"]]
-        assert broken == [], (path, scheme)
+    assert_everybody_can_use(page)
 
 
 def test_axe_would_find_something(page: Any, url: str, axe: str) -> None:
@@ -280,3 +243,41 @@ def test_zones_are_drawn_by_pointer_and_keyboard(page: Any, url: str, made: Made
     page.get_by_role("button", name="Save zones").click()
     page.get_by_text("Nothing was changed").wait_for()
     assert polygon() == after
+
+
+def test_masks_are_drawn_by_keyboard_and_checked(
+    page: Any, url: str, made: MadePage, axe: str
+) -> None:
+    def masks() -> list[list[list[float]]]:
+        return [[list(at) for at in one.polygon] for one in made.settings.cameras[1].masks]
+
+    def press(button: str, *keys: str) -> None:
+        page.get_by_role("button", name=button).focus()
+        for key in keys:
+            page.keyboard.press(key)
+
+    page.goto(f"{url}/cameras/door")
+    page.evaluate(axe)
+    press("New mask", "Enter")
+    assert page.evaluate("document.activeElement.ariaLabel").startswith("Corner 1 of mask 1")
+    page.keyboard.press("ArrowRight")
+    assert_everybody_can_use(page)
+    press("Save zones and masks", "Enter")
+    page.get_by_text("Written; the gateway").wait_for()
+    assert masks() == [[[0.31, 0.3], [0.7, 0.3], [0.7, 0.7], [0.3, 0.7]]]
+    page.reload()
+    told = page.get_by_role("button", name="Corner 1 of mask 1").get_attribute("aria-label")
+    assert "31 % from the left, 30 % from the top" in told
+    press("New zone", "Enter")
+    press("Draw mask 1", "Enter")
+    press("Corner 1 of mask 1", *["Shift+ArrowRight"] * 12, *["Shift+ArrowDown"] * 4)
+    page.expected = "400"
+    press("Save zones and masks", "Enter")
+    page.get_by_text("Nothing was changed").wait_for()
+    assert masks()[0][0] == [0.31, 0.3], "its sides cross: refused"
+    assert made.settings.cameras[1].zones == ()
+    press("Remove mask 1", "Enter")
+    press("Save zones and masks", "Enter")
+    page.get_by_text("Written; the gateway").wait_for()
+    assert masks() == []
+    assert [zone.name for zone in made.settings.cameras[1].zones] == ["zone 1"]
