@@ -3,7 +3,8 @@
 YOLOX-nano is the model that is filtered: what it says of a frame labels it, flicker and all.
 `persons` are those of the clip in which people walk by one by one. Cars are filmed from above,
 where boxes are found and classes are wrong, so `vehicles` are boxes of any class. Everything
-is kept under build/filters; remove that folder to make it anew.
+is kept under build/filters; remove that folder to make it anew. `faces` are those that
+Ultra-Light finds in the first of these clips; of its layers there are no maps.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from triparty.device.filters.partition import Halves, split_model
 from triparty.device.gate.detectors import Detections, Detector
 
 CACHE = ROOT / "build" / "filters"
-CLIPS = {"persons": "one-by-one-person-detection", "vehicles": "car-detection"}
-COUNTED = {"persons": (0,), "vehicles": ()}  # none: of any class
-SURE = {"persons": 0.45, "vehicles": 0.3}
-RATES = {"persons": 10.0, "vehicles": 12.5}
+CLIPS = {
+    "persons": "one-by-one-person-detection",
+    "vehicles": "car-detection",
+    "faces": "one-by-one-person-detection",
+}
+COUNTED = {"persons": (0,), "vehicles": (), "faces": ()}  # none: of any class
+SURE = {"persons": 0.45, "vehicles": 0.3, "faces": 0.5}
+RATES = {"persons": 10.0, "vehicles": 12.5, "faces": 10.0}
 LAYER = "729"  # of YOLOX-nano: 64 maps of 52 x 52, about a quarter of the model's time
 SIDE, POOLED = 416, 4
 LUMA = (128, 72)
@@ -120,15 +125,14 @@ def pooled(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _seen(name: str) -> dict[str, NDArray[Any]]:
+    if name == "faces":
+        return _faces()
     large = Detector(detector_file(), least_score=SURE[name])
     small = Detector(detector_file("FastestDet"), least_score=0.02)
     first = session(halves().first)
     rows: dict[str, list[Any]] = {key: [] for key in ("luma", "maps", "count", "small")}
     for frame in frames(name):
-        grey = frame.to_ndarray(
-            width=LUMA[0], height=LUMA[1], format="gray", interpolation="AREA"
-        )
-        rows["luma"].append(grey[..., None])
+        rows["luma"].append(_luma(frame))
         maps = first.run(None, {"images": letterboxed(frame)})[0]
         rows["maps"].append(pooled(maps).astype(np.float16))
         rows["count"].append(len(_scores(name, large.detect(frame))))
@@ -140,6 +144,27 @@ def _seen(name: str) -> dict[str, NDArray[Any]]:
         "small": np.array(rows["small"], np.float32),
         "time": np.arange(len(rows["count"])) / RATES[name],
     }
+
+
+def _faces() -> dict[str, NDArray[Any]]:
+    detector = Detector(detector_file("version-RFB-320"), least_score=SURE["faces"])
+    luma, count = [], []
+    for frame in frames("faces"):
+        luma.append(_luma(frame))
+        count.append(len(detector.detect(frame).scores))
+    return {
+        "luma": np.stack(luma),
+        "maps": np.zeros((len(luma), 0), np.float16),
+        "count": np.array(count, np.int64),
+        "small": np.zeros(len(luma), np.float32),
+        "time": np.arange(len(luma)) / RATES["faces"],
+    }
+
+
+def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """(72, 128, 1) brightness."""
+    grey = frame.to_ndarray(width=LUMA[0], height=LUMA[1], format="gray", interpolation="AREA")
+    return np.asarray(grey[..., None], np.uint8)
 
 
 def _scores(name: str, found: Detections) -> list[float]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.device.filters.cache import CacheSettings, ReuseCache
+from triparty.device.filters.cache import CacheSettings, homogenised
 from triparty.device.filters.replay import Replayed, distances_to_try
 
 TABLES, PROJECTIONS = 4, 6
@@ -73,22 +73,19 @@ class HashedCache:
         labels: NDArray[np.int64],
         settings: CacheSettings,
     ) -> Replayed:
-        kept: list[int] = []
-        reused = wrong = 0
+        kept = np.zeros(len(keys), np.int64)
+        count = reused = wrong = 0
         for row, key in enumerate(keys):
-            entries = np.array(kept[-settings.size :], np.int64)
+            entries = kept[max(0, count - settings.size) : count]
             near = entries[(hashes[entries] == hashes[row]).any(axis=1)]
-            small = ReuseCache(
-                keys.shape[1],
-                replace(settings, size=max(1, len(near)), first=1),
-                identity=int,
-            )
-            for entry in near:
-                small.put(keys[entry], int(labels[entry]))
-            found = small.look(key)
-            if found.is_hit and len(kept) >= settings.first:
+            vote = None
+            if len(near) and count >= settings.first:
+                distance = np.abs(keys[near] - key).sum(axis=1)
+                vote = homogenised(distance, labels[near], settings.neighbours)
+            if vote is not None and vote.agrees(settings):
                 reused += 1
-                wrong += int(found.result != labels[row])
+                wrong += int(labels[near[vote.told[0]]] != labels[row])
             else:
-                kept.append(row)
+                kept[count] = row
+                count += 1
         return Replayed(reused, wrong, len(keys))

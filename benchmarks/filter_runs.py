@@ -7,7 +7,7 @@ thesis reports; `kept` is the threshold calibrated on a quarter of the training 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from benchmarks.filter_data import Rows, Task
 from triparty.common.nets.calibration import calibrate_skip
 from triparty.common.nets.samples import gather
 from triparty.common.nets.training import Course
+from triparty.device.filters.cache import CacheSettings
 from triparty.device.filters.filter import Filter
 from triparty.device.filters.fitting import Recipe
 from triparty.device.filters.measures import class_not_in
@@ -57,7 +58,7 @@ class Split:
         task: Task = getattr(filter_data, self.task)()
         if self.kind == "random":
             return (task, *filter_data.halves(len(task.said), self.seed))
-        names = np.unique(task.group)
+        names = np.unique(task.group[task.group != 0])
         held = (
             filter_data.some_groups(task.group, 0.5, self.seed)
             if len(names) > 4
@@ -68,23 +69,59 @@ class Split:
         return task, rng.permutation(learned), rng.permutation(tested)
 
 
+@dataclass(frozen=True)
+class Want:
+    """What a filter is for, and what it is made with, where that is not its task's own.
+
+    Attributes:
+        wanted: classes for which the model is needed; none: the task's.
+        share: of the training part that is learnt from.
+        stretch: inputs in a row of the set that are calibrated as a block; 0: each by itself.
+        sizes: of the network that differ from the published ones.
+    """
+
+    wanted: tuple[int, ...] = ()
+    share: float = 1.0
+    stretch: int = 0
+    sizes: tuple[tuple[str, int], ...] = ()
+
+
+PLAIN = Want()
+
+
 @lru_cache(maxsize=64)
-def skip(split: Split, modality: str) -> Figures:
+def skip(split: Split, modality: str, want: Want = PLAIN) -> Figures:
     """Figures of a skip filter."""
+    task, _, tested = split.rows()
+    logits, threshold = skip_logits(split, modality, want)
+    needed = np.isin(task.said[tested], want.wanted or task.wanted)
+    kept = point_at(logits, needed, threshold)
+    return skip_figures(logits, needed) | {"kept": kept.filter_rate, "accuracy": kept.accuracy}
+
+
+@lru_cache(maxsize=128)
+def skip_logits(
+    split: Split, modality: str, want: Want
+) -> tuple[NDArray[np.float64], float | None]:
+    """(tested,) logits of a skip filter, and its calibrated threshold."""
     task, learned, tested = split.rows()
-    inputs, said = task.inputs[learned], task.said[learned]
+    learned = part_of(learned, want.share)
     fitted = Filter.fit(
-        inputs,
-        said,
-        class_not_in(*task.wanted),
-        recipe=Recipe("skip"),
+        task.inputs[learned],
+        task.said[learned],
+        class_not_in(*(want.wanted or task.wanted)),
+        recipe=Recipe("skip", sizes=dict(want.sizes)),
         modality=modality,  # type: ignore[arg-type]
         course=Course(seed=split.seed),
+        blocks=learned // want.stretch if want.stretch else None,
     )
     logits = fitted.outputs(task.inputs[tested])[:, 0].astype(np.float64)
-    needed = task.needed[tested]
-    kept = point_at(logits, needed, fitted.artifact.tasks[0].calibration.threshold)
-    return skip_figures(logits, needed) | {"kept": kept.filter_rate, "accuracy": kept.accuracy}
+    return logits, fitted.artifact.tasks[0].calibration.threshold
+
+
+def part_of(learned: Rows, share: float) -> Rows:
+    """The first so many of rows that are in no order."""
+    return learned[: max(1, round(share * len(learned)))]
 
 
 def skip_figures(logits: NDArray[np.float64], needed: NDArray[np.bool_]) -> dict[str, float]:
@@ -151,23 +188,15 @@ def shifted(inputs: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 @lru_cache(maxsize=64)
 def reuse(split: Split, modality: str, loss: str) -> Figures:
     """Figures of a reuse filter; its `best` point is of distances and agreements."""
-    task, learned, tested = split.rows()
-    fitted = Filter.fit(
-        task.inputs[learned],
-        task.said[learned],
-        recipe=Recipe("reuse"),
-        modality=modality,  # type: ignore[arg-type]
-        course=Course(seed=split.seed, loss=loss),  # type: ignore[arg-type]
-    )
-    keys = fitted.outputs(task.inputs[tested])[:, 0]
-    said = task.said[tested]
-    settings = fitted.artifact.reuse
+    task, _, tested = split.rows()
+    keys, threshold = reuse_keys(split, modality, loss, 1.0)
+    said, settings = task.said[tested], CacheSettings()
     found: dict[str, float] = {"random": random_reuse_level(said, 0.9)}
-    points = [replay(keys, said, replaced(settings, theta)) for theta in THETAS]
+    points = [replay(keys, said, replace(settings, least_theta=theta)) for theta in THETAS]
     for target in TARGETS:
         rates = [one.filter_rate for one in points if one.accuracy >= target]
         found[f"best {target}"] = max(rates, default=0.0)
-    kept = reuse_point(keys, said, settings, fitted.artifact.tasks[0].calibration.threshold)
+    kept = reuse_point(keys, said, settings, threshold)
     all_hits = points[0]
     return found | {
         "kept": kept.filter_rate,
@@ -176,8 +205,19 @@ def reuse(split: Split, modality: str, loss: str) -> Figures:
     }
 
 
-def replaced(settings: Any, theta: float) -> Any:
-    """The same cache with another agreement."""
-    from dataclasses import replace
-
-    return replace(settings, least_theta=theta)
+@lru_cache(maxsize=64)
+def reuse_keys(
+    split: Split, modality: str, loss: str, share: float
+) -> tuple[NDArray[np.float32], float | None]:
+    """(tested, width) keys of a reuse filter, and its calibrated distance."""
+    task, learned, tested = split.rows()
+    learned = part_of(learned, share)
+    fitted = Filter.fit(
+        task.inputs[learned],
+        task.said[learned],
+        recipe=Recipe("reuse"),
+        modality=modality,  # type: ignore[arg-type]
+        course=Course(seed=split.seed, loss=loss),  # type: ignore[arg-type]
+    )
+    keys = fitted.outputs(task.inputs[tested])[:, 0]
+    return keys, fitted.artifact.tasks[0].calibration.threshold

@@ -2,7 +2,8 @@
 
 Halves of stretches of 5 seconds, drawn at random: those learnt from, and others judged by;
 frames within half a second of a judged stretch are left out. The threshold is calibrated on
-other stretches than those learnt from. A stream to reuse on begins with an empty cache that
+other stretches than those learnt from, each as one sample, and again on frames as if they were
+independent. A stream to reuse on begins with an empty cache that
 answers from the tenth entry on.
 """
 
@@ -21,6 +22,7 @@ from benchmarks.filter_foggy import HashedCache
 from benchmarks.filter_frozen import micro_scores, mobilenet_maps
 from benchmarks.filter_reducto import best_rate
 from benchmarks.filter_runs import Figures, skip_figures
+from triparty.common.nets.calibration import calibrate_skip
 from triparty.common.nets.training import Course
 from triparty.device.filters.baselines import (
     nearest_votes,
@@ -34,11 +36,12 @@ from triparty.device.filters.fitting import Recipe
 from triparty.device.filters.low_level import descriptors, scaled
 from triparty.device.filters.measures import count_zero
 from triparty.device.filters.replay import best_reuse_point, reuse_point
-from triparty.device.filters.scores import point_at, random_reuse_level
+from triparty.device.filters.scores import Point, point_at, random_reuse_level
 
 APART = 5  # frames
+DRAWS = 200
 SETTINGS = CacheSettings(first=10)
-COURSE = {"image": Course(epochs=8), "vector": Course(epochs=12)}
+COURSE = {"image": Course(epochs=8), "vector": Course(epochs=12), "pooled": Course()}
 
 
 @lru_cache
@@ -56,30 +59,56 @@ def split(name: str, seed: int) -> tuple[Rows, Rows, Rows]:
 
 
 def inputs_of(name: str, modality: str) -> NDArray[Any]:
-    """Brightness for `image`, feature maps for `vector`."""
+    """Brightness for `image`, feature maps for `vector`, and for `pooled` (n, 128) of them.
+
+    Pooled are each map's largest number and its mean: whether something is there, and how much,
+    wherever it stands. A half of a clip is little to learn 64 x 13 x 13 places from.
+    """
     clip = watched(name)
-    return clip.luma if modality == "image" else clip.maps
+    if modality == "image":
+        return clip.luma
+    if modality == "vector":
+        return clip.maps
+    return np.concatenate([clip.maps.max(axis=(2, 3)), clip.maps.mean(axis=(2, 3))], axis=1)
 
 
 def fitted(name: str, modality: str, kind: str, seed: int) -> Filter:
-    """A filter, calibrated apart."""
-    learned, kept, _ = split(name, seed)
+    """A filter; `calibrated` says its threshold."""
+    learned = split(name, seed)[0]
     inputs, count = inputs_of(name, modality), watched(name).count
     recipe = Recipe(
         kind,  # type: ignore[arg-type]
         calibration_share=0.05,  # not used: it would be of the same seconds
         reuse=SETTINGS,
     )
-    made = Filter.fit(
+    return Filter.fit(
         inputs[learned],
         count[learned],
         count_zero() if kind == "skip" else None,
         recipe=recipe,
-        modality=modality,  # type: ignore[arg-type]
+        modality="image" if modality == "image" else "vector",
         course=replace(COURSE[modality], seed=seed),
     )
-    made.calibrate(inputs[kept], count[kept])
-    return made
+
+
+def calibrated(
+    made: Filter, name: str, modality: str, seed: int, *, alone: bool
+) -> float | None:
+    """The threshold on other stretches than those learnt from.
+
+    Args:
+        made: the filter.
+        name: of the clip.
+        modality: of the inputs.
+        seed: of the split.
+        alone: whether frames are taken for independent, which they are not; else stretches of
+            `BLOCK_S` are.
+    """
+    _, kept, _ = split(name, seed)
+    clip, inputs = watched(name), inputs_of(name, modality)
+    blocks = None if alone else clip.block[kept]
+    made.calibrate(inputs[kept], clip.count[kept], blocks=blocks)
+    return made.artifact.tasks[0].calibration.threshold
 
 
 @lru_cache(maxsize=64)
@@ -88,11 +117,16 @@ def skip_counts(name: str, modality: str, seed: int) -> Figures:
     made, tested = fitted(name, modality, "skip", seed), split(name, seed)[2]
     logits = made.outputs(inputs_of(name, modality)[tested])[:, 0].astype(np.float64)
     needed = watched(name).count[tested] > 0
-    kept = point_at(logits, needed, made.artifact.tasks[0].calibration.threshold)
-    return skip_figures(logits, needed) | {
-        "kept": kept.filter_rate,
-        "accuracy": kept.accuracy,
-    }
+    found = skip_figures(logits, needed)
+    for alone in (False, True):
+        kept = point_at(logits, needed, calibrated(made, name, modality, seed, alone=alone))
+        found |= _kept(kept, alone=alone)
+    return found
+
+
+def _kept(point: Point, *, alone: bool) -> dict[str, float]:
+    after = " alone" if alone else ""
+    return {f"kept{after}": point.filter_rate, f"accuracy{after}": point.accuracy}
 
 
 @lru_cache(maxsize=64)
@@ -104,13 +138,40 @@ def reuse_counts(name: str, modality: str, seed: int) -> Figures:
     # In a clip's order the first entries are of one count: without a largest distance they
     # agree about everything that comes.
     best = best_reuse_point(keys, count, SETTINGS, 0.9)
-    kept = reuse_point(keys, count, SETTINGS, made.artifact.tasks[0].calibration.threshold)
-    return {
-        "best 0.9": best.filter_rate,
-        "random": random_reuse_level(count, 0.9),
-        "kept": kept.filter_rate,
-        "accuracy": kept.accuracy,
-    }
+    found = {"best 0.9": best.filter_rate, "random": random_reuse_level(count, 0.9)}
+    for alone in (False, True):
+        distance = calibrated(made, name, modality, seed, alone=alone)
+        found |= _kept(reuse_point(keys, count, SETTINGS, distance), alone=alone)
+    return found
+
+
+@lru_cache(maxsize=64)
+def promises(name: str, seed: int, target: float, confidence: float) -> Figures:
+    """How often calibrated thresholds of maps break their promise on the rest of the clip.
+
+    One filter; stretches that it did not learn from are drawn in halves, one to calibrate, one
+    to judge by, again and again. `blocks` takes stretches for independent, `alone` frames.
+    """
+    clip, made = watched(name), fitted(name, "vector", "skip", seed)
+    learned = split(name, seed)[0]
+    others = np.setdiff1d(np.unique(clip.block), clip.block[learned])
+    logits = made.outputs(clip.maps)[:, 0].astype(np.float64)
+    needed, rng = clip.count > 0, np.random.default_rng(seed)
+    found = dict.fromkeys(("broken", "kept", "broken alone", "kept alone"), 0.0)
+    for _ in range(DRAWS):
+        drawn = rng.permutation(others)
+        kept, judged = (
+            np.flatnonzero(np.isin(clip.block, half)) for half in np.array_split(drawn, 2)
+        )
+        for after, blocks in (("", clip.block[kept]), (" alone", None)):
+            threshold = calibrate_skip(
+                logits[kept], needed[kept], blocks=blocks, target_accuracy=target,
+                confidence=confidence,
+            ).threshold  # fmt: skip
+            point = point_at(logits[judged], needed[judged], threshold)
+            found[f"broken{after}"] += (point.accuracy < target) / DRAWS
+            found[f"kept{after}"] += point.filter_rate / DRAWS
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -123,6 +184,18 @@ def skip_beside(name: str, seed: int) -> Figures:
         "one threshold": static_scores(features, needed, learned, 0.9)[tested],
         "FilterForward": micro_scores(mobilenet_maps(name), needed, learned, tested, seed),
         "FastestDet": clip.small[tested].astype(np.float64),
+    }
+    return {way: scored(way, one, needed[tested]).rate_at(0.9) for way, one in ways.items()}
+
+
+@lru_cache(maxsize=64)
+def faces_beside(seed: int) -> Figures:
+    """The best rates of ways to skip frames without a face that need no network."""
+    clip, (learned, _, tested) = watched("faces"), split("faces", seed)
+    needed, features = clip.count > 0, low_features("faces")
+    ways = {
+        "low level + kNN": nearest_votes(features, needed, learned, tested),
+        "one threshold": static_scores(features, needed, learned, 0.9)[tested],
     }
     return {way: scored(way, one, needed[tested]).rate_at(0.9) for way, one in ways.items()}
 

@@ -1,6 +1,7 @@
 """How a figure becomes a result: cases, runs, the JSON schema and the plot.
 
-A suite is a module `benchmarks.suite_NAME` that holds functions marked with `@case`. A case
+A suite is a module `benchmarks.suite_NAME` that holds functions marked with `@case`; its own
+`draw(results, path)`, if there is one, draws what bars do not show. A case
 yields one float a run, already a ratio or CPU time, compared with its baseline in the same
 run; the harness reports the median and the spread. `build/bench/NAME.json` holds:
 
@@ -8,6 +9,8 @@ run; the harness reports the median and the spread. `build/bench/NAME.json` hold
 * `results`: list of `name`, `value` (median), `unit`, `better` (`higher` or `lower`),
   `target` (number or null), `reference` (text with its source, or null),
   `spread` ([smallest, largest]), `runs` (count)
+
+A case that this machine cannot run is skipped with its reason, and is not in the document.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build" / "bench"
 SUITES = ("inference", "compiler", "serving", "audit", "gating", "filters", "links", "system")
 
+_MOST_ROWS = 60
 Better = Literal["higher", "lower"]
 Runs = Callable[["Effort"], Iterable[float]]
 
@@ -79,6 +83,10 @@ class Result:
 
 class BenchError(Exception):
     """A benchmark that cannot run; the message says why."""
+
+
+class SkippedError(BenchError):
+    """A case that this machine cannot run, and others can; the message says why."""
 
 
 def case(
@@ -157,13 +165,22 @@ def run_suite(name: str, *, quick: bool = False) -> Path:
     results = []
     for suite, item in items:
         print(f"{suite}: {item.name} ...", file=sys.stderr, flush=True)
-        result = run_case(item, effort)
+        try:
+            result = run_case(item, effort)
+        except SkippedError as error:
+            print(f"  skipped: {error}", flush=True)
+            continue
         print(_line(result), flush=True)
         results.append(result)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     target = OUTPUT / (f"{name}-quick.json" if quick else f"{name}.json")
     target.write_text(json.dumps(document(name, results), indent=2) + "\n", encoding="utf-8")
+    if not results:
+        return target
     _plot(name, results, target.with_suffix(".png"))
+    own = getattr(sys.modules.get(f"benchmarks.suite_{name}"), "draw", None)
+    if own is not None:
+        own(results, target.with_name(f"{target.stem}-studies.png"))
     return target
 
 
@@ -202,15 +219,19 @@ def _machine() -> str:
 
 
 def _plot(name: str, results: list[Result], target: Path) -> None:
-    """One row a case: the median, its spread and the target, each on its own scale."""
+    """A place a case: the median, its spread and the target, each on its own scale."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    height = 0.9 * len(results) + 0.6
-    figure, rows = plt.subplots(len(results), 1, figsize=(8, height), squeeze=False)
-    for result, axis in zip(results, rows[:, 0], strict=True):
+    columns = 1 + (len(results) - 1) // _MOST_ROWS
+    rows = -(-len(results) // columns)
+    size = (8 * columns, 0.9 * rows + 0.6)
+    figure, places = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in places.T.flat[len(results) :]:
+        axis.set_visible(False)
+    for result, axis in zip(results, places.T.flat, strict=False):
         low, high = result.spread
         axis.barh([0], [result.value], height=0.5, color="#3b6ea5")
         axis.plot([low, high], [0, 0], color="black", linewidth=1)

@@ -55,19 +55,18 @@ SPECS: dict[str, OutputSpec] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Frames:
-    """Aligned outputs of frames.
+class Workload:
+    """Aligned outputs of models on the same inputs.
 
     Attributes:
-        recorded: what the models said, in the order of time in each clip.
-        pictures: (n, 48, 48, 3) uint8.
-        clip: (n,) number of the clip.
-        block: (n,) number of the stretch of `BLOCK` frames.
+        recorded: what the models said.
+        inputs: (n, channels, height, width) or (n, channels, t) float32, for methods that learn
+            from inputs.
+        block: (n,) number of the stretch that is learnt from, or judged by, together.
     """
 
     recorded: Recorded
-    pictures: NDArray[np.uint8]
-    clip: NDArray[np.int64]
+    inputs: NDArray[np.float32]
     block: NDArray[np.int64]
 
     def split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,8 +78,8 @@ class Frames:
 
 
 @lru_cache
-def frames() -> Frames:
-    """The workload."""
+def frames() -> Workload:
+    """The clips."""
     kept = CACHE / "frames.npz"
     if not kept.exists():
         print("running models on the clips ...", file=sys.stderr, flush=True)
@@ -94,7 +93,8 @@ def frames() -> Frames:
     outputs["scene"] = _likeliest(columns["scene"].astype(np.float32))
     clip, frame = columns["clip"], columns["frame"]
     block = np.unique(clip * 10_000 + frame // BLOCK, return_inverse=True)[1]
-    return Frames(check_recorded(SPECS, outputs), columns["pictures"], clip, block)
+    pictures = columns["pictures"].astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1.0
+    return Workload(check_recorded(SPECS, outputs), pictures, block)
 
 
 def _likeliest(shares: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,7 +22,8 @@ from triparty.common.links.training import fit_link
 
 SOURCE, TARGET = "tags", "count"
 PERIOD = 100
-LABELS = {"5%": 5, "10%": 10}
+LABELS = {"1%": 1, "5%": 5, "10%": 10}
+LEAST_KEPT = 20  # answers that a link is trained on again
 FIRST = 10  # rows that every way begins with
 
 
@@ -34,7 +35,9 @@ def followed(rule: Rule, labels: int, seed: int) -> float:
     recipe = Recipe(epochs=40, folds=2, seed=seed)
     design = default_design(SPECS[SOURCE], SPECS[TARGET])
     first = fit_link(design, source[:FIRST], said[:FIRST], recipe).link
-    online = OnlineLink(first, Asking(PERIOD, labels, rule), recipe, memory=4 * labels)
+    online = OnlineLink(
+        first, Asking(PERIOD, labels, rule), recipe, memory=max(LEAST_KEPT, 4 * labels)
+    )
     right = []
     for row in range(FIRST, len(source)):
         one, answer = source[row : row + 1], said[row : row + 1]

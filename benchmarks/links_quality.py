@@ -1,8 +1,9 @@
 """How good links are by the share of rows that they learn from, beside distillation (fig. 5.5).
 
 A share is of all rows, as in the thesis; the rows that judge are of other stretches of the
-clips. The distilled student is the thesis's: two convolutions on a small picture of the frame,
-trained on the target's outputs on the same rows. `constant` always says the same.
+clips, of motion and of sounds (`links_sensors.py`). The distilled student is the thesis's: two
+convolutions on the input, of frames a small picture, trained on the target's outputs on the
+same rows. `constant` always says the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Case, Effort, case
-from benchmarks.links_data import SPECS, Frames, frames
+from benchmarks.links_data import SPECS as CLIPS
+from benchmarks.links_data import Workload, frames
+from benchmarks.links_sensors import MOTION, SOUNDS, motion, small_network, sounds
 from triparty.common.links.design import default_design
 from triparty.common.links.ensemble import Ensemble
 from triparty.common.links.features import activate, constant
@@ -28,9 +31,15 @@ from triparty.common.links.training import Fitted, fit_link
 from triparty.common.links.weighing import fitted_ensemble
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.48)
+FEW = (0.01, 0.10, 0.48)
 PAIRS = (("tags", "count"), ("scene", "count"), ("face", "person"), ("tags", "person"),
          ("count", "tags"), ("tags", "scene"))  # fmt: skip
-DISTILLED = ("count", "person", "scene")
+SENSORS = (("moving", "activity"), ("activity", "pace"), ("pace", "moving"),
+           ("activity", "moving"), ("events", "sound"), ("events", "alarm"),
+           ("sound", "alarm"), ("sound", "events"))  # fmt: skip
+SPECS = CLIPS | MOTION | SOUNDS
+DISTILLED = ("count", "person", "scene", "activity", "pace", "sound", "alarm")
+STILL = ("count", "person", "tags", "scene", *MOTION, *SOUNDS)
 SEEDS = 3
 ENSEMBLE = ("count", ("tags", "scene", "face"))
 _PASSES, _RATE = 30, 1e-3
@@ -38,7 +47,15 @@ _PASSES, _RATE = 30, 1e-3
 Rows = NDArray[np.int64]
 
 
-def learned_rows(work: Frames, share: float, seed: int) -> tuple[Rows, Rows]:
+def work_of(name: str) -> Workload:
+    """The workload that a model belongs to."""
+    for made, specs in ((frames, CLIPS), (motion, MOTION), (sounds, SOUNDS)):
+        if name in specs:
+            return made()
+    raise KeyError(name)
+
+
+def learned_rows(work: Workload, share: float, seed: int) -> tuple[Rows, Rows]:
     """Rows to learn from, so many of all, and those to judge by."""
     learned, judged = work.split(seed)
     return learned[: max(8, round(share * len(work.recorded)))], judged
@@ -47,7 +64,7 @@ def learned_rows(work: Frames, share: float, seed: int) -> tuple[Rows, Rows]:
 @lru_cache(maxsize=512)
 def linked(source: str, target: str, share: float, seed: int) -> Fitted:
     """A link from one model to another."""
-    work = frames()
+    work = work_of(target)
     rows, _ = learned_rows(work, share, seed)
     outputs = work.recorded.outputs
     design = default_design(SPECS[source], SPECS[target])
@@ -56,7 +73,7 @@ def linked(source: str, target: str, share: float, seed: int) -> Fitted:
 
 def link_score(source: str, target: str, share: float, seed: int) -> float:
     """Its metric on other rows."""
-    work = frames()
+    work = work_of(target)
     _, judged = learned_rows(work, share, seed)
     told = linked(source, target, share, seed).link.predict(
         work.recorded.outputs[source][judged]
@@ -66,7 +83,7 @@ def link_score(source: str, target: str, share: float, seed: int) -> float:
 
 def constant_score(target: str, share: float, seed: int) -> float:
     """The same of always saying what does best on the rows that were learnt from."""
-    work = frames()
+    work = work_of(target)
     rows, judged = learned_rows(work, share, seed)
     outputs = work.recorded.outputs[target]
     still = np.broadcast_to(constant(SPECS[target], outputs[rows]), outputs[judged].shape)
@@ -75,23 +92,18 @@ def constant_score(target: str, share: float, seed: int) -> float:
 
 @lru_cache(maxsize=64)
 def student_score(target: str, share: float, seed: int) -> float:
-    """The same of a student that is distilled from the target on pictures."""
+    """The same of a student that is distilled from the target on inputs."""
     import torch
-    from torch import nn
 
-    work = frames()
+    work = work_of(target)
     rows, judged = learned_rows(work, share, seed)
     spec = SPECS[target]
     outputs = work.recorded.outputs[target]
-    pictures = work.pictures.astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1.0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        student = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, spec.logits),
-        )  # fmt: skip
+        student = small_network(work.inputs.shape[1:], spec.logits)
         optimizer = torch.optim.Adam(student.parameters(), lr=_RATE)
-        inputs, said = torch.from_numpy(pictures[rows]), torch.from_numpy(outputs[rows])
+        inputs, said = torch.from_numpy(work.inputs[rows]), torch.from_numpy(outputs[rows])
         for _ in range(_PASSES):
             for batch in torch.split(
                 torch.randperm(len(rows)), min(32, max(4, len(rows) // 8))
@@ -102,7 +114,7 @@ def student_score(target: str, share: float, seed: int) -> float:
         with torch.no_grad():
             logits = torch.cat(
                 [
-                    student(torch.from_numpy(pictures[part]))
+                    student(torch.from_numpy(work.inputs[part]))
                     for part in np.array_split(judged, 8)
                 ]
             ).numpy()
@@ -119,7 +131,7 @@ def _as_outputs(spec: Any, logits: Outputs) -> Outputs:
 def together(share: float, seed: int) -> Ensemble:
     """The ensemble of several sources."""
     target, sources = ENSEMBLE
-    work = frames()
+    work = work_of(target)
     rows, _ = learned_rows(work, share, seed)
     fitted = {source: linked(source, target, share, seed) for source in sources}
     said = work.recorded.outputs[target][rows]
@@ -129,7 +141,7 @@ def together(share: float, seed: int) -> Ensemble:
 def ensemble_gain(share: float, seed: int) -> float:
     """Accuracy of the ensemble above that of its best source alone."""
     target, sources = ENSEMBLE
-    work = frames()
+    work = work_of(target)
     _, judged = learned_rows(work, share, seed)
     outputs = {name: work.recorded.outputs[name][judged] for name in sources}
     told = together(share, seed).predict(outputs).outputs
@@ -191,22 +203,25 @@ def _link(pair: tuple[str, str], share: float) -> Case:
     )
 
 
-QUALITY = tuple(_link(pair, share) for pair in PAIRS for share in SHARES)
+QUALITY = (
+    *(_link(pair, share) for pair in PAIRS for share in SHARES),
+    *(_link(pair, share) for pair in SENSORS for share in FEW),
+)
 CONSTANTS = tuple(
     percent(
         f"{target}, {SPECS[target].metric}, always the same, 48% of rows",
         lambda seed, target=target: constant_score(target, 0.48, seed),  # type: ignore[misc]
     )
-    for target in ("count", "person", "tags", "scene")
+    for target in STILL
 )
 STUDENTS = tuple(
     percent(
-        f"{target}, {SPECS[target].metric}, distilled from pictures, {share:.0%} of rows",
+        f"{target}, {SPECS[target].metric}, distilled from inputs, {share:.0%} of rows",
         lambda seed, target=target, share=share: student_score(target, share, seed),  # type: ignore[misc]
         reference="thesis fig. 5.5: links are above the student, most where rows are few",
     )
     for target in DISTILLED
-    for share in (0.01, 0.10, 0.48)
+    for share in FEW
 )
 TOGETHER = tuple(
     percent(
@@ -214,7 +229,7 @@ TOGETHER = tuple(
         lambda seed, share=share: ensemble_gain(share, seed),  # type: ignore[misc]
         reference="thesis fig. 5.9: up to +4.1 points across tasks; table 5.3: +0.3 to +1.1",
     )
-    for share in (0.01, 0.10, 0.48)
+    for share in FEW
 )
 
 

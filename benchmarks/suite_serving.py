@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import beside_original, crowd
 from benchmarks.checkpoints import random_llama, real_model, sharded_llama
-from benchmarks.harness import Case, Effort, case, cpu_time
+from benchmarks.harness import Case, Effort, SkippedError, case, cpu_time
 from triparty.cloud.serving.engine import Reply, ReplyKind, Work
 from triparty.cloud.serving.local import LocalEngine
 from triparty.cloud.serving.placement import Placement
@@ -100,6 +100,8 @@ CROWD: tuple[Case, ...] = crowd.CASES
 )
 def on_gpu(effort: Effort) -> Iterator[float]:
     """Both models on one GPU, taken in turn."""
+    if not torch.cuda.is_available():
+        raise SkippedError("it needs a GPU that torch sees, with 32 GB")
     layers = 4 if effort.quick else 32
     with tempfile.TemporaryDirectory() as name:
         source = sharded_llama(
@@ -115,10 +117,6 @@ def on_gpu(effort: Effort) -> Iterator[float]:
         for _ in range(effort.runs):
             original = _tokens_per_second(plain, 64)
             yield _tokens_per_second(keyed, 64) / original
-
-
-GPU: tuple[Case, ...] = (on_gpu,) if torch.cuda.is_available() else ()
-del on_gpu
 
 
 def _tokens_per_second(engine: LocalEngine, steps: int) -> float:

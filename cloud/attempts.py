@@ -92,10 +92,9 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         attempts = self._enrolments if scope["path"] == _ENROLMENT else self._requests
-        network = _network(scope)
         if scope["path"].startswith(_PREFIX) and not self._is_familiar(scope):
             try:
-                attempts.check(network)
+                attempts.check(_network(scope))
             except LimitError as error:
                 await problem_response(error)(scope, receive, send)
                 return
@@ -104,7 +103,7 @@ class Guarded:
             if message["type"] == "http.response.start":
                 is_nobody = "principal" not in scope.get("state", {})
                 if is_nobody and 400 <= message["status"] < 500:
-                    attempts.count(network)
+                    attempts.count(_network(scope))
             await send(message)
 
         await self._app(scope, receive, counted_send)

@@ -22,7 +22,7 @@ from triparty.cloud.accounts import (
 )
 from triparty.cloud.database import Database
 from triparty.cloud.rates import RequestRates
-from triparty.cloud.state import Clock, Now, Store
+from triparty.cloud.state import Now
 from triparty.common.errors import AuthError, ForbiddenError, UnauthenticatedError
 
 CACHE_S = 1.0
@@ -106,23 +106,27 @@ async def _token_cache(request: Request) -> TokenCache:
 Tokens = Annotated[TokenCache, Depends(_token_cache)]
 
 
-async def authenticated(
-    request: Request, credentials: Bearer, tokens: Tokens, store: Store, clock: Clock
-) -> Principal:
+async def authenticated(request: Request, credentials: Bearer = None) -> Principal:
     """Whoever sent the request.
+
+    Args:
+        request: whose header has the token.
+        credentials: what the published API says of that header; the header itself is read.
 
     Raises:
         UnauthenticatedError, TokenRevokedError, TokenExpiredError: it is nobody now.
         LimitError: it sends too much.
     """
-    if credentials is None:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token:
         raise UnauthenticatedError("the request has no token: send 'Authorization: Bearer ...'")
-    token = credentials.credentials
-    principal = tokens.known(token, now=clock())
+    state = request.app.state
+    tokens: TokenCache = state.tokens
+    principal = tokens.known(token, now=state.clock())
     if principal is None:
-        principal = await run_in_threadpool(tokens.look_up, token, store, clock)
+        principal = await run_in_threadpool(tokens.look_up, token, state.database, state.clock)
     request.state.principal = principal  # for the access log
-    rates: RequestRates = request.app.state.rates
+    rates: RequestRates = state.rates
     rates.take(principal)
     return principal
 
@@ -134,7 +138,8 @@ def require(*scopes: str) -> Callable[..., Awaitable[Principal]]:
         scopes: operate, publish, invite, pull, infer or train.
     """
 
-    async def allowed(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    async def allowed(request: Request, credentials: Bearer = None) -> Principal:
+        principal = await authenticated(request)
         if principal.scopes.isdisjoint(scopes):
             wanted = "' or '".join(scopes)
             remedy = (

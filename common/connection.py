@@ -29,6 +29,7 @@ from triparty.common.errors import (
     UnreachableError,
     from_problem,
 )
+from triparty.common.proxies import proxy_of
 from triparty.common.tls import check_url, client_context, is_loopback, ssl_reason
 
 JSON_LIMIT_BYTES = 16 << 20
@@ -148,22 +149,26 @@ class Connection:
         self.url = check_url(url, allow_http=allow_http)
         self._deadline = deadline or Deadline(sleep=sleep)
         self._sleep, self._timeout_s = self._deadline.sleep, timeout_s
-        headers = {"User-Agent": "triparty", "Accept-Encoding": "identity"}
+        self._headers = httpx.Headers(  # which do not show a token
+            {
+                "Accept": "*/*",
+                "Accept-Encoding": "identity",
+                "Connection": "keep-alive",
+                "User-Agent": "triparty",
+            }
+        )
         if token is not None:
             if not (token.isascii() and token.isprintable()):
                 raise UnauthenticatedError("the token has characters that no token has")
-            headers["Authorization"] = f"Bearer {token}"
-        needs_tls = transport is None and self.url.startswith("https:")
-        self.cloud_time: datetime | None = None
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._transport = transport or _transport(self.url, certificate_pem)
+        self._last_url = ("", httpx.URL(self.url))
+        self._date: str | None = None
+
+    @property
+    def cloud_time(self) -> datetime | None:
         """What the last answer said of the cloud's time."""
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=headers,
-            verify=client_context(certificate_pem) if needs_tls else False,
-            trust_env=not is_loopback(self.url),  # a proxy does not serve this machine
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
-            transport=transport,
-        )
+        return time_of(self._date)
 
     def __repr__(self) -> str:
         """Names the cloud, never the token."""
@@ -179,7 +184,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes the connection."""
-        self._http.close()
+        self._transport.close()
 
     def request(
         self,
@@ -214,7 +219,7 @@ class Connection:
         """
         if repeatable is None:
             repeatable = method in _REPEATABLE_METHODS
-        request = self._http.build_request(
+        request = self._request(
             method, path, json=body, content=content, headers=headers, params=params
         )
         patience = _Patience(self._sleep, attempts=ATTEMPTS if repeatable else 1)
@@ -253,7 +258,7 @@ class Connection:
             TransportError: the cloud was not reached, or the body was cut.
             TripartyError: what the cloud answered.
         """
-        request = self._http.build_request(method, path, json=body, headers=headers)
+        request = self._request(method, path, json=body, headers=headers)
         patience = _Patience(self._sleep, attempts=ATTEMPTS)
         with self._translated():
             response = self._opened(request)
@@ -280,13 +285,30 @@ class Connection:
             finally:
                 response.close()
 
+    def _request(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None, **rest: Any
+    ) -> httpx.Request:
+        """A request to be sent; the URL of the one before is not parsed again."""
+        last, url = self._last_url
+        if last != path:
+            with translated(self.url):
+                url = httpx.URL(self.url.rstrip("/") + path)
+            self._last_url = path, url
+        merged = self._headers.copy()
+        merged.update(headers)
+        return httpx.Request(method, url, headers=merged, **rest)
+
     def _opened(self, request: httpx.Request) -> httpx.Response:
-        """The beginning of an answer; no wait for it is longer than the time left."""
+        """The beginning of an answer; no wait for it is longer than the time left.
+
+        The transport is asked itself: neither cookies nor redirects are wanted.
+        """
         left_s = self._deadline.left_s()
-        timeout = httpx.Timeout(min(self._timeout_s, left_s), connect=min(CONNECT_S, left_s))
-        request.extensions["timeout"] = timeout.as_dict()
-        response = self._http.send(request, stream=True)
-        self.cloud_time = time_of(response.headers.get("Date")) or self.cloud_time
+        silence_s, connect_s = min(self._timeout_s, left_s), min(CONNECT_S, left_s)
+        waits = {"connect": connect_s, "read": silence_s, "write": silence_s, "pool": silence_s}
+        request.extensions["timeout"] = waits
+        response = self._transport.handle_request(request)
+        self._date = response.headers.get("Date", self._date)
         return response
 
     def _read(self, response: httpx.Response, limit_bytes: int) -> bytes:
@@ -314,6 +336,16 @@ class Connection:
         except UnreachableError:
             self._deadline.left_s()
             raise
+
+
+def _transport(url: str, certificate_pem: str | None) -> httpx.BaseTransport:
+    """The way to a cloud; a proxy does not serve this machine."""
+    is_here = is_loopback(url)
+    return httpx.HTTPTransport(
+        verify=client_context(certificate_pem) if url.startswith("https:") else False,
+        trust_env=not is_here,
+        proxy=None if is_here else proxy_of(url),
+    )
 
 
 class _Patience:

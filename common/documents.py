@@ -118,6 +118,10 @@ class Members:
             self._refuse(name, "true, or left out")
         return name in self._value
 
+    def has(self, name: str) -> bool:
+        """Whether an optional member is there."""
+        return name in self._value
+
     def integer(self, name: str, *, minimum: int = 0) -> int:
         """An integer member, at most `MAX_INTEGER`."""
         return check_integer(

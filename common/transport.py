@@ -172,16 +172,24 @@ class CloudClient:
 
     # Sessions
 
-    def open_session(self, model: str, *, version: int | None = None) -> SessionRecord:
+    def open_session(
+        self, model: str, *, version: int | None = None, request_id: str | None = None
+    ) -> SessionRecord:
         """A new session on a model's current version, or on that of a bundle.
+
+        Args:
+            model: its name.
+            version: of the bundle; None: of the newest.
+            request_id: names the request; sent again, it returns the same session. None opens
+                another each time, of which those without our knowing end by idle timeout.
 
         Raises:
             SpentError: a version for one session, which it had.
             RetiredError: the version is no longer used.
         """
         path = f"/v1/models/{check_name(model, what='model')}/sessions"
-        # One that was opened without our knowing ends by its idle timeout.
         headers = {} if version is None else {"Triparty-Version": str(version)}
+        headers |= {} if request_id is None else {"Triparty-Request-Id": request_id}
         answer = self.connection.request(
             "POST", path, body={}, headers=headers, accept=(201,), repeatable=True
         )
@@ -275,23 +283,35 @@ class CloudClient:
         """Frees a session; nothing if it ended already."""
         self.connection.request("DELETE", _session_path(session), accept=(200, 204, 404))
 
-    def forward(self, model: str, inputs: Mapping[str, Frame]) -> ForwardReply:
+    def forward(
+        self,
+        model: str,
+        inputs: Mapping[str, Frame],
+        *,
+        session: str | None = None,
+        request_id: str | None = None,
+    ) -> ForwardReply:
         """Has an encoder answer about whole texts or images.
 
         Args:
             model: its name.
             inputs: frames by the names of `Triparty-Inputs`, in order; keyed.
+            session: the one that has the one-time instance, for its one request.
+            request_id: names the request in a session; sent again, it is answered again.
 
         Raises:
-            NotFoundError: no such model for this principal.
+            NotFoundError: no such model for this principal, or the session ended.
+            SpentError: the session had its one request.
             RequestError: inputs that the model does not take, or a decoder.
             TooLargeError: more than the cloud takes at once.
         """
+        within = {"Triparty-Session": session, "Triparty-Request-Id": request_id}
         answer = self.connection.request(
             "POST",
             f"/v1/models/{check_name(model, what='model')}/forward",
             content=encode_frames(*inputs.values()),
-            headers={"Content-Type": MEDIA_TYPE, "Triparty-Inputs": ",".join(inputs)},
+            headers={"Content-Type": MEDIA_TYPE, "Triparty-Inputs": ",".join(inputs)}
+            | {name: value for name, value in within.items() if value is not None},
             repeatable=True,
             limit_bytes=REPLY_LIMIT_BYTES + _HEADERS_BYTES,
         )

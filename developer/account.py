@@ -170,7 +170,7 @@ class Developer:
 
         Raises:
             ArtifactError: a file that must not be published.
-            SettingsError: one-time instances of a model that keeps no session.
+            SettingsError: one-time instances of a model that sees images in its texts.
         """
         folder = Path(out)
         with self._alone():

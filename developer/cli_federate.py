@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from triparty.common.console import Console, JsonOption, progress
 from triparty.common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from triparty.developer.federation.federation import Federation
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,6 +75,7 @@ def init(
 
     from triparty.common.federation import Task
     from triparty.common.links.recorded import Recorded
+    from triparty.developer.federation.accounting import DELTA
     from triparty.developer.federation.beginning import first_links
     from triparty.developer.federation.plan import Aggregation, Plan, Privacy
     from triparty.developer.federation.service import start
@@ -93,7 +97,9 @@ def init(
     console = Console(as_json=as_json)
     console.say(f"made {folder}; send {made.path('call.json')} to your sites")
     console.say("each answers with its key: triparty developer federate register")
-    console.report({"folder": str(folder), "call": str(made.path("call.json"))})
+    privacy = _privacy(made, DELTA, console, rounds=rounds)
+    told = {"folder": str(folder), "call": str(made.path("call.json")), "privacy": privacy}
+    console.report(told)
 
 
 @app.command()
@@ -143,6 +149,7 @@ def run(
     """Run the rounds that are left; after a crash the same command goes on."""
     from datetime import UTC, datetime
 
+    from triparty.developer.federation.accounting import DELTA
     from triparty.developer.federation.federation import Federation
     from triparty.developer.federation.service import run as run_rounds
 
@@ -157,13 +164,20 @@ def run(
 
         done = run_rounds(federation, host=host, now=datetime.now(UTC), on_event=tell)
     console.say(f"round {done.round} of {done.rounds} is done")
+    privacy = _privacy(federation, DELTA, console)
     console.say(f"next: triparty developer federate export {folder} OUT")
-    console.report(asdict(done))
+    console.report(asdict(done) | {"privacy": privacy})
 
 
 @app.command()
-def status(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Show how far a federation is, and who was left out of what, and why."""
+def status(
+    folder: FolderArgument,
+    delta: Annotated[
+        float, typer.Option(help="Of differential privacy; below one part in the sites.")
+    ] = 1e-5,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a federation is, who was left out of what and why, and epsilon."""
     from triparty.developer.federation.federation import Federation
     from triparty.developer.federation.service import outcome
 
@@ -174,7 +188,9 @@ def status(folder: FolderArgument, as_json: JsonOption = False) -> None:
     for event in events:
         for line in _lines(event):
             console.say(line)
-    console.report(asdict(done) | {"sites": list(federation.sites()), "events": events})
+    privacy = _privacy(federation, delta, console)
+    sites = list(federation.sites())
+    console.report(asdict(done) | {"sites": sites, "privacy": privacy, "events": events})
 
 
 @app.command()
@@ -203,6 +219,24 @@ def export(
         written.append({"target": made.name, "sources": list(made.sources)})
     console.say(f"next: triparty developer publish {out}/TARGET")
     console.report({"out": str(out), "links": written})
+
+
+def _privacy(
+    federation: Federation, delta: float, console: Console, *, rounds: int | None = None
+) -> dict[str, Any] | None:
+    """Tells what rounds guarantee a site: those that were published, or so many."""
+    from triparty.developer.federation.accounting import spent
+
+    events = federation.journal().events()
+    published = sum(event["event"] == "round" for event in events)
+    found = spent(federation.plan(), published if rounds is None else rounds, delta=delta)
+    if found is None:
+        return None
+    console.say(
+        f"privacy of a site's rows in the links of {found.rounds} rounds: epsilon "
+        f"{found.epsilon:.3g} at delta {found.delta:g}"
+    )
+    return asdict(found)
 
 
 def _lines(event: dict[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ from triparty.developer.home import PublishedInstance, PublishedModel
 
 FOLDER = "instances"
 POOL = 8
+SEEING = "image-text-to-text"
 
 
 class Sharing(StrEnum):
@@ -80,15 +81,16 @@ class Instances:
         return cls(Sharing(before.sharing), len(before.instances) or 1)
 
     def check(self, info: DeviceInfo, name: str) -> None:
-        """Refuses one-time instances of a model that keeps no session.
+        """Refuses one-time instances of a model that sees images in its texts.
 
         Raises:
-            SettingsError: an encoder or a classifier.
+            SettingsError: a conversation with it is more than one session.
         """
-        if self.sharing is Sharing.NOBODY and (info.task != "causal-lm" or info.image):
+        if self.sharing is Sharing.NOBODY and info.task == SEEING:
             raise SettingsError(
-                f"a one-time instance is for one session, and '{name}' is asked without one "
-                f"(its task is {info.task}, or it sees): use --instances N or per-device"
+                f"a one-time instance is for one session, and a conversation with '{name}' "
+                "about an image is two: one makes the image's rows, the other answers; use "
+                "--instances N or per-device"
             )
 
     def kept(

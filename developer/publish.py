@@ -92,7 +92,7 @@ def publish_model(
         StateError: not a protected folder, or the original is gone.
         UnsupportedModelError: a model that no cloud serves.
         ManifestError: not a name.
-        SettingsError: one-time instances of a model that keeps no session.
+        SettingsError: one-time instances of a model that sees images in its texts.
         FileTypeError, PathError: a file that must not be published.
         RollbackError: the folder is of an earlier epoch than what is published.
         SealError: the keys of a device that had a bundle were swapped; what was published

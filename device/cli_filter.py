@@ -12,8 +12,10 @@ from triparty.common.console import Console, JsonOption, progress
 from triparty.common.errors import SettingsError
 
 if TYPE_CHECKING:
+    from triparty.common.nets.blocks import Blocks
     from triparty.common.nets.calibration import Calibration
     from triparty.common.nets.course import Course
+    from triparty.common.nets.design import FilterKind
     from triparty.common.replies import JobRecord
     from triparty.device.filters.baselines import Curve
     from triparty.device.filters.evaluation import Evaluation
@@ -48,6 +50,13 @@ ResultsOption = Annotated[
     str | None,
     typer.Option(
         help="The column of what the model said (default: results, needed, labels or y)."
+    ),
+]
+BlocksOption = Annotated[
+    str | None,
+    typer.Option(
+        help="COLUMN or COLUMN:LENGTH: rows of one value, or stretches of a length such as "
+        "wall:60, depend on each other and count as one sample for the threshold's promise."
     ),
 ]
 ModelOption = Annotated[
@@ -90,6 +99,7 @@ def fit(
         str, typer.Option(help="Of reuse: pairs, or contrastive as published.")
     ] = "pairs",
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    blocks: BlocksOption = None,
     trial: Annotated[
         bool, typer.Option(help="First try on some samples whether skipping can work.")
     ] = True,
@@ -102,7 +112,7 @@ def fit(
     from triparty.device.filters.filter import Filter
     from triparty.device.filters.fitting import Recipe, training_module
 
-    columns, said = _data(data, inputs, results, _label_model(model))
+    columns, said, numbers = _data(data, inputs, results, _label_model(model), blocks)
     course = training_module().Course(epochs=epochs, seed=seed, loss=loss)
     recipe = Recipe(cast(FilterKind, kind), target_accuracy, confidence)
     redundant = _measure(measure) if kind == "skip" else None
@@ -113,6 +123,8 @@ def fit(
         tried = _trial(columns, said, redundant, target_accuracy, modalities, seed)
         for line in _trial_lines(tried):
             console.say(line)
+    if numbers is None:
+        _warn_of_alike_rows(said, redundant)
     with progress(f"training on {len(said)} inputs", epochs) as advance:
         made = Filter.fit(
             columns,
@@ -121,6 +133,7 @@ def fit(
             recipe=recipe,
             modality=modalities,
             course=course,
+            blocks=numbers,
             on_epoch=lambda epoch: advance(1, note=f"held-out loss {epoch.loss:.3f}"),
         )
     made.save(output)
@@ -177,7 +190,7 @@ def evaluate(
     made = Filter.load(folder)
     source = _label_model(model)
     names = [one.name for one in made.artifact.inputs]
-    columns, said = _data(data, inputs or names, results, source)
+    columns, said, _ = _data(data, inputs or names, results, source)
     timed = None if source is None else lambda one: source(_only(one))
     found = made.evaluate(columns, {made.artifact.tasks[0].name: said}, model=timed)
     if source is None and model_ms is not None:
@@ -262,6 +275,7 @@ def request(
         str, typer.Option(help="Of reuse: pairs, or contrastive as published.")
     ] = "pairs",
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    blocks: BlocksOption = None,
     home: HomeOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -280,7 +294,7 @@ def request(
     console = Console(as_json=as_json)
     learns = CLOUD_LEARNS[sending]
     console.say(f"sending {sending}: {learns}")
-    columns, said = _data(data, inputs, results, _label_model(model))
+    columns, said, numbers = _data(data, inputs, results, _label_model(model), blocks)
     asked = _Asked(
         columns,
         said,
@@ -288,6 +302,7 @@ def request(
         Recipe(cast(FilterKind, kind), target_accuracy, confidence, sizes=_sizes(size)),
         Course(epochs=epochs, seed=seed, loss=cast(Loss, loss)),
         _modalities(modality),
+        numbers,
     )
     if sending == "nothing":
         document = _trained_here(asked, output)
@@ -349,6 +364,7 @@ class _Asked:
     recipe: Recipe
     course: Course
     modalities: dict[str, Any]
+    blocks: Blocks | None
 
 
 def _trained_here(asked: _Asked, output: Path) -> dict[str, Any]:
@@ -362,6 +378,7 @@ def _trained_here(asked: _Asked, output: Path) -> dict[str, Any]:
             recipe=asked.recipe,
             modality=asked.modalities,
             course=asked.course,
+            blocks=asked.blocks,
             on_epoch=lambda epoch: advance(1, note=f"held-out loss {epoch.loss:.3f}"),
         )
     made.save(output)
@@ -392,6 +409,7 @@ def _trained_there(
         recipe=asked.recipe,
         course=asked.course,
         modality=asked.modalities,
+        blocks=asked.blocks,
         sending=cast(Sending, sending),
     )
     with progress("waiting for the cloud", asked.course.epochs) as advance:
@@ -434,17 +452,45 @@ def _job_note(record: JobRecord) -> str:
 
 
 def _calibration_lines(found: Calibration) -> list[str]:
+    count = f"{found.samples} samples"
+    if found.blocks:
+        count += f" in {found.blocks} blocks"
     if found.threshold is None:
         return [
-            f"filters nothing: {found.samples} samples show no threshold that keeps an "
+            f"filters nothing: {count} show no threshold that keeps an "
             f"accuracy of {found.target_accuracy:.0%} with a confidence of "
-            f"{found.confidence:.0%}"
+            f"{found.confidence:.0%}{_too_few_blocks(found)}"
         ]
     return [
-        f"filters {found.filter_rate:.1%} of {found.samples} samples kept back, accuracy "
+        f"filters {found.filter_rate:.1%} of {count} kept back, accuracy "
         f"{found.accuracy:.1%}; at least {found.target_accuracy:.0%} with a confidence of "
         f"{found.confidence:.0%}"
     ]
+
+
+def _too_few_blocks(found: Calibration) -> str:
+    from triparty.common.nets.blocks import least_blocks
+
+    least = least_blocks(found.target_accuracy, found.confidence)
+    if not 0 < found.blocks < least:
+        return ""
+    return f"; at least {least} blocks kept back can show it: name shorter ones, or more data"
+
+
+def _warn_of_alike_rows(said: Any, measure: Measure | None) -> None:
+    """Says so where the order of the rows shows that they depend on each other."""
+    from triparty.common.nets.blocks import alike_for
+    from triparty.device.filters.fitting import labels_of
+    from triparty.device.filters.measures import label_changed
+
+    kind: FilterKind = "reuse" if measure is None else "skip"
+    labels = labels_of({"task": said}, {"task": measure or label_changed()}, kind)
+    if rows := alike_for(labels[:, 0]):
+        typer.echo(
+            f"warning: results of rows stay alike for about {rows} rows: if these follow each "
+            "other in time, the accuracy is promised only with --blocks, several times as long",
+            err=True,
+        )
 
 
 def _sizes(texts: list[str] | None) -> dict[str, Any]:
@@ -469,14 +515,21 @@ def _home(home: Path | None, config: Path | None) -> Home:
 
 
 def _data(
-    path: Path, inputs: list[str] | None, results: str | None, source: Any | None
-) -> tuple[dict[str, Any], Any]:
+    path: Path,
+    inputs: list[str] | None,
+    results: str | None,
+    source: Any | None,
+    blocks: str | None = None,
+) -> tuple[dict[str, Any], Any, Blocks | None]:
     from triparty.common.tables import read_table
-    from triparty.device.filters.tables import chosen
+    from triparty.device.filters.tables import block_numbers, chosen
 
-    columns, said = chosen(
-        read_table(path), inputs or [], results, has_model=source is not None
-    )
+    table = read_table(path)
+    numbers = None if blocks is None else block_numbers(table, blocks)
+    if blocks is not None:
+        name = blocks.partition(":")[0]
+        table = {one: column for one, column in table.items() if one != name}
+    columns, said = chosen(table, inputs or [], results, has_model=source is not None)
     if source is not None:
         column = _only(columns)
         with progress("asking the model", len(column)) as advance:
@@ -484,7 +537,7 @@ def _data(
             for value in column:
                 said.append(source(value))
                 advance(1)
-    return columns, said
+    return columns, said, numbers
 
 
 def _only(columns: dict[str, Any]) -> Any:

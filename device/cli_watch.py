@@ -51,7 +51,12 @@ def watch(
         bool, typer.Option("--fast", help="Read files as fast as it goes; no live streams.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Read the file, say what is wrong, and stop.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Read the file, open the models, filters, gate and plan that it names, say "
+            "what is wrong, and stop; no camera is opened.",
+        ),
     ] = False,
     home: Annotated[
         Path | None,
@@ -68,7 +73,7 @@ def watch(
     _require_extra()
     from triparty.device.gateway.reloading import Reloader
     from triparty.device.gateway.settings import WatchSettings
-    from triparty.device.gateway.watching import check_settings
+    from triparty.device.gateway.watching import open_settings
 
     def load() -> WatchSettings:
         return WatchSettings.load(config, policy=policy, budget_ms=budget_ms)
@@ -81,7 +86,7 @@ def watch(
     for warning in _warnings(settings):
         typer.echo(f"warning: {warning}", err=True)
     if check:
-        check_settings(settings)
+        open_settings(settings)
         console.say(f"{config}: nothing wrong, cameras: {len(settings.cameras)}")
         console.report({"type": "check", "cameras": len(settings.cameras)})
         return

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,6 @@ from triparty.common.deadline import Deadline
 from triparty.common.deviceinfo import TOKENS
 from triparty.common.errors import (
     RequestError,
-    RetiredError,
-    RollbackError,
     SettingsError,
     TripartyError,
 )
@@ -411,9 +410,8 @@ class Device:
             if pixels is not None and question.image_at is not None:
                 forward = Forward(
                     CountedForwards(client, traffic),
-                    opened.bundle,
+                    Key(opened.bundle, opened.held.version),
                     opened.held.name,
-                    version=opened.held.version,
                     attestation=self._attestation,
                     deadline=deadline,
                 )
@@ -453,7 +451,7 @@ class Device:
                 )
             )
 
-    def _keyring(self, held: HeldModel, bundle: Bundle) -> Keyring:
+    def _keyring(self, held: HeldModel, bundle: Bundle | None = None) -> Keyring:
         return Keyring(self._accounts.named(held.account), self._in_use, held, bundle)
 
     def _from_words(
@@ -522,14 +520,15 @@ class Device:
             RequestError: a model of another kind, or an input that it does not take.
             SettingsError: shields that do not apply, or Pillow is missing.
             RollbackError: the cloud hosts another version: pull.
+            PoolEmptyError: fewer one-time instances are left than requests are needed.
             DeadlineError: not all answers were there in time.
             TransportError: the cloud was not reached.
         """
-        held, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
-        encoding = bundle.encoding()
-        answers = self._answers(held, bundle, inputs, on_shortened, deadline_s)
+        with self._whole(model, "embed", EMBEDDING_TASKS) as whole:
+            info, encoding = whole.key.bundle.info, whole.key.bundle.encoding()
+            answers = self._answers(whole, inputs, on_shortened, deadline_s)
         vectors = [sentence_vector(answer, encoding) for answer in answers]
-        return np.stack(vectors) if vectors else np.zeros((0, bundle.info.outputs), np.float32)
+        return np.stack(vectors) if vectors else np.zeros((0, info.outputs), np.float32)
 
     def count_tokens(self, model: str, texts: Sequence[str]) -> int:
         """How many tokens an encoder reads of texts, together.
@@ -539,13 +538,14 @@ class Device:
             RequestError: a text without tokens, or a model that is no encoder.
             CheckpointError: its bundle is damaged.
         """
-        _, bundle = self._opened(model, "embed", EMBEDDING_TASKS)
-        made = text_ids(
-            texts,
-            read_tokenizer(bundle),
-            bundle.encoding(),
-            positions=bundle.info.max_positions,
-        )
+        with self._whole(model, "embed", EMBEDDING_TASKS) as whole:
+            bundle = whole.key.bundle
+            made = text_ids(
+                texts,
+                read_tokenizer(bundle),
+                bundle.encoding(),
+                positions=bundle.info.max_positions,
+            )
         return sum(len(text.ids) for text in made)
 
     def classify(
@@ -567,55 +567,49 @@ class Device:
 
         Raises: as `embed`.
         """
-        held, bundle = self._opened(model, "classify", CLASSIFIER_TASKS)
-        labels, scores = bundle.labels(), bundle.encoding().scores
-        answers = self._answers(held, bundle, inputs, on_shortened, deadline_s)
+        with self._whole(model, "classify", CLASSIFIER_TASKS) as whole:
+            bundle = whole.key.bundle
+            labels, scores = bundle.labels(), bundle.encoding().scores
+            answers = self._answers(whole, inputs, on_shortened, deadline_s)
         return [classification(answer, labels, scores) for answer in answers]
 
-    def _opened(self, model: str, verb: str, tasks: Sequence[str]) -> tuple[HeldModel, Bundle]:
+    @contextmanager
+    def _whole(self, model: str, verb: str, tasks: Sequence[str]) -> Iterator[_Whole]:
+        """A model that is asked about whole inputs, with its first key."""
         home, held = self._accounts.holding(model)
-        bundle = Bundle.open(home.bundle_folder(held.name))
-        if bundle.info.task not in tasks:
-            raise RequestError(
-                f"'{verb}' is for models of the task {' or '.join(tasks)}; '{model}' is of "
-                f"{bundle.info.task}"
-            )
-        return held, bundle
+        with Keyring(home, self._in_use, held) as keyring:
+            key = keyring.key()
+            if key.bundle.info.task not in tasks:
+                raise RequestError(
+                    f"'{verb}' is for models of the task {' or '.join(tasks)}; '{model}' is of "
+                    f"{key.bundle.info.task}"
+                )
+            yield _Whole(held, keyring, key)
 
     def _answers(
         self,
-        held: HeldModel,
-        bundle: Bundle,
+        model: _Whole,
         given: Sequence[Input],
         on_shortened: OnShortened,
         deadline_s: float | None,
     ) -> list[Answer]:
+        held, bundle = model.held, model.key.bundle
         inputs = Inputs.prepare(given, bundle, on_shortened=on_shortened)
         self._shields.refuse_around_whole_texts(held.name, images=inputs.has_images)
         if inputs.has_texts and bundle.info.interface == TOKENS:
             self._shields.refuse_without_rows(held.name)
         deadline = Deadline(deadline_s)
-        with (
-            self._keyring(held, bundle) as keyring,
-            self._access(held).client(deadline) as client,
-        ):
-
-            def asked(key: Key) -> list[Answer]:
-                forward = Forward(
-                    client,
-                    key.bundle,
-                    held.name,
-                    version=key.version,
-                    shield=self._shields.shield(),
-                    attestation=self._attestation,
-                    deadline=deadline,
-                )
-                return inputs.answers(forward)
-
-            try:
-                return asked(keyring.key())
-            except (RetiredError, RollbackError):
-                return asked(keyring.next_key())
+        with self._access(held).client(deadline) as client:
+            forward = Forward(
+                client,
+                model.key,
+                held.name,
+                keys=model.keyring,
+                shield=self._shields.shield(),
+                attestation=self._attestation,
+                deadline=deadline,
+            )
+            return inputs.answers(forward)
 
     def _connection(
         self, held: HeldModel, engine: StockEngine | None, deadline: Deadline
@@ -623,6 +617,21 @@ class Device:
         if engine is not None:
             return engine.connection(deadline)
         return self._access(held).client(deadline).connection
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A model that is asked about whole inputs.
+
+    Attributes:
+        held: which.
+        keyring: where its keys come from.
+        key: the first of them.
+    """
+
+    held: HeldModel
+    keyring: Keyring
+    key: Key
 
 
 def _speculation(

@@ -362,7 +362,8 @@ class Home:
                     f"{self.plan_folder(one.name)} is damaged: remove it, then run 'triparty "
                     "device pull'"
                 ) from error
-            active = self._chosen(one) or plan.active
+            chosen = self._chosen(one)
+            active = plan.active if chosen is None else chosen
             found.append(HeldPlan(one.name, one.version, active))
         return found
 

@@ -1,6 +1,7 @@
 """Under which key a conversation goes on: the bundle held, the next one-time one, a newer one.
 
-Of one-time instances each conversation takes the lowest that is left. It is noted as used as
+Of one-time instances each conversation takes the lowest that is left, and so does each request
+about whole texts or images. It is noted as used as
 soon as a session is open on it, before any row is sent, and its bundle is removed afterwards:
 nothing, the cloud included, can make this device use it twice. Where a version was taken out
 of use, what is new is pulled, and the conversation replays what it sent.
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from triparty.common.errors import RetiredError
+from triparty.common.errors import PoolEmptyError, RetiredError
 from triparty.common.files import locked
 from triparty.common.keying import Bundle
 from triparty.device.home import HeldModel, Home
@@ -74,10 +75,12 @@ class Keyring:
         home: of the device.
         in_use: what other conversations have.
         held: the model, as it was opened.
-        bundle: of it, opened; not used if it is for one session.
+        bundle: of it, opened; None, or one that is for one session: `key` opens its own.
     """
 
-    def __init__(self, home: Home, in_use: InUse, held: HeldModel, bundle: Bundle) -> None:
+    def __init__(
+        self, home: Home, in_use: InUse, held: HeldModel, bundle: Bundle | None = None
+    ) -> None:
         """Takes nothing yet."""
         self._home, self._in_use = home, in_use
         self._held, self._bundle = held, bundle
@@ -100,14 +103,32 @@ class Keyring:
                 shutil.rmtree(folder, ignore_errors=True)
             self._in_use.give_back(held)
 
+    def require(self, count: int) -> None:
+        """Checks that there are keys for `count` requests without a conversation.
+
+        Raises:
+            PoolEmptyError: fewer one-time instances are left.
+        """
+        if not self._held.once:
+            return
+        left = len(self._home.held_once(self._held.name))
+        if left < count:
+            raise PoolEmptyError(
+                f"these inputs take {count} requests, each a one-time instance, and this "
+                f"device has {left} of '{self._held.name}' left: ask the developer for more "
+                "('triparty developer grant'), then run 'triparty device pull'"
+            )
+
     def key(self) -> Key:
-        """The first key.
+        """The first key; of one-time ones the next.
 
         Raises:
             PoolEmptyError: no one-time instance is left.
         """
         if self._held.once:
             return self._next_once()
+        if self._bundle is None:
+            self._bundle = Bundle.open(self._home.bundle_folder(self._held.name))
         return Key(self._bundle, self._held.version)
 
     def next_key(self) -> Key:

@@ -152,14 +152,6 @@ class Decoder(Protocol):
     def cache_bytes(self) -> int:
         """Bytes that the sessions' caches have allocated; any thread may ask."""
 
-    def read(self, session: str, rows: Rows) -> None:
-        """Has the encoder read the text that a session answers; the session begins anew.
-
-        Args:
-            session: of a model that `reads`.
-            rows: (S, D), S at least 1.
-        """
-
     def fork(self, source: str, target: str, *, position: int) -> None:
         """Gives session `target` a copy of the first `position` rows of `source`'s cache."""
 
@@ -169,6 +161,14 @@ class Decoder(Protocol):
 
 class Engine(Decoder, Protocol):
     """A decoder in this process."""
+
+    def read(self, session: str, rows: Rows) -> None:
+        """Has the encoder read the text that a session answers; the session begins anew.
+
+        Args:
+            session: of a model that `reads`.
+            rows: (S, D), S at least 1.
+        """
 
     def run(self, batch: Sequence[Work]) -> list[Arrays]:
         """Runs a batch of different sessions.
@@ -231,6 +231,13 @@ class EncoderInfo:
     per_row: bool
     text: TextInput | None = None
     image: ImageInput | None = None
+
+    @property
+    def positions(self) -> int:
+        """Most rows of a text; of an image, where it takes no texts."""
+        if self.text is not None:
+            return self.text.positions
+        return 1 if self.image is None else self.image.rows
 
 
 @dataclass(frozen=True, eq=False)

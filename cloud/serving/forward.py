@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from triparty.cloud.serving.engine import Arrays, EncoderInfo
-from triparty.cloud.serving.hosting import ServableModel
 from triparty.cloud.serving.passages import (
     Batch,
     InputName,
@@ -25,23 +24,28 @@ from triparty.cloud.serving.passages import (
     named,
     read_batch,
 )
+from triparty.cloud.serving.records import ForwardTurn
 from triparty.cloud.serving.routes import (
     CLIENT_CLOSED_REQUEST,
     HEADER_BYTES,
+    REQUEST_ID_HEADER,
+    VERSION_HEADER,
     Inferrer,
     ReadAhead,
     read_body,
+    request_id_in,
     serving_of,
     unless_gone,
     wanted_version,
 )
-from triparty.cloud.serving.serving import ForwardTurn, Serving
+from triparty.cloud.serving.serving import Serving
 from triparty.common.errors import RequestError
 from triparty.common.wire import MEDIA_TYPE, decode_frames, encode_frames
 
 router = APIRouter(prefix="/v1", tags=["forward"])
 
 INPUTS_HEADER, REPLY_HEADER = "Triparty-Inputs", "Triparty-Reply"
+SESSION_HEADER = "Triparty-Session"
 MAX_FRAMES = 4
 
 _FRAME: dict[str, Any] = {
@@ -53,6 +57,8 @@ _HEADERS = [
     for name, text in (
         (INPUTS_HEADER, f"the frames in order, of: {', '.join(InputName)}; else rows, mask"),
         (REPLY_HEADER, "logits or hidden: refused unless the model replies that"),
+        (SESSION_HEADER, "of a one-time instance: the session that has it"),
+        (REQUEST_ID_HEADER, "with a session: client's name for its one request"),
     )
 ]
 
@@ -64,32 +70,46 @@ _HEADERS = [
     openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _HEADERS},
 )
 async def forward(name: str, request: Request, principal: Inferrer) -> Response:
-    """Answers about whole texts or images."""
-    catalog = request.app.state.catalog
-    version = wanted_version(request)
-    model = await asyncio.to_thread(catalog.model_for, principal, name, version=version)
+    """Answers about whole texts or images; of a one-time instance, in its session."""
     serving = serving_of(request)
-    ahead = ReadAhead(request, limit_bytes=serving.body_bytes)
     async with AsyncExitStack() as stack:
-        entering = stack.enter_async_context(serving.forwarding(principal.id, model))
-        # Its client may have left when a model is loaded at last.
-        turn = await (entering if serving.has(model) else ahead.unless_gone(entering))
-        if turn is None:
+        session = request.headers.get(SESSION_HEADER)
+        if session is not None:
+            request_id = request_id_in(request.headers)
+            entering = serving.forwarding_in(principal.id, name, session, request_id)
+            turn: ForwardTurn | None = await stack.enter_async_context(entering)
+        else:
+            catalog, version = request.app.state.catalog, wanted_version(request)
+            model = await asyncio.to_thread(catalog.model_for, principal, name, version=version)
+            ahead = ReadAhead(request, limit_bytes=serving.body_bytes)
+            opening = stack.enter_async_context(serving.forwarding(principal.id, model))
+            # Its client may have left when a model is loaded at last.
+            turn = await (opening if serving.has(model) else ahead.unless_gone(opening))
+            request = ahead.request
+        content = None if turn is None else await _content(request, turn, serving)
+        if turn is None or content is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        request = ahead.request
-        names = input_names(request.headers.get(INPUTS_HEADER))
-        check_names(names, turn.info)
-        _check_reply(request.headers.get(REPLY_HEADER), turn.info)
-        limit_bytes = min(
-            most_bytes(turn.info, most_rows=serving.rows_per_step), serving.body_bytes
-        )
-        body = await read_body(request, limit_bytes=limit_bytes + MAX_FRAMES * HEADER_BYTES)
-        batch = await asyncio.to_thread(_batch, body, names, limit_bytes, turn, serving)
-        arrays = await unless_gone(request, serving.forward(turn, batch.passages))
-        if arrays is None:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        content = await asyncio.to_thread(_encoded, batch, arrays, turn.info)
-    return Response(content, media_type=MEDIA_TYPE, headers=_reply_headers(model, turn.info))
+    return Response(content, media_type=MEDIA_TYPE, headers=_reply_headers(turn))
+
+
+async def _content(request: Request, turn: ForwardTurn, serving: Serving) -> bytes | None:
+    """The body of the answer; None when the client left first."""
+    if turn.answered is not None:
+        return turn.answered.body
+    names = input_names(request.headers.get(INPUTS_HEADER))
+    check_names(names, turn.info)
+    _check_reply(request.headers.get(REPLY_HEADER), turn.info)
+    limit_bytes = min(
+        most_bytes(turn.info, most_rows=serving.rows_per_step), serving.body_bytes
+    )
+    body = await read_body(request, limit_bytes=limit_bytes + MAX_FRAMES * HEADER_BYTES)
+    batch = await asyncio.to_thread(_batch, body, names, limit_bytes, turn, serving)
+    arrays = await unless_gone(request, serving.forward(turn, batch.passages))
+    if arrays is None:
+        return None
+    content = await asyncio.to_thread(_encoded, batch, arrays, turn.info)
+    turn.keep(content)
+    return content
 
 
 def _batch(
@@ -117,10 +137,11 @@ def _check_reply(wanted: str | None, info: EncoderInfo) -> None:
         raise RequestError(f"this model replies {info.reply}, got {wanted[:40]!r}")
 
 
-def _reply_headers(model: ServableModel, info: EncoderInfo) -> dict[str, str]:
+def _reply_headers(turn: ForwardTurn) -> dict[str, str]:
     """What the answer is, and with which key it is keyed; a device compares both."""
+    key = turn.hosted.key
     return {
-        REPLY_HEADER: info.reply.value,
-        "Triparty-Version": str(model.version),
-        "Triparty-Epoch": str(model.epoch),
+        REPLY_HEADER: turn.info.reply.value,
+        VERSION_HEADER: str(key.version),
+        "Triparty-Epoch": str(key.epoch),
     }

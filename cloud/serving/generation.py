@@ -15,7 +15,8 @@ import numpy as np
 
 from triparty.cloud.serving.engine import Ids, Reply, ReplyKind
 from triparty.cloud.serving.hosting import AnyHosted, Hosted, ServableModel
-from triparty.cloud.serving.serving import Serving, decoder_of
+from triparty.cloud.serving.kinds import decoder_of
+from triparty.cloud.serving.serving import Serving
 from triparty.cloud.serving.sessions import Session
 from triparty.cloud.serving.text import TextRules
 from triparty.common import opaque

@@ -28,7 +28,7 @@ from triparty.cloud.serving.engine import (
 from triparty.cloud.serving.hosting import limits_of, load_local, set_threads
 from triparty.cloud.serving.sessions import session_not_found
 from triparty.cloud.serving.settings import ModelSettings
-from triparty.cloud.serving.worker import Step, Task, Whole, Worker, WorkerCounts
+from triparty.cloud.serving.worker import Reading, Step, Task, Whole, Worker, WorkerCounts
 from triparty.common.errors import TripartyError, from_problem, to_problem
 
 
@@ -135,13 +135,12 @@ class Runner:
         self._sessions.add(session)
         return await self._run(Step(session, principal, position, rows, reply))
 
-    async def read(self, session: str, rows: Rows) -> Answer:
-        """Has the encoder read the text that a session answers."""
-        decoder = self._decoder
-        if decoder is None:
+    async def read(self, session: str, principal: str, rows: Rows) -> Answer:
+        """Has the encoder read the text that a session answers, when it is its turn."""
+        if self._decoder is None or not self._decoder.info.reads:
             return self._answer(Step, (), session_not_found())
         self._sessions.add(session)
-        return await self._called(lambda: decoder.read(session, rows))
+        return await self._run(Reading(session, principal, rows))
 
     async def whole(self, principal: str, passage: Passage) -> Answer:
         """The answer to a text or an image."""
@@ -173,11 +172,12 @@ class Runner:
 
     async def _run(self, task: Task[Any]) -> Answer:
         """Cancelling takes the task out of the queue."""
-        self._workers[type(task)].submit(task)
+        kind: type[Task[Any]] = Whole if isinstance(task, Whole) else Step
+        self._workers[kind].submit(task)
         try:
-            return self._answer(type(task), await asyncio.wrap_future(task.future))
+            return self._answer(kind, await asyncio.wrap_future(task.future))
         except TripartyError as error:
-            return self._answer(type(task), (), error)
+            return self._answer(kind, (), error)
 
     def _answer(
         self, kind: type[Task[Any]], arrays: Arrays, error: TripartyError | None = None

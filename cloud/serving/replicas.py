@@ -24,10 +24,11 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from triparty.cloud.serving.engine import Arrays, EncoderInfo, ModelInfo, Rows
+from triparty.cloud.serving.engine import Arrays, EncoderInfo, ModelInfo
 from triparty.cloud.serving.replica import Answer
 from triparty.cloud.serving.sessions import session_not_found
 from triparty.cloud.serving.worker import (
+    Reading,
     Step,
     Task,
     Whole,
@@ -141,10 +142,6 @@ class Replicas:
             self._calls.shutdown()
             self._remove()
 
-    def read(self, session: str, rows: Rows) -> None:
-        """As `Decoder.read`; called by `call`."""
-        self._in_loop(self._read(session, rows), PLACE_S + CALL_S)
-
     def fork(self, source: str, target: str, *, position: int) -> None:
         """As `Decoder.fork`, on the replica of `source`; called by `call`."""
         self._in_loop(self._forked(source, target, position))
@@ -153,8 +150,8 @@ class Replicas:
         """As `Decoder.close`; called by `call`."""
         self._in_loop(self._closed(session))
 
-    def _in_loop(self, work: Coroutine[Any, Any, None], most_s: float = CALL_S) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(most_s)
+    def _in_loop(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
 
     async def _released(self) -> None:
         """Fails what waits, and lets go of all replicas, which Serve would else wait for."""
@@ -173,10 +170,12 @@ class Replicas:
         try:
             if isinstance(task, Step):
                 arrays = await self._stepped(task)
+            elif isinstance(task, Reading):
+                arrays = await self._read(task)
             elif isinstance(task, Whole):
                 arrays = await self._run_whole(task)
             else:
-                raise TypeError(f"a task is a Step or a Whole, got {type(task).__name__}")
+                raise TypeError(f"no task of a replica: {type(task).__name__}")
         except Exception as error:  # noqa: BLE001 - the task's edge: logged and answered
             _fail(task.future, as_ours(error, "a call of a replica failed"))
         else:
@@ -193,14 +192,33 @@ class Replicas:
             if step.position or self.info.reads:
                 raise session_not_found()
             self._places[step.session] = self._loop.create_task(self._place())
-        hold = await asyncio.shield(self._places[step.session])
-        if step.future.done():
-            return ()
-        reference = hold.runner.step.remote(
-            step.session, step.principal, step.position, step.rows, step.reply
+        return await self._asked(
+            step,
+            lambda runner: runner.step.remote(
+                step.session, step.principal, step.position, step.rows, step.reply
+            ),
         )
+
+    async def _read(self, reading: Reading) -> Arrays:
+        """Has a replica read a session's text; a session that begins gets one.
+
+        Raises:
+            NotFoundError: the session's replica is gone.
+        """
+        if reading.session not in self._places:
+            self._places[reading.session] = self._loop.create_task(self._place())
+        return await self._asked(
+            reading,
+            lambda runner: runner.read.remote(reading.session, reading.principal, reading.rows),
+        )
+
+    async def _asked(self, task: Step | Reading, ask: Callable[[Any], Any]) -> Arrays:
+        """The answer of the replica that a task's session is pinned to."""
+        hold = await asyncio.shield(self._places[task.session])
+        if task.future.done():
+            return ()
         try:
-            answer = await _unless_done(reference, step.future)
+            answer = await _unless_done(ask(hold.runner), task.future)
         except RayError as error:
             _log.warning(f"a replica is gone, and its sessions with it: {_line(error)}")
             raise session_not_found() from error
@@ -248,16 +266,6 @@ class Replicas:
             f"no replica took the session within {PLACE_S:.0f} s: repeat it",
             retry_after_s=RETRY_S,
         )
-
-    async def _read(self, session: str, rows: Rows) -> None:
-        if session not in self._places:
-            self._places[session] = self._loop.create_task(self._place())
-        hold = await asyncio.shield(self._places[session])
-        try:
-            answer = await hold.runner.read.remote(session, rows)
-        except RayError as error:
-            raise session_not_found() from error
-        self._arrays(answer)
 
     async def _forked(self, source: str, target: str, position: int) -> None:
         place = self._places.get(source)

@@ -21,8 +21,12 @@ from starlette.types import Message
 
 from triparty.cloud.accounts import Principal
 from triparty.cloud.auth import require
+from triparty.cloud.direct import direct_route
 from triparty.cloud.serving.engine import Reply, Rows
-from triparty.cloud.serving.serving import Serving, SessionInfo, StepRequest
+from triparty.cloud.serving.hosting import ServableModel
+from triparty.cloud.serving.openings import Asked
+from triparty.cloud.serving.records import SessionInfo, StepRequest
+from triparty.cloud.serving.serving import Serving
 from triparty.common.errors import RequestError, TooLargeError
 from triparty.common.wire import MEDIA_TYPE, decode_frames
 
@@ -36,6 +40,8 @@ JSON_LIMIT_BYTES = 4096
 CLIENT_CLOSED_REQUEST = 499  # nginx's name for an answer that nobody waits for any more
 
 VERSION_HEADER = "Triparty-Version"
+REQUEST_ID_HEADER = "Triparty-Request-Id"
+ROLLBACK_HEADER = "Triparty-Rollback-Of"
 
 _VERSION = re.compile(r"[1-9][0-9]{0,15}")
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
@@ -48,21 +54,22 @@ _STEP_HEADERS = [
     {"name": name, "in": "header", "required": must, "schema": {"type": kind}, "description": d}
     for name, must, kind, d in (
         ("Triparty-Position", True, "integer", "position of the first row"),
-        ("Triparty-Request-Id", True, "string", "client's name for the step"),
+        (REQUEST_ID_HEADER, True, "string", "client's name for the step"),
         ("Triparty-Reply", True, "string", "hidden, logits, topk=K or id, about the last rows"),
         ("Triparty-Reply-Rows", False, "integer", "how many last rows; 1 if left out"),
-        ("Triparty-Rollback-Of", False, "string", "request id of the step that it cuts short"),
+        (ROLLBACK_HEADER, False, "string", "request id of the step that it cuts short"),
+    )
+]
+_OPEN_HEADERS = [
+    {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+    | {"description": text}
+    for name, text in (
+        (VERSION_HEADER, "version of the bundle; the newest if left out"),
+        (REQUEST_ID_HEADER, "client's name for the request; repeated, it is the same session"),
     )
 ]
 
 
-# First, because routes are tried in this order and this one is asked once a token.
-@router.post(
-    "/sessions/{session_id}/step",
-    response_class=Response,
-    responses={200: _FRAME},
-    openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _STEP_HEADERS},
-)
 async def step(session_id: str, request: Request, principal: Inferrer) -> Response:
     """Appends rows to a session, in place of the end of the last step's if it says so.
 
@@ -84,14 +91,45 @@ async def step(session_id: str, request: Request, principal: Inferrer) -> Respon
     )
 
 
-@router.post("/models/{name}/sessions", status_code=201)
+# First, because routes are tried in this order and this one is asked once a token.
+router.add_api_route(
+    "/sessions/{session_id}/step",
+    step,
+    methods=["POST"],
+    response_class=Response,
+    responses={200: _FRAME},
+    openapi_extra={"requestBody": {"required": True, **_FRAME}, "parameters": _STEP_HEADERS},
+    route_class_override=direct_route(may_infer),
+)
+
+
+@router.post(
+    "/models/{name}/sessions",
+    status_code=201,
+    openapi_extra={"parameters": _OPEN_HEADERS},
+)
 async def open_session(name: str, request: Request, principal: Inferrer) -> Response:
-    """Opens a session on a model: the version of a device's bundle, the newest or the named."""
+    """Opens a session on a model: the version of a device's bundle, the newest or the named.
+
+    A request with an id goes on when its client leaves, and is answered alike when repeated.
+    """
     catalog = request.app.state.catalog
     version = wanted_version(request)
-    model = await asyncio.to_thread(catalog.model_for, principal, name, version=version)
+
+    async def model() -> ServableModel:
+        found: ServableModel = await asyncio.to_thread(
+            catalog.model_for, principal, name, version=version
+        )
+        return found
+
     serving = serving_of(request)
-    info = await unless_gone(request, serving.open_session(principal.id, model))
+    if REQUEST_ID_HEADER in request.headers:
+        request_id = request_id_in(request.headers)
+        asked = Asked(principal.id, name, version, request_id)
+        opening = serving.open_session_once(asked, model)
+    else:
+        opening = serving.open_session(principal.id, await model())
+    info = await unless_gone(request, opening)
     if info is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     return JSONResponse(_session_body(info, serving), status_code=201)
@@ -195,16 +233,21 @@ class StepHeaders:
             raise RequestError(
                 f"Triparty-Reply-Rows is how many rows the reply is about, got {rows[:40]!r}"
             )
-        takes_back = "Triparty-Rollback-Of" in headers
+        takes_back = ROLLBACK_HEADER in headers
         return cls(
             position=int(position),
-            request_id=_request_id("Triparty-Request-Id", headers),
+            request_id=request_id_in(headers),
             reply=replace(Reply.parse(headers.get("Triparty-Reply", "")), rows=int(rows)),
-            rollback_of=_request_id("Triparty-Rollback-Of", headers) if takes_back else None,
+            rollback_of=request_id_in(headers, ROLLBACK_HEADER) if takes_back else None,
         )
 
 
-def _request_id(name: str, headers: Mapping[str, str]) -> str:
+def request_id_in(headers: Mapping[str, str], name: str = REQUEST_ID_HEADER) -> str:
+    """The id of a request in one of its headers.
+
+    Raises:
+        RequestError: there is none, or one that makes no sense.
+    """
     given = headers.get(name, "")
     if not _REQUEST_ID.fullmatch(given):
         raise RequestError(

@@ -18,9 +18,13 @@ The rules:
    nobody waits for more than one turn of everybody else, whatever the others send.
 4. Where steps run *whole*, they are one class, each is one slice, and a batch ends before the
    first that does not fit; one that fits into no batch has one to itself.
+5. A step that runs *alone* (a text that an encoder reads, which cannot be cut) is a batch by
+   itself. While others wait too, such batches and theirs take turns; among those alone
+   principals do, as in rule 3.
 
 Laws: every row of every step that is not removed is in exactly one slice, in order; the
-slices of one batch are of different steps; no principal is passed over for ever.
+slices of one batch are of different steps; no principal is passed over for ever; between two
+steps that run alone, all others that wait have a batch.
 """
 
 from __future__ import annotations
@@ -73,11 +77,13 @@ class WaitingStep:
         number: identity of the step; rises with arrival.
         principal: whose turn it uses.
         rows: rows left, at least 1.
+        alone: whether it is a batch by itself, and never cut.
     """
 
     number: int
     principal: str
     rows: int
+    alone: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a step without rows."""
@@ -101,11 +107,15 @@ class Schedule:
         waiting: the steps in order of arrival.
         short: turn order of principals with short steps.
         long: turn order of principals with long steps.
+        alone: turn order of principals with steps that run alone.
+        others_next: whether the last batch was a step alone.
     """
 
     waiting: tuple[WaitingStep, ...] = ()
     short: Ring = ()
     long: Ring = ()
+    alone: Ring = ()
+    others_next: bool = False
 
     def __len__(self) -> int:
         """How many steps wait."""
@@ -131,21 +141,34 @@ class Schedule:
         if limits.whole:
             everybody = _Class.of(self.short, self.waiting)
             taken = tuple(everybody.take(limits.batch_rows, whole=True))
-            return taken, self._after(taken, short=everybody.next_ring())
-        short = _Class.of(self.short, (s for s in self.waiting if s.rows <= limits.short_rows))
-        long = _Class.of(self.long, (s for s in self.waiting if s.rows > limits.short_rows))
+            return taken, replace(self._after(taken), short=everybody.next_ring())
+        alone = [step for step in self.waiting if step.alone]
+        others = [step for step in self.waiting if not step.alone]
+        if alone and not (others and self.others_next):
+            readers = _Class.of(self.alone, alone)
+            taken = tuple(readers.take(1, whole=True))
+            return taken, replace(
+                self._after(taken), alone=readers.next_ring(), others_next=True
+            )
+        short = _Class.of(self.short, (s for s in others if s.rows <= limits.short_rows))
+        long = _Class.of(self.long, (s for s in others if s.rows > limits.short_rows))
         room = limits.batch_rows
         first = short.take(room - limits.reserved if long.ring else room)
         room -= _rows(first)
         chunks = long.take(min(limits.chunk_rows, room))
         room -= _rows(chunks)
         taken = (*first, *chunks, *short.take(room))
-        return taken, self._after(taken, short=short.next_ring(), long=long.next_ring())
+        return taken, replace(
+            self._after(taken),
+            short=short.next_ring(),
+            long=long.next_ring(),
+            others_next=False,
+        )
 
-    def _after(self, taken: Iterable[Slice], *, short: Ring, long: Ring = ()) -> Schedule:
-        """What is left, with the next turn orders."""
+    def _after(self, taken: Iterable[Slice]) -> Schedule:
+        """What is left; whose turn it is then is for the caller to say."""
         left = _left(self.waiting, {part.number: part.rows for part in taken})
-        return Schedule(waiting=tuple(left), short=short, long=long)
+        return replace(self, waiting=tuple(left))
 
 
 class _Class:

@@ -12,25 +12,23 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from triparty.cloud.serving.admission import Admission
+from triparty.cloud.serving.checks import check_open, check_source, check_step
 from triparty.cloud.serving.engine import (
     Arrays,
-    EncoderInfo,
     Ids,
     Inputs,
     Loaded,
-    ModelInfo,
     Passage,
     Reply,
-    ReplyKind,
     Rows,
     Text,
 )
@@ -47,13 +45,22 @@ from triparty.cloud.serving.hosting import (
     Models,
     ServableModel,
 )
+from triparty.cloud.serving.kinds import (
+    can_encode,
+    decoder_of,
+    encoder_of,
+    is_any,
+    is_decoder,
+)
+from triparty.cloud.serving.openings import Asked, Openings
+from triparty.cloud.serving.records import ForwardTurn, SessionInfo, StepRequest
 from triparty.cloud.serving.sessions import (
     Ending,
     Session,
     SessionLimits,
     Sessions,
     StoredReply,
-    retired_error,
+    answered_error,
     session_not_found,
 )
 from triparty.cloud.serving.settings import ServingSettings
@@ -61,14 +68,12 @@ from triparty.cloud.serving.shares import Shares
 from triparty.cloud.serving.totals import ServingTotals
 from triparty.cloud.serving.traffic import Trace
 from triparty.cloud.serving.usage import Usage
-from triparty.cloud.serving.worker import Step, Whole, WorkerCounts
+from triparty.cloud.serving.worker import Reading, Step, Whole, WorkerCounts
 from triparty.common.errors import (
     LimitError,
     NotFoundError,
     PositionError,
     RequestError,
-    TooLargeError,
-    TripartyError,
     UnavailableError,
 )
 from triparty.common.wire import Frame, encode_frames
@@ -81,85 +86,6 @@ MAX_PENDING = 2
 
 FORWARD_RETRY_S = 1
 LOOP_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class SessionInfo:
-    """What a client learns about its session.
-
-    Attributes:
-        session: its id.
-        model: name of the model.
-        version: of the model.
-        epoch: key generation of the model.
-        position: rows that the session has.
-        positions: most rows that it may have.
-        replies: what a step may ask for.
-        reply_rows: most rows of a step that it may ask it about.
-    """
-
-    session: str
-    model: str
-    version: int
-    epoch: int
-    position: int
-    positions: int
-    replies: tuple[ReplyKind, ...]
-    reply_rows: int
-
-    @classmethod
-    def of(cls, session: Session[AnyHosted], settings: ServingSettings) -> SessionInfo:
-        """The public part of a session."""
-        hosted = decoder_of(session)
-        key = hosted.key
-        return cls(
-            session=session.id,
-            model=key.name,
-            version=key.version,
-            epoch=key.epoch,
-            position=session.position,
-            positions=hosted.positions,
-            replies=hosted.engine.info.replies,
-            reply_rows=_reply_rows(hosted.engine.info, settings),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class StepRequest:
-    """One step as a client sends it.
-
-    Attributes:
-        position: where its first row belongs.
-        request_id: the client's name for the step; repeating it repeats the answer.
-        reply: what to answer.
-        rows: (T, D) float32.
-        rollback_of: request id of the session's last step, of which the rows from `position`
-            on are taken back first; None takes none back.
-    """
-
-    position: int
-    request_id: str
-    reply: Reply
-    rows: Rows
-    rollback_of: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ForwardTurn:
-    """Room for one forward request.
-
-    Attributes:
-        session: what it counts as, until it is answered.
-        hosted: the encoder.
-    """
-
-    session: Session[AnyHosted]
-    hosted: HostedEncoder
-
-    @property
-    def info(self) -> EncoderInfo:
-        """What the encoder takes and answers."""
-        return self.hosted.info
 
 
 class Serving:
@@ -205,10 +131,10 @@ class Serving:
             steps=settings.max_steps_per_developer,
             cache_bytes=settings.max_cache_bytes_per_developer,
         )
-        self._admit: Callable[[str, ServableModel], None] = lambda *_: None
-        self._remove_used: Callable[[str, str, int], None] = lambda *_: None
-        self._retired: dict[str, frozenset[tuple[str, int]]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._admission = Admission(
+            self._sessions, self._models, check_running=self._check_running
+        )
+        self._openings: Openings[Session[AnyHosted]] = Openings()
         self._trace: Trace | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -234,9 +160,10 @@ class Serving:
             with suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
+        await self._openings.stop()
         await self._models.stop()
         self._sessions.close_all()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._admission.stop()
         await asyncio.to_thread(self._backend.stop)
         if self._trace is not None:
             self._trace.close()
@@ -245,13 +172,40 @@ class Serving:
     async def open_session(self, principal_id: str, model: ServableModel) -> SessionInfo:
         """Opens a session on a model, loading the model if need be.
 
+        Of an encoder on a one-time instance alone, for one forward request.
+
         Raises:
             LimitError: too many sessions.
-            RequestError: the model is an encoder.
+            RequestError: the model is an encoder, and no one-time instance.
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        return SessionInfo.of(await self._open(principal_id, model), self._settings)
+        return SessionInfo.of(await self._open_any(principal_id, model), self._settings)
+
+    async def open_session_once(
+        self, asked: Asked, model: Callable[[], Awaitable[ServableModel]]
+    ) -> SessionInfo:
+        """As `open_session`, to its end; a request that is repeated gets the same session.
+
+        Args:
+            asked: the request.
+            model: finds the model; not called when the request is a repeated one.
+        """
+        self._check_running()
+
+        async def opened() -> Session[AnyHosted]:
+            return await self._open_any(asked.principal, await model())
+
+        session = await self._openings.opened(asked, opened)
+        check_open(session)
+        self._sessions.touch(session)
+        return SessionInfo.of(session, self._settings)
+
+    async def _open_any(self, principal_id: str, model: ServableModel) -> Session[AnyHosted]:
+        """A session for a client: on a decoder, or on a one-time instance."""
+        return await self._admission.opened(
+            principal_id, model, fits=is_any if model.once else is_decoder
+        )
 
     @asynccontextmanager
     async def forwarding(
@@ -265,18 +219,47 @@ class Serving:
 
         Raises:
             LimitError: too many steps or sessions.
-            RequestError: the model is a decoder.
+            RequestError: the model is a decoder, or a one-time instance.
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
         self._check_running()
+        if model.once:
+            raise RequestError(
+                f"'{model.name}' has one-time instances: open a session on one with "
+                f"POST /v1/models/{model.name}/sessions and name it in Triparty-Session"
+            )
         with self._shares.step(model.developer):
-            session = await self._open(principal_id, model, encoder=True)
+            session = await self._admission.opened(principal_id, model, fits=can_encode)
             session.pending = 1
             try:
-                yield ForwardTurn(session, _encoder_of(session))
+                yield ForwardTurn(session, encoder_of(session))
             finally:
                 self._sessions.close(session)
+
+    @asynccontextmanager
+    async def forwarding_in(
+        self, principal_id: str, model: str, session_id: str, request_id: str
+    ) -> AsyncIterator[ForwardTurn]:
+        """As `forwarding`, for the one request of a session on a one-time instance.
+
+        Raises:
+            NotFoundError: no such session of this principal on an encoder of this name.
+            SpentError: another request was its one.
+            LimitError: too many steps, or too many requests on one session at once.
+            UnavailableError: the cloud is shutting down.
+        """
+        self._check_running()
+        session = self._sessions.find(session_id, principal_id)
+        encoder = session.hosted
+        if not isinstance(encoder, HostedEncoder) or encoder.key.name != model:
+            raise session_not_found()
+        with self._shares.step(session.developer):
+            async with self._turn(principal_id, session_id):
+                if session.asked not in (None, request_id):
+                    raise answered_error()
+                session.asked = request_id
+                yield ForwardTurn(session, encoder, request_id)
 
     async def forward(self, turn: ForwardTurn, passages: Sequence[Passage]) -> list[Arrays]:
         """What the encoder answers to each of some texts or images that it takes.
@@ -285,13 +268,14 @@ class Serving:
 
         Raises:
             LimitError: the request's place was given to somebody else, or access was revoked.
+            NotFoundError: so was its session's, on a one-time instance.
             UnavailableError: the cloud is shutting down.
             CloudError: the model failed.
         """
         session = turn.session
         tasks = [Whole(session.principal, passage) for passage in passages]
         try:
-            _check_open(session)
+            check_open(session)
             if self._trace is not None:
                 for passage in passages:
                     if isinstance(passage, Text) and passage.tokens.ndim == 2:
@@ -301,6 +285,8 @@ class Serving:
                 turn.hosted.worker.submit(task)
             arrays: list[Arrays] = await asyncio.wrap_future(session.running)
         except NotFoundError as error:
+            if session.once:
+                raise
             raise LimitError(
                 "the cloud ended this request, to make room or for lost access: repeat it",
                 retry_after_s=FORWARD_RETRY_S,
@@ -331,7 +317,7 @@ class Serving:
         async with self._turn(principal_id, session_id) as session:
             if session.stored and session.stored.request_id == request.request_id:
                 return session.stored
-            self._check_step(session, request)
+            check_step(session, request, self._settings)
             session.position = request.position  # the engine cuts the cache there
             if self._trace is not None:
                 self._trace.record(request.rows)
@@ -357,7 +343,7 @@ class Serving:
             CheckpointError: the model cannot be served.
             UnavailableError: the cloud is shutting down.
         """
-        session = await self._open(principal_id, model)
+        session = await self._admission.opened(principal_id, model, fits=is_decoder)
         try:
             if decoder_of(session).engine.info.text is None:
                 raise RequestError(
@@ -383,10 +369,10 @@ class Serving:
             UnavailableError: the cloud is shutting down.
         """
         self._check_running()
-        self._check_current(model)
+        self._admission.check_current(model)
         with self._shares.step(model.developer):
             hosted = HostedElsewhere(ModelKey.of(model))
-            session = await self._admitted(principal_id, model, hosted)
+            session = await self._admission.admitted(principal_id, model, hosted)
             session.pending, ended = 1, Future[None]()
             session.running = ended
             try:
@@ -412,7 +398,7 @@ class Serving:
             UnavailableError: the cloud is shutting down.
             CloudError: the model failed.
         """
-        _check_open(session)
+        check_open(session)
         arrays = await self._run(session, ids, reply)
         self._tokens += 1
         return arrays
@@ -420,7 +406,8 @@ class Serving:
     async def read_source(self, principal_id: str, session_id: str, rows: Rows) -> int:
         """Has the model's encoder read the text that a session answers; returns its rows.
 
-        At position 0 alone, where another text takes the place of the one before.
+        It waits for its turn, as steps do. At position 0 alone, where another text takes the
+        place of the one before.
 
         Raises:
             NotFoundError: no such session of this principal.
@@ -433,38 +420,17 @@ class Serving:
         """
         async with self._turn(principal_id, session_id) as session:
             hosted = decoder_of(session)
-            self._check_source(session, hosted, rows)
+            check_source(session, rows, self._settings)
             if self._trace is not None:
                 self._trace.record(rows)
             session.source_rows, session.stored = 0, None
             await self._reserve(session, hosted, len(rows))
-            reading = hosted.worker.call(lambda: hosted.engine.read(session.id, rows))
-            await self._ran(session, reading)
+            reading = Reading(session.id, session.principal, rows)
+            hosted.worker.submit(reading)
+            await self._ran(session, reading.future)
             session.source_rows = len(rows)
             self._count(session, len(rows), 0)
             return len(rows)
-
-    def _check_source(self, session: Session[AnyHosted], hosted: Hosted, rows: Rows) -> None:
-        width = hosted.engine.info.width
-        if not hosted.engine.info.reads:
-            raise RequestError(
-                f"model '{hosted.key.name}' has no encoder: send the text in steps"
-            )
-        if session.position:
-            raise PositionError(
-                "the text is read before the first step: roll back to 0, or open a session",
-                position=session.position,
-            )
-        if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
-            raise RequestError(
-                f"a text is a frame of shape (S, {width}), S at least 1, got {rows.shape}"
-            )
-        most = min(self._settings.max_rows_per_step, hosted.positions)
-        if len(rows) > most:
-            raise TooLargeError(
-                f"the text has {len(rows)} rows, this cloud's limit for one that is read whole "
-                f"is {most}: shorten it"
-            )
 
     async def rollback(self, principal_id: str, session_id: str, position: int) -> int:
         """Forgets the rows from `position` on; returns the new position.
@@ -474,6 +440,7 @@ class Serving:
             PositionError: the session has fewer rows.
         """
         async with self._turn(principal_id, session_id) as session:
+            decoder_of(session)
             if position > session.position:
                 raise PositionError(
                     f"cannot roll back to {position}: the session has {session.position} rows",
@@ -547,27 +514,13 @@ class Serving:
         """
 
         def taken() -> int:
-            new = versions - self._retired.get(developer, frozenset())
-            self._retired[developer] = versions
+            new = self._admission.retire(developer, versions)
             if not drain_s or self._loop is None:
-                return self._end_retired(developer, new)
-            self._loop.call_later(drain_s, self._end_retired, developer, new)
+                return self._admission.end(developer, new)
+            self._loop.call_later(drain_s, self._admission.end, developer, new)
             return 0
 
         self._in_loop(taken)
-
-    def _end_retired(self, developer: str, versions: Collection[tuple[str, int]]) -> int:
-        return sum(
-            self._sessions.retire(hosted)
-            for hosted in [*self._models.loaded(), *self._elsewhere()]
-            if hosted.key.developer == developer
-            and (hosted.key.name, hosted.key.version) in versions
-        )
-
-    def _elsewhere(self) -> list[HostedElsewhere]:
-        """What is in use of models that run elsewhere; each answer is of one of its own."""
-        hosts = [session.hosted for session in self._sessions]
-        return [hosted for hosted in hosts if isinstance(hosted, HostedElsewhere)]
 
     def ask_before_opening(self, admit: Callable[[str, ServableModel], None]) -> None:
         """Has `admit` called in a thread with a principal's id and a model at each opening.
@@ -575,14 +528,14 @@ class Serving:
         The session is known by then but nobody has its id, so that a revocation either makes
         the check raise or finds the session and closes it.
         """
-        self._admit = admit
+        self._admission.ask = admit
 
     def after_use(self, remove: Callable[[str, str, int], None]) -> None:
         """Has `remove` called, in a thread, when a one-time instance was used.
 
         It gets developer, name and version; the model is no longer loaded by then.
         """
-        self._remove_used = remove
+        self._admission.remove_used = remove
 
     def has(self, model: ServableModel) -> bool:
         """Whether a model is loaded and ready."""
@@ -685,97 +638,10 @@ class Serving:
         session.pending += 1
         try:
             async with session.lock:
-                _check_open(session)
+                check_open(session)
                 yield session
         finally:
             session.pending -= 1
-
-    def _check_step(self, session: Session[AnyHosted], request: StepRequest) -> None:
-        hosted, rows = decoder_of(session), request.rows
-        info = hosted.engine.info
-        if request.position != session.position and not _takes_back(session, request):
-            raise PositionError(
-                f"the session is at position {session.position}, the step begins at "
-                f"{request.position}",
-                position=session.position,
-            )
-        if info.reads and not session.source_rows:
-            raise RequestError(
-                "this model answers a text: have it read with POST "
-                "/v1/sessions/{id}/source before the first step"
-            )
-        if rows.ndim != 2 or rows.shape[1] != info.width or not len(rows):
-            raise RequestError(
-                f"a step is a frame of shape (T, {info.width}), T at least 1, got {rows.shape}"
-            )
-        end = request.position + len(rows)
-        if len(rows) > self._settings.max_rows_per_step:
-            raise TooLargeError(
-                f"a step has at most {self._settings.max_rows_per_step} rows, "
-                f"got {len(rows)}: send them in several steps"
-            )
-        if end > hosted.positions:
-            raise TooLargeError(
-                f"a session of this model has at most {hosted.positions} positions, "
-                f"the step would end at {end}"
-            )
-        if request.reply.kind not in info.replies:
-            raise RequestError(
-                f"this model replies {', '.join(info.replies)}, got {request.reply.kind}: its "
-                f"head is not on the cloud but in the bundles of its devices"
-            )
-        if request.reply.kind is ReplyKind.TOPK and request.reply.k > info.vocabulary:
-            raise RequestError(
-                f"topk is at most the vocabulary, {info.vocabulary}, got {request.reply.k}"
-            )
-        self._check_reply_rows(info, request)
-
-    def _check_reply_rows(self, info: ModelInfo, request: StepRequest) -> None:
-        """A reply about one row is always allowed."""
-        wanted, most = request.reply.rows, self._settings.max_reply_rows
-        if wanted > len(request.rows):
-            raise RequestError(
-                f"a reply is about at most the {len(request.rows)} rows of its step, "
-                f"got {wanted}"
-            )
-        if wanted > most:
-            raise TooLargeError(f"a reply is about at most {most} rows, got {wanted}")
-        size, limit = wanted * info.reply_bytes(request.reply), self._settings.max_body_bytes
-        if wanted > 1 and size > limit:
-            raise TooLargeError(
-                f"the reply would have {size} bytes, limit {limit}: ask about fewer rows"
-            )
-
-    async def _open(
-        self, principal_id: str, model: ServableModel, *, encoder: bool = False
-    ) -> Session[AnyHosted]:
-        self._check_running()
-        self._check_current(model)
-        self._sessions.check_room(principal_id, developer=model.developer)
-        hosted = await self._models.host(model, in_use=self._sessions.has_any_on)
-        self._check_running()
-        if not (_can_encode(hosted) if encoder else isinstance(hosted, Hosted)):
-            raise _wrong_kind(model.name, is_encoder=not encoder)
-        return await self._admitted(principal_id, model, hosted)
-
-    async def _admitted(
-        self, principal_id: str, model: ServableModel, hosted: AnyHosted
-    ) -> Session[AnyHosted]:
-        """A new session, of whom may have it."""
-        session = self._sessions.open(principal_id, hosted, developer=model.developer)
-        session.once = model.once
-        try:
-            await asyncio.to_thread(self._admit, principal_id, model)
-            self._check_current(model)
-            _check_open(session)
-        except BaseException:
-            self._sessions.close(session)
-            raise
-        return session
-
-    def _check_current(self, model: ServableModel) -> None:
-        if (model.name, model.version) in self._retired.get(model.developer, ()):
-            raise retired_error()
 
     def _free(self, session: Session[AnyHosted]) -> None:
         """Fails the step that runs on a closed session, and frees its cache."""
@@ -786,19 +652,7 @@ class Serving:
         if isinstance(hosted, Hosted):
             hosted.worker.call(lambda: hosted.engine.close(session.id))
         if session.once and self._loop is not None:  # else the next start removes it
-            task = self._loop.create_task(self._forget_used(hosted))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
-
-    async def _forget_used(self, hosted: AnyHosted) -> None:
-        if self._sessions.has_any_on(hosted):
-            return  # who came first goes on with it
-        await self._models.discard(hosted)
-        key = hosted.key
-        try:
-            await asyncio.to_thread(self._remove_used, key.developer, key.name, key.version)
-        except TripartyError as error:
-            _log.warning(f"a used instance is left to the next start: {error.message}")
+            self._admission.ended(session)
 
     def _in_loop(self, close: Callable[[], int]) -> int:
         """What `close` returns, called in the event loop's thread."""
@@ -841,7 +695,7 @@ class Serving:
         finally:
             session.running = None
             self._sessions.touch(session)
-        _check_open(session)
+        check_open(session)
         return made
 
     async def _reserve(self, session: Session[AnyHosted], hosted: Hosted, rows: int) -> None:
@@ -855,7 +709,7 @@ class Serving:
         if more_bytes:
             in_use = self._sessions.has_any_on
             await self._models.make_memory(more_bytes, in_use=in_use, what="the session")
-            _check_open(session)
+            check_open(session)
             session.reserved_bytes += more_bytes
 
     def _reserved_bytes(self) -> int:
@@ -874,65 +728,3 @@ class Serving:
             if dropped := self._sessions.drop_idle():
                 _log.info("idle sessions dropped", extra={"count": dropped})
             await self._models.unload_replaced(self._sessions.has_any_on)
-
-
-def _takes_back(session: Session[AnyHosted], request: StepRequest) -> bool:
-    """Whether a step begins inside the last one, and knows which that was.
-
-    A position alone would not do: it comes again, so that a late copy of a step that ran long
-    ago could take back what others have appended since.
-    """
-    last = session.stored
-    return (
-        last is not None
-        and request.rollback_of == last.request_id
-        and request.position < session.position
-    )
-
-
-def _reply_rows(info: ModelInfo, settings: ServingSettings) -> int:
-    """Most rows that a step may ask about, whether it asks for hidden states or logits."""
-    kinds = {ReplyKind.HIDDEN, ReplyKind.LOGITS}.intersection(info.replies)
-    widest = max(info.reply_bytes(Reply(kind)) for kind in kinds)
-    return max(1, min(settings.max_reply_rows, settings.max_body_bytes // widest))
-
-
-def _check_open(session: Session[AnyHosted]) -> None:
-    if session.closed:
-        raise session.because
-
-
-def decoder_of(session: Session[AnyHosted]) -> Hosted:
-    """The decoder of a session that a client has; nobody has the id of a forward request's.
-
-    Raises:
-        NotFoundError: it is a forward request's.
-    """
-    if not isinstance(session.hosted, Hosted):
-        raise session_not_found()
-    return session.hosted
-
-
-def _encoder_of(session: Session[AnyHosted]) -> HostedEncoder:
-    hosted = session.hosted
-    sight = hosted.sight if isinstance(hosted, Hosted) else hosted
-    if not isinstance(sight, HostedEncoder):
-        raise _wrong_kind(hosted.key.name, is_encoder=False)
-    return sight
-
-
-def _can_encode(hosted: AnyHosted) -> bool:
-    """Whether it answers whole inputs: an encoder, or a decoder that makes rows of images."""
-    return isinstance(hosted.sight if isinstance(hosted, Hosted) else hosted, HostedEncoder)
-
-
-def _wrong_kind(name: str, *, is_encoder: bool) -> RequestError:
-    if is_encoder:
-        return RequestError(
-            f"model '{name}' is an encoder, which keeps no session: send whole texts or images "
-            f"to POST /v1/models/{name}/forward"
-        )
-    return RequestError(
-        f"model '{name}' is a decoder: open a session on it with "
-        f"POST /v1/models/{name}/sessions"
-    )

@@ -19,7 +19,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from triparty.common.errors import LimitError, NotFoundError, RetiredError, TripartyError
+from triparty.common.errors import (
+    LimitError,
+    NotFoundError,
+    RetiredError,
+    SpentError,
+    TripartyError,
+)
 
 HostedT = TypeVar("HostedT")
 
@@ -89,6 +95,7 @@ class Session(Generic[HostedT]):
         running: the step that is waiting for the model or in it.
         closed: true from the moment it is closed or dropped.
         once: whether the model is for this session alone.
+        asked: of an encoder's session, request id of the one request that it answers.
         because: what whoever uses it from then on is told.
         lock: one step at a time.
     """
@@ -106,6 +113,7 @@ class Session(Generic[HostedT]):
     running: Future[Any] | None = None
     closed: bool = False
     once: bool = False
+    asked: str | None = None
     because: TripartyError = field(default_factory=lambda: session_not_found())
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -295,4 +303,12 @@ def retired_error() -> RetiredError:
     return RetiredError(
         "the key epoch of this session has ended: run 'triparty device pull', open another "
         "session and replay what was sent so far"
+    )
+
+
+def answered_error() -> SpentError:
+    """The answer for a second request in a session that is for one."""
+    return SpentError(
+        "this session was for one request, which it had: take the next one-time instance "
+        "('triparty device pull'), or ask the developer for more ('triparty developer grant')"
     )

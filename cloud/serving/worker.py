@@ -1,6 +1,7 @@
 """One thread that owns a loaded model: takes waiting tasks, runs batches, answers futures.
 
-A task is a step of a session, or a text or an image that runs whole.
+A task is a step of a session, a text that a session's encoder reads, or a text or an image
+that runs whole.
 
 The event loop and the thread share nothing but a queue of messages and the tasks' futures.
 Cancelling is done on the future: the thread looks at the futures before each batch, and
@@ -17,12 +18,12 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
 from triparty.cloud.serving.durations import NONE, Durations
-from triparty.cloud.serving.engine import Arrays, Inputs, Passage, Reply, Work
+from triparty.cloud.serving.engine import Arrays, Inputs, Passage, Reply, Rows, Work
 from triparty.cloud.serving.scheduler import Limits, Schedule, Slice, WaitingStep
 from triparty.common.errors import CloudError, TripartyError, UnavailableError
 
@@ -40,10 +41,18 @@ class Runner(Protocol[TakenT]):
         """Runs a batch; the arrays of each work."""
 
 
+class Reader(Protocol):
+    """What a worker needs of an engine whose sessions answer texts."""
+
+    def read(self, session: str, rows: Rows, /) -> None:
+        """Has the encoder read the text that a session answers."""
+
+
 class Task(Protocol[MadeT]):
     """Rows on their way through a model.
 
     Attributes:
+        alone: whether it runs by itself, and is never cut.
         principal: whose turn it uses.
         future: gets the reply's arrays, or an error; done early means cancelled.
         done: rows that have run.
@@ -51,6 +60,7 @@ class Task(Protocol[MadeT]):
         replies: what the model said of them, piece by piece.
     """
 
+    alone: ClassVar[bool]
     principal: str
     future: Future[Arrays]
     done: int
@@ -81,6 +91,7 @@ class Step:
         replies: what the model said of them, piece by piece.
     """
 
+    alone: ClassVar[bool] = False
     session: str
     principal: str
     position: int
@@ -109,6 +120,39 @@ class Step:
 
 
 @dataclass(eq=False)
+class Reading:
+    """A text on its way through the encoder of a decoder; by itself, and never cut.
+
+    Attributes:
+        session: that answers it.
+        principal: whose turn it uses.
+        rows: of the text (S, D).
+        future: gets no arrays, or an error; done early means cancelled.
+        done: rows that were read.
+        submitted_s: when it was made.
+        replies: nothing.
+    """
+
+    alone: ClassVar[bool] = True
+    session: str
+    principal: str
+    rows: Rows
+    future: Future[Arrays] = field(default_factory=Future)
+    done: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
+    replies: list[Arrays] = field(default_factory=list)
+
+    @property
+    def rows_in_all(self) -> int:
+        """All rows of the text."""
+        return len(self.rows)
+
+    def work(self, rows: int) -> Work:
+        """The text, of which nothing is answered."""
+        return Work(self.session, 0, self.rows, None)
+
+
+@dataclass(eq=False)
 class Whole:
     """A text or an image on its way through an encoder, never cut.
 
@@ -121,6 +165,7 @@ class Whole:
         replies: what the model said of it.
     """
 
+    alone: ClassVar[bool] = False
     principal: str
     passage: Passage
     future: Future[Arrays] = field(default_factory=Future)
@@ -320,7 +365,8 @@ class Worker(Generic[WorkT]):
             elif isinstance(message, _Submitted):
                 number, task = next(self._numbers), message.task
                 self._tasks[number] = task
-                arrived.append(WaitingStep(number, task.principal, task.rows_in_all))
+                rows = task.rows_in_all
+                arrived.append(WaitingStep(number, task.principal, rows, task.alone))
             else:
                 message.run()
         self._schedule = self._schedule.with_steps(arrived)
@@ -336,11 +382,13 @@ class Worker(Generic[WorkT]):
         failure: TripartyError | None = None
         started_s = time.monotonic()
         try:
-            replies = self._engine.run(works)
+            replies = self._run(tasks, works)
         except Exception as error:  # noqa: BLE001 - the thread's edge: logged and answered
             failure = as_ours(error, "a batch failed")
         rows = sum(part.rows for part in slices)
-        ended = sum(task.done + part.rows == task.rows_in_all for part, task in pairs)
+        ended = sum(
+            task.done + part.rows == task.rows_in_all and not task.alone for part, task in pairs
+        )
         self.counts += WorkerCounts(
             batches=1,
             rows=rows,
@@ -357,6 +405,13 @@ class Worker(Generic[WorkT]):
             return
         for (part, task), reply in zip(pairs, replies, strict=True):
             self._advance(part, task, reply)
+
+    def _run(self, tasks: Sequence[Task[WorkT]], works: Sequence[WorkT]) -> list[Arrays]:
+        (first, *_) = tasks
+        if isinstance(first, Reading):
+            cast(Reader, self._engine).read(first.session, first.rows)
+            return [()]
+        return self._engine.run(works)
 
     def _advance(self, part: Slice, task: Task[WorkT], reply: Arrays) -> None:
         task.done += part.rows

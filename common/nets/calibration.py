@@ -8,19 +8,23 @@ sequence fixed beforehand, of which nothing behind the first failure is looked a
 confidence holds for the threshold that was chosen and not for one alone; where accuracy falls
 with every threshold, as for `skip`, it is the bound of risk-controlling prediction sets (Bates
 et al., 2021, theorem 1). It supposes samples that are drawn independently from what will come.
+Samples that are not, such as frames of a clip, come in blocks, and `blocks.py` has their bound.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.errors import DatasetError, SettingsError
+from triparty.common.nets.blocks import Blocks, blocks_show, per_block
 
 Floats = NDArray[np.float64]
+_MOST_CELLS: Final = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Calibration:
         filter_rate: of the samples that it was chosen on.
         accuracy: on them.
         samples: how many.
+        blocks: in which they came; 0 where each was taken as independent of all others.
     """
 
     threshold: float | None
@@ -42,6 +47,7 @@ class Calibration:
     filter_rate: float
     accuracy: float
     samples: int
+    blocks: int = 0
 
 
 def check_target(target_accuracy: float, confidence: float) -> None:
@@ -59,6 +65,7 @@ def calibrate_skip(
     logits: Floats,
     needed: NDArray[np.bool_],
     *,
+    blocks: Blocks | None = None,
     target_accuracy: float = 0.9,
     confidence: float = 0.95,
 ) -> Calibration:
@@ -67,6 +74,7 @@ def calibrate_skip(
     Args:
         logits: (n,) of inputs that nothing was learnt from.
         needed: (n,) whether the model is needed.
+        blocks: (n,) numbers of blocks that are independent of each other; None: inputs are.
         target_accuracy: to keep.
         confidence: with which.
 
@@ -77,16 +85,22 @@ def calibrate_skip(
     check_target(target_accuracy, confidence)
     if logits.shape != needed.shape or logits.ndim != 1 or not len(logits):
         raise DatasetError(f"{logits.shape} logits for {needed.shape} labels: expected as many")
+    if blocks is not None and blocks.shape != logits.shape:
+        raise DatasetError(f"{blocks.shape} blocks for {logits.shape} logits: expected as many")
     if np.isnan(logits).any():
         raise DatasetError(
             f"row {int(np.isnan(logits).argmax())} has a logit that is no number"
         )
     total = len(logits)
+    count = 0 if blocks is None else len(np.unique(blocks))
     skipped, wrong, thresholds = skip_curve(logits, needed)
-    most = most_wrong(total, target_accuracy, confidence)
+    if blocks is None:
+        most = most_wrong(total, target_accuracy, confidence)
+    else:
+        most = _most_wrong_of_blocks(logits, needed, blocks, target_accuracy, confidence)
     kept = np.flatnonzero(wrong <= most)
     if most < 0 or not len(kept):
-        return Calibration(None, target_accuracy, confidence, 0.0, 1.0, total)
+        return Calibration(None, target_accuracy, confidence, 0.0, 1.0, total, count)
     last = int(kept[-1])
     return Calibration(
         threshold=float(thresholds[last]),
@@ -95,7 +109,39 @@ def calibrate_skip(
         filter_rate=float(skipped[last]) / total,
         accuracy=1.0 - float(wrong[last]) / total,
         samples=total,
+        blocks=count,
     )
+
+
+def _most_wrong_of_blocks(
+    logits: Floats,
+    needed: NDArray[np.bool_],
+    blocks: Blocks,
+    target_accuracy: float,
+    confidence: float,
+) -> int:
+    """How many needed inputs, from the strictest threshold on, may be skipped; -1: not even 0.
+
+    Thresholds between which no needed input lies have the same losses, so each number of them
+    is tried once, in their order, up to the first that is not shown.
+    """
+    sizes = per_block(needed, blocks)[1]
+    places = np.unique(blocks, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(logits, kind="stable")
+    losing = places[order][needed[order]]
+    step = max(1, _MOST_CELLS // len(sizes))
+    before = np.zeros(len(sizes))
+    for start in range(0, len(losing) + 1, step):
+        added = np.zeros((min(step, len(losing) + 1 - start), len(sizes)))
+        rows = np.arange(start, start + len(added))
+        rows = rows[rows > 0]
+        added[rows - start, losing[rows - 1]] = 1.0
+        wrong = before + np.cumsum(added, axis=0)
+        shown = blocks_show(wrong, sizes, target_accuracy, confidence)
+        if not shown.all():
+            return start + int(shown.argmin()) - 1
+        before = wrong[-1]
+    return len(losing)
 
 
 def skip_curve(

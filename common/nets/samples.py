@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.errors import DatasetError
+from triparty.common.nets.blocks import Blocks
 from triparty.common.nets.design import Design
 from triparty.common.nets.inputs import InputSpec
 from triparty.common.nets.words import hashed
@@ -49,10 +50,13 @@ class Samples:
         inputs: n of them.
         labels: (n, tasks) int64. For `skip` 1 where the model is needed, else 0; for `reuse`
             equal numbers for equal results.
+        blocks: (n,) numbers of blocks that are independent of each other (`blocks.py`); None:
+            each input is independent of all others.
     """
 
     inputs: Inputs
     labels: NDArray[np.int64]
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         """How many inputs."""
@@ -60,7 +64,8 @@ class Samples:
 
     def part(self, rows: NDArray[Any]) -> Samples:
         """Some of them."""
-        return Samples(self.inputs.part(rows), self.labels[rows])
+        blocks = None if self.blocks is None else self.blocks[rows]
+        return Samples(self.inputs.part(rows), self.labels[rows], blocks)
 
 
 def gather(values: Any) -> Inputs:
@@ -224,7 +229,11 @@ def check_samples(samples: Samples, design: Design) -> Samples:
                 f"task {task} has the label {column[0]} in all {len(column)} rows: at least "
                 "two different ones are needed"
             )
-    return Samples(inputs, labels.astype(np.int64, copy=False))
+    if samples.blocks is not None and len(samples.blocks) != len(inputs):
+        raise DatasetError(
+            f"{len(inputs)} inputs have {len(samples.blocks)} blocks: expected as many"
+        )
+    return Samples(inputs, labels.astype(np.int64, copy=False), samples.blocks)
 
 
 def _refuse(name: str, row: int, reason: str) -> NoReturn:

@@ -65,6 +65,14 @@ def site_names(grid: Grid) -> dict[int, str]:
     return {node.node_id: node.name or f"node {node.node_id}" for node in grid.get_nodes()}
 
 
+def is_expired(reply: Message) -> bool:
+    """Whether a reply is the SuperLink's word that a question or its answer came too late."""
+    from flwr.common.constant import ErrorCode
+
+    late = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+    return reply.has_error() and reply.error.code in late
+
+
 def build_app(serverapp: str, clientapp: str) -> bytes:
     """An app of Flower that holds no code: two references into installed packages."""
     from flwr.cli.build import build_fab_from_files

@@ -21,7 +21,7 @@ from flwr.serverapp.strategy import Strategy
 
 from triparty.common.errors import FederationError
 from triparty.common.federation import EXAMPLES, SITE_WEIGHT, Weights
-from triparty.developer.federation.flower import arrays_of, record_of
+from triparty.developer.federation.flower import arrays_of, is_expired, record_of
 from triparty.developer.federation.guard import metrics_refusal, refusal
 from triparty.developer.federation.journal import Journal
 from triparty.developer.federation.plan import Plan
@@ -154,9 +154,7 @@ class GuardedStrategy(Strategy):
             message.metadata.message_id: self._names[message.metadata.dst_node_id]
             for message in self._asked
         }
-        left_out = dict.fromkeys(
-            asked.values(), f"no answer within {self._plan.deadline_s:g} s"
-        )
+        left_out = dict.fromkeys(asked.values(), self._late)
         taken: dict[str, Message] = {}
         for reply in replies:
             # By the question that it answers: what a reply says about its sender is its word.
@@ -171,7 +169,13 @@ class GuardedStrategy(Strategy):
                 left_out[site] = reason
         return list(taken.values()), Answers(tuple(sorted(taken)), left_out)
 
+    @property
+    def _late(self) -> str:
+        return f"no answer within {self._plan.deadline_s:g} s"
+
     def _why_not(self, reply: Message) -> str | None:
+        if is_expired(reply):
+            return self._late
         if reply.has_error():
             return f"it failed: {reply.error.reason or 'no reason given'!s:.300}"
         content = reply.content
@@ -190,6 +194,9 @@ class GuardedStrategy(Strategy):
             least_norm=_LEAST_TO_CLIP if self._plan.privacy else 0.0,
         )
         if reason is None:
+            # Flower's strategies take arrays by their place, and sites send them as they like.
+            (key,) = content.array_records
+            content[key] = record_of({name: came[name] for name in self._sent})
             # What a site counts for is decided here, never by what it says of itself alone.
             examples = min(cast(int, metrics[EXAMPLES]), self._plan.most_examples)
             counts = self._plan.aggregation == "examples"

@@ -32,7 +32,7 @@ MASKED_APP: Final = "triparty.device.federation.masked_app:app"
 FOLDER_VARIABLE: Final = "TRIPARTY_FEDERATION_FOLDER"
 _READY_S: Final = 60.0
 _LOOK_S: Final = 0.5
-_ASK_S: Final = 15.0  # asking Flower takes a process and two seconds
+_ASK_S: Final = 20.0  # of silence: asking Flower takes a process and two seconds
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class SuperLink:
         while True:
             events = journal.events()
             for event in events[seen:]:
+                asked = time.monotonic()
                 on_event(event)
                 if event["event"] in ("finished", "stopped"):
                     return event

@@ -23,7 +23,8 @@ from triparty.device.events.tables import EVENTS, METADATA, SCHEMA_VERSION, VERS
 BUSY_S: Final = 2.0
 ANSWER_S: Final = 5
 """How long PostgreSQL may take to connect, and to answer."""
-_FILTERED: Final = "ALTER TABLE results ADD COLUMN filtered TEXT NOT NULL DEFAULT '{}'"
+_MORE_OF_RESULTS: Final = ((1, "filtered"), (3, "predicted"))
+"""Columns of results that came after a version."""
 
 
 def database_url(
@@ -162,8 +163,11 @@ def _upgrade(connection: Connection, shown: str) -> None:
         )
     if version == SCHEMA_VERSION:
         return
-    if version == 1:
-        connection.exec_driver_sql(_FILTERED)
+    for last_without, column in _MORE_OF_RESULTS:
+        if 0 < version <= last_without:
+            connection.exec_driver_sql(
+                f"ALTER TABLE results ADD COLUMN {column} TEXT NOT NULL DEFAULT '{{}}'"
+            )
     if version in (1, 2):
         _rebuild_events(connection)
     METADATA.create_all(connection)

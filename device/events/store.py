@@ -301,7 +301,7 @@ def _result_row(document: Mapping[str, Any]) -> Row:
     return {
         **{key: document[key] for key in ("wall", "camera", "time")},
         **{key: json.dumps(document[key]) for key in ("answers", "seen")},
-        "filtered": json.dumps(document.get("filtered", {})),
+        **{key: json.dumps(document.get(key, {})) for key in ("filtered", "predicted")},
     }
 
 

@@ -17,8 +17,8 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 3
-"""1 had no `filtered`; 2 had events without kind, zone, label, snapshot."""
+SCHEMA_VERSION: Final = 4
+"""1 had no `filtered`; 2 had events without kind, zone, label, snapshot; 3 no `predicted`."""
 
 METADATA: Final = MetaData()
 _ID: Final = BigInteger().with_variant(Integer, "sqlite")
@@ -41,6 +41,7 @@ RESULTS: Final = Table(
     Column("answers", Text, nullable=False),  # JSON: by task, and by task@zone
     Column("seen", Text, nullable=False),  # JSON: by model
     Column("filtered", Text, nullable=False, server_default="{}"),  # JSON: by model not run
+    Column("predicted", Text, nullable=False, server_default="{}"),  # JSON: by model not run
     Index("results_by_wall", "wall"),
     Index("results_by_camera", "camera", "wall"),
 )

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from triparty.common.errors import DatasetError, SettingsError
 from triparty.common.nets.samples import Samples
 from triparty.device.filters.artifact import FilterArtifact
-from triparty.device.filters.fitting import LEAST_VALIDATION, Updated, rate_of, recalibrated
+from triparty.device.filters.fitting import (
+    LEAST_VALIDATION,
+    Updated,
+    in_halves,
+    rate_of,
+    recalibrated,
+)
 
 
 def calibrated_on(candidate: FilterArtifact, kept: Samples) -> FilterArtifact:
@@ -25,7 +29,7 @@ def calibrated_on(candidate: FilterArtifact, kept: Samples) -> FilterArtifact:
         kept: samples that it has not seen, with inputs as the device has them.
     """
     target = candidate.tasks[0].calibration
-    prepared = Samples(candidate.prepared(kept.inputs), kept.labels)
+    prepared = Samples(candidate.prepared(kept.inputs), kept.labels, kept.blocks)
     return recalibrated(candidate, prepared, target.target_accuracy, target.confidence)
 
 
@@ -52,13 +56,14 @@ def adopted(
             f"{len(kept)} samples kept back: expected at least {2 * LEAST_VALIDATION} to "
             "decide between two filters"
         )
-    half = len(kept) // 2
-    deciding = kept.part(np.arange(half))
+    deciding, calibrating = in_halves(kept)
+    if not len(deciding):
+        raise DatasetError("all samples kept back are one block: expected at least 2 blocks")
     tasks = tuple(
         replace(task, calibration=old.calibration)
         for task, old in zip(candidate.tasks, current.tasks, strict=True)
     )
-    new = calibrated_on(replace(candidate, tasks=tasks), kept.part(np.arange(half, len(kept))))
+    new = calibrated_on(replace(candidate, tasks=tasks), calibrating)
     before, after = (
         rate_of(one, Samples(one.prepared(deciding.inputs), deciding.labels))
         for one in (current, new)

@@ -207,7 +207,8 @@ class FilterArtifact:
 
 def _calibration_document(calibration: Calibration) -> dict[str, object]:
     threshold = calibration.threshold
-    return {
+    blocks = {"blocks": calibration.blocks} if calibration.blocks else {}
+    return blocks | {
         "threshold": None if threshold is None else decimal(threshold),
         "target_accuracy": decimal(calibration.target_accuracy),
         "confidence": decimal(calibration.confidence),
@@ -230,11 +231,14 @@ def _task(item: object) -> FilterTask:
 
 
 def _calibration(item: object) -> Calibration:
-    found = Members(item, where="filter: a calibration", names=_CALIBRATION)
+    found = Members(
+        item, where="filter: a calibration", names=_CALIBRATION, optional=("blocks",)
+    )
     has_none = found.optional_text("threshold") is None
     return Calibration(
         threshold=None if has_none else found.fraction("threshold"),
         samples=found.integer("samples"),
+        blocks=found.integer("blocks") if found.has("blocks") else 0,
         **{
             name: found.fraction(name)
             for name in ("target_accuracy", "confidence", "filter_rate", "accuracy")

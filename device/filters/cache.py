@@ -87,6 +87,25 @@ class Lookup:
     distance: float
 
 
+@dataclass(frozen=True, eq=False)
+class Vote:
+    """What the neighbours of a key say.
+
+    Attributes:
+        told: numbers of the entries that carry the result that most of them have.
+        theta: how much they agree.
+        distance: to the nearest.
+    """
+
+    told: NDArray[np.intp]
+    theta: float
+    distance: float
+
+    def agrees(self, settings: CacheSettings) -> bool:
+        """Whether they agree enough and are near enough."""
+        return self.theta >= settings.least_theta and self.distance <= settings.most_distance
+
+
 class ReuseCache:
     """Entries of one task; not for several threads at once.
 
@@ -131,21 +150,14 @@ class ReuseCache:
         if not self._count:
             return Lookup(False, None, 0.0, float("inf"))
         distance = self._distances(key)
-        near = _nearest(distance, self.settings.neighbours)
-        near = near[distance[near] <= distance[near].mean() * (1.0 + 1e-6)]
-        classes, counts = np.unique(self._class[near], return_counts=True)
-        theta = float(counts.max() / np.sqrt(np.square(counts).sum()))
-        told = near[self._class[near] == classes[counts.argmax()]]
-        closest = told[distance[told].argmin()]
-        nearest = float(distance[near].min())
-        is_hit = (
-            self._count >= min(self.settings.first, self.settings.size)
-            and theta >= self.settings.least_theta
-            and nearest <= self.settings.most_distance
+        vote = homogenised(distance, self._class[: self._count], self.settings.neighbours)
+        is_hit = self._count >= min(self.settings.first, self.settings.size) and vote.agrees(
+            self.settings
         )
         if is_hit:
-            self._uses[told] += 1
-        return Lookup(is_hit, self._results[closest], theta, nearest)
+            self._uses[vote.told] += 1
+        closest = vote.told[distance[vote.told].argmin()]
+        return Lookup(is_hit, self._results[closest], vote.theta, vote.distance)
 
     def put(self, key: Keys, result: Any) -> None:
         """Adds an entry, in the place of the least used if the cache is full.
@@ -181,6 +193,23 @@ class ReuseCache:
         np.abs(gap, out=gap)
         distances: Keys = gap.sum(axis=1)
         return distances
+
+
+def homogenised(distance: Keys, classes: NDArray[np.int64], neighbours: int) -> Vote:
+    """The vote of the nearest entries, those beyond the mean of their distances left out.
+
+    Args:
+        distance: (entries,) to each of at least one entry.
+        classes: (entries,) equal for results that mean the same.
+        neighbours: K.
+    """
+    near = _nearest(distance, neighbours)
+    near = near[distance[near] <= distance[near].mean() * (1.0 + 1e-6)]
+    voted = classes[near]
+    votes = (voted[:, None] == voted).sum(axis=1)  # N_c of each neighbour's; they add to N_c^2
+    most = votes.max()
+    told = near[voted == voted[votes == most].min()]
+    return Vote(told, float(most / np.sqrt(votes.sum())), float(distance[near].min()))
 
 
 def _nearest(distance: Keys, count: int) -> NDArray[np.intp]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.nets.blocks import Blocks
 from triparty.common.nets.calibration import Calibration, calibrate_skip
 from triparty.common.nets.samples import Inputs, check_inputs
 from triparty.device.filters.artifact import FilterArtifact, FilterTask
@@ -118,6 +119,7 @@ def calibrated_tasks(
     outputs: Output,
     labels: Labels,
     *,
+    blocks: Blocks | None = None,
     apart: Output,
     target_accuracy: float,
     confidence: float,
@@ -128,6 +130,7 @@ def calibrated_tasks(
         artifact: of the filter.
         outputs: of its network, of inputs that nothing was learnt from.
         labels: (n, tasks) of them.
+        blocks: (n,) numbers of blocks that are independent of each other; None: inputs are.
         apart: outputs of other inputs, from which distances to try are taken.
         target_accuracy: to keep.
         confidence: with which.
@@ -138,6 +141,7 @@ def calibrated_tasks(
             found: Calibration = calibrate_skip(
                 outputs[:, number].astype(np.float64),
                 labels[:, number] == 1,
+                blocks=blocks,
                 target_accuracy=target_accuracy,
                 confidence=confidence,
             )
@@ -147,6 +151,7 @@ def calibrated_tasks(
                 labels[:, number],
                 artifact.reuse,
                 distances_to_try(apart[:, number]),
+                blocks=blocks,
                 target_accuracy=target_accuracy,
                 confidence=confidence,
             )

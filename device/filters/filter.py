@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.errors import DatasetError, SettingsError
+from triparty.common.nets.blocks import blocks_of
 from triparty.common.nets.inputs import Modality
 from triparty.common.nets.samples import Inputs, Samples, check_inputs, gather, one_input
 from triparty.device.filters.adoption import adopted
@@ -74,6 +75,7 @@ class Filter:
         recipe: Recipe | None = None,
         modality: Modality | Mapping[str, Modality] | None = None,
         course: Course | None = None,
+        blocks: Any | None = None,
         on_epoch: Callable[[Epoch], None] = lambda _: None,
     ) -> Self:
         """Trains a filter on what a model said; needs torch.
@@ -87,6 +89,9 @@ class Filter:
             recipe: kind, target accuracy, sizes.
             modality: where shapes and types do not tell; or by name.
             course: of the training; None: the published one.
+            blocks: of inputs that depend on each other, such as frames of a minute: one value
+                an input, equal ones are a block; whole blocks are kept back to calibrate, and
+                bounded as one sample each. None: inputs are independent.
             on_epoch: called after each pass.
 
         Raises:
@@ -106,6 +111,7 @@ class Filter:
                 recipe,
                 modalities=modalities,
                 course=course,
+                blocks=None if blocks is None else blocks_of(blocks),
                 on_epoch=on_epoch,
             )
         )
@@ -233,6 +239,7 @@ class Filter:
         inputs: Any,
         results: Results,
         *,
+        blocks: Any | None = None,
         target_accuracy: float = 0.9,
         confidence: float = 0.95,
     ) -> None:
@@ -241,6 +248,7 @@ class Filter:
         Args:
             inputs: that nothing was learnt from, drawn without regard to what the filter says.
             results: of the model.
+            blocks: of inputs that depend on each other, as for `fit`.
             target_accuracy: agreement with the model to keep.
             confidence: with which.
 
@@ -248,7 +256,7 @@ class Filter:
             DatasetError: inputs or results that are none of the filter's.
         """
         with self._changing:
-            samples = self.samples(inputs, results)
+            samples = self.samples(inputs, results, blocks=blocks)
             artifact = recalibrated(self.artifact, samples, target_accuracy, confidence)
             self._core = Core(artifact, self._core.session)
 
@@ -304,13 +312,21 @@ class Filter:
                 self._core = Core(artifact, Session(artifact.network, artifact.design))
         return done
 
-    def samples(self, inputs: Any, results: Results, core: Core | None = None) -> Samples:
+    def samples(
+        self,
+        inputs: Any,
+        results: Results,
+        core: Core | None = None,
+        *,
+        blocks: Any | None = None,
+    ) -> Samples:
         """Inputs and labels as the network takes them.
 
         Args:
             inputs: as for `fit`.
             results: of the model.
             core: whose network; None: the one in use now.
+            blocks: of inputs that depend on each other, as for `fit`.
 
         Raises:
             DatasetError: inputs or results that are none of the filter's.
@@ -321,7 +337,12 @@ class Filter:
             raise DatasetError(
                 f"{len(gathered)} inputs have {len(labels)} results: expected as many"
             )
-        return Samples(gathered, labels)
+        numbers = None if blocks is None else blocks_of(blocks)
+        if numbers is not None and len(numbers) != len(gathered):
+            raise DatasetError(
+                f"{len(gathered)} inputs have {len(numbers)} blocks: expected as many"
+            )
+        return Samples(gathered, labels, numbers)
 
     def single(self, value: Any, core: Core | None = None) -> Inputs:
         """One input as the network takes it.

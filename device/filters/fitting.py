@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triparty.common.errors import DatasetError, SettingsError
+from triparty.common.nets.blocks import Blocks, drawn_blocks, first_half
 from triparty.common.nets.calibration import Calibration, check_target
 from triparty.common.nets.design import Design, FilterKind
 from triparty.common.nets.inputs import InputSpec, Modality, detect
@@ -139,6 +140,7 @@ def fit(
     *,
     modalities: Mapping[str, Modality],
     course: Course | None,
+    blocks: Blocks | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> FilterArtifact:
     """Trains and calibrates a filter.
@@ -150,6 +152,7 @@ def fit(
         recipe: what kind of filter.
         modalities: of inputs, where shapes and types do not tell.
         course: of the training; None: the published one.
+        blocks: (n,) numbers of blocks that are independent of each other; None: inputs are.
         on_epoch: called after each pass.
 
     Raises:
@@ -164,7 +167,7 @@ def fit(
         len(measures),
         **recipe.sizes,
     )
-    samples = check_samples(Samples(inputs, labels), design)
+    samples = check_samples(Samples(inputs, labels, blocks), design)
     learned, kept = parted(samples, recipe.calibration_share, course.seed)
     trained = training.train(design, learned, course, on_epoch=on_epoch)
     unknown = Calibration(None, recipe.target_accuracy, recipe.confidence, 0.0, 1.0, 0)
@@ -200,14 +203,15 @@ def recalibrated(
     """
     session = Session(artifact.network, artifact.design)
     if apart is None and artifact.design.kind == "reuse":
-        half = len(kept) // 2
-        apart = kept.inputs.part(np.arange(half))
-        kept = kept.part(np.arange(half, len(kept)))
+        first, second = in_halves(kept)
+        if len(first):  # else too few to show anything, wherever distances are from
+            apart, kept = first.inputs, second
     outputs = session.run(kept.inputs)
     tasks = calibrated_tasks(
         artifact,
         outputs,
         kept.labels,
+        blocks=kept.blocks,
         apart=outputs if apart is None else session.run(apart),
         target_accuracy=target_accuracy,
         confidence=confidence,
@@ -248,11 +252,7 @@ def update(
         )
     course = course or training.Course(epochs=5, patience=5)
     validation = checked_validation(validation, artifact.design)
-    half = len(validation) // 2
-    deciding, calibrating = (
-        validation.part(np.arange(half)),
-        validation.part(np.arange(half, len(validation))),
-    )
+    deciding, calibrating = in_halves(validation)
     trained = training.train(
         artifact.design, samples, course, start=weights_of(artifact.network)
     )
@@ -290,7 +290,7 @@ def checked_validation(validation: Samples, design: Design) -> Samples:
         raise DatasetError(
             f"{len(inputs)} inputs have {len(validation.labels)} labels: expected as many"
         )
-    return Samples(inputs, validation.labels)
+    return Samples(inputs, validation.labels, validation.blocks)
 
 
 def rate_of(artifact: FilterArtifact, deciding: Samples) -> float:
@@ -300,11 +300,24 @@ def rate_of(artifact: FilterArtifact, deciding: Samples) -> float:
 
 
 def parted(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
-    """Samples to learn from, and a share of them drawn at random, in their order."""
-    count = max(1, round(share * len(samples)))
-    drawn = np.random.default_rng(seed).permutation(len(samples))[:count]
-    is_kept = np.isin(np.arange(len(samples)), drawn)
+    """Samples to learn from, and a share of them drawn at random, in their order.
+
+    Of samples in blocks, a share of the blocks, so that what is kept back is not a moment away
+    from what is learnt.
+    """
+    if samples.blocks is not None:
+        is_kept = drawn_blocks(samples.blocks, share, seed)
+    else:
+        count = max(1, round(share * len(samples)))
+        drawn = np.random.default_rng(seed).permutation(len(samples))[:count]
+        is_kept = np.isin(np.arange(len(samples)), drawn)
     return samples.part(np.flatnonzero(~is_kept)), samples.part(np.flatnonzero(is_kept))
+
+
+def in_halves(samples: Samples) -> tuple[Samples, Samples]:
+    """The first half of the samples, or of their blocks, and the others."""
+    is_first = first_half(samples.blocks, len(samples))
+    return samples.part(np.flatnonzero(is_first)), samples.part(np.flatnonzero(~is_first))
 
 
 def _numbers(results: Sequence[Any]) -> Labels:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from triparty.common.errors import DatasetError
+from triparty.common.nets.blocks import Blocks, blocks_show, per_block
 from triparty.common.nets.calibration import Calibration, accuracy_bound, check_target
 from triparty.device.filters.cache import CacheSettings, Keys, ReuseCache
 from triparty.device.filters.scores import Point
@@ -50,16 +52,23 @@ def replay(keys: Keys, labels: Labels, settings: CacheSettings) -> Replayed:
         labels: (n,) equal numbers for equal results.
         settings: of the cache.
     """
+    reused, wrong = replayed_rows(keys, labels, settings)
+    return Replayed(int(reused.sum()), int(wrong.sum()), len(keys))
+
+
+def replayed_rows(
+    keys: Keys, labels: Labels, settings: CacheSettings
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(n,) whether each input of a stream was answered from the cache, (n,) and wrongly."""
     cache = ReuseCache(keys.shape[1], settings, identity=int)
-    reused = wrong = 0
-    for key, label in zip(keys, labels, strict=True):
+    reused, wrong = np.zeros(len(keys), np.bool_), np.zeros(len(keys), np.bool_)
+    for row, (key, label) in enumerate(zip(keys, labels, strict=True)):
         found = cache.look(key)
         if found.is_hit:
-            reused += 1
-            wrong += int(found.result != label)
+            reused[row], wrong[row] = True, found.result != label
         else:
             cache.put(key, int(label))
-    return Replayed(reused, wrong, len(keys))
+    return reused, wrong
 
 
 def distances_to_try(keys: Keys) -> list[float]:
@@ -81,6 +90,7 @@ def calibrate_reuse(
     settings: CacheSettings,
     distances: list[float],
     *,
+    blocks: Blocks | None = None,
     target_accuracy: float = 0.9,
     confidence: float = 0.95,
 ) -> Calibration:
@@ -88,31 +98,42 @@ def calibrate_reuse(
 
     What a cache answers depends on which inputs happened to fill it, and one stream is one draw
     of that. So each distance is tried on the stream in its order and in four random ones, and
-    the worst has to keep the target; inputs that fill the cache do not count for it.
+    the worst has to keep the target; inputs that fill the cache do not count for it. Blocks
+    change places as a whole, and those that fill the cache do not count.
 
     Args:
         keys: (n, width) of a stream that nothing was learnt from.
         labels: (n,) equal numbers for equal results.
         settings: of the cache.
         distances: to try, from strict to loose, fixed without a look at the stream.
+        blocks: (n,) numbers of blocks that are independent of each other; None: inputs are.
         target_accuracy: to keep.
         confidence: with which.
 
     Raises:
+        DatasetError: blocks of another number than keys.
         SettingsError: a target or confidence that is no share.
     """
     check_target(target_accuracy, confidence)
+    if blocks is not None and len(blocks) != len(keys):
+        raise DatasetError(f"{len(keys)} keys have {len(blocks)} blocks: expected as many")
     best, best_distance = Replayed(0, 0, len(keys)), None
-    rng = np.random.default_rng(len(keys))
-    orders = [np.arange(len(keys)), *(rng.permutation(len(keys)) for _ in range(_ORDERS - 1))]
-    judged = len(keys) - min(settings.first, settings.size)
+    orders = _orders(len(keys), blocks)
+    fill = min(settings.first, settings.size)
     for distance in distances:
-        tried = [
-            replay(keys[order], labels[order], replace(settings, most_distance=distance))
-            for order in orders
-        ]
-        wrong = max(one.wrong for one in tried)
-        if judged < 1 or accuracy_bound(wrong, judged, confidence) < target_accuracy:
+        tried = []
+        for order in orders:
+            within = replace(settings, most_distance=distance)
+            reused, wrong = replayed_rows(keys[order], labels[order], within)
+            if not _is_shown(
+                wrong[fill:],
+                None if blocks is None else blocks[order][fill:],
+                target_accuracy,
+                confidence,
+            ):
+                break
+            tried.append(Replayed(int(reused.sum()), int(wrong.sum()), len(keys)))
+        if len(tried) < len(orders):
             break
         if tried[0].reused >= best.reused:
             best, best_distance = tried[0], distance
@@ -123,7 +144,30 @@ def calibrate_reuse(
         best.filter_rate,
         best.accuracy,
         len(keys),
+        0 if blocks is None else len(np.unique(blocks)),
     )
+
+
+def _orders(count: int, blocks: Blocks | None) -> list[NDArray[np.intp]]:
+    """A stream's own order, and random ones of its rows or blocks."""
+    rng = np.random.default_rng(count)
+    if blocks is None:
+        return [np.arange(count), *(rng.permutation(count) for _ in range(_ORDERS - 1))]
+    parts = [np.flatnonzero(blocks == one) for one in np.unique(blocks)]
+    mixed = (rng.permutation(len(parts)) for _ in range(_ORDERS - 1))
+    return [np.arange(count), *(np.concatenate([parts[n] for n in one]) for one in mixed)]
+
+
+def _is_shown(
+    wrong: NDArray[np.bool_], blocks: Blocks | None, target_accuracy: float, confidence: float
+) -> bool:
+    """Whether the target is kept by inputs of which some were answered wrongly."""
+    if not len(wrong):
+        return False
+    if blocks is None:
+        bound = accuracy_bound(int(wrong.sum()), len(wrong), confidence)
+        return bound >= target_accuracy
+    return bool(blocks_show(*per_block(wrong, blocks), target_accuracy, confidence))
 
 
 def reuse_point(

@@ -48,6 +48,7 @@ from triparty.common.errors import (
 from triparty.common.files import make_private_folder, write_private
 from triparty.common.filters import LIMIT_BYTES
 from triparty.common.jobs import check_job_id, new_job_id, sign_dataset, verify_result
+from triparty.common.nets.blocks import blocks_of
 from triparty.common.nets.calibration import Calibration
 from triparty.common.nets.course import Course
 from triparty.common.nets.design import Design
@@ -164,6 +165,7 @@ def wanted_filter(
     recipe: Recipe,
     course: Course,
     modality: Modality | Mapping[str, Modality] | None = None,
+    blocks: Any | None = None,
     sending: Sending,
 ) -> Wanted:
     """A request, with its data checked; arguments are those of `Filter.fit`.
@@ -178,7 +180,8 @@ def wanted_filter(
     modalities = modalities_of(modality, list(gathered.columns))
     specs = specifications(gathered, modalities)
     design = Design(recipe.kind, specs, len(by_name), **recipe.sizes)
-    samples = check_samples(Samples(gathered, labels), design)
+    numbers = None if blocks is None else blocks_of(blocks)
+    samples = check_samples(Samples(gathered, labels, numbers), design)
     return Wanted(samples, design, by_name, recipe, course, sending)
 
 

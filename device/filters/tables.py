@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from triparty.common.errors import SettingsError
+from triparty.common.nets.blocks import Blocks, blocks_of
 from triparty.common.tables import Table
 
 RESULTS: Final = ("results", "needed", "labels", "label", "y")
@@ -42,6 +43,30 @@ def chosen(
     if not taken:
         raise SettingsError(f"no inputs among {', '.join(table)}: name them with --inputs")
     return {name: table[name] for name in taken}, None if result is None else table[result]
+
+
+def block_numbers(table: Table, name: str) -> Blocks:
+    """(n,) the number of each row's block.
+
+    Args:
+        table: of a data set.
+        name: of the column whose equal values are a block; after a colon, the length of the
+            stretches into which its numbers are parted, as in `wall:60`.
+
+    Raises:
+        SettingsError: a column that is not there, or a length that is none.
+        DatasetError: a column that parts nothing.
+    """
+    column, separator, length = name.partition(":")
+    if column not in table:
+        raise SettingsError(f"no column '{column}': there are {', '.join(table)}")
+    try:
+        stretch = float(length) if separator else None
+    except ValueError:
+        raise SettingsError(
+            f"--blocks {name:.40}: expected COLUMN or COLUMN:LENGTH, as in wall:60"
+        ) from None
+    return blocks_of(table[column], stretch)
 
 
 def _is_input(column: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,36 @@ def make_stage(settings: ModelSettings, folder: Path) -> DetectorStage | Functio
     Raises:
         SettingsError: no such file, module or function.
     """
+    if settings.python is not None:
+        return FunctionStage(settings.name, _function(settings))
+    path = _pulled(settings.name) if settings.file is None else folder / settings.file
+    return DetectorStage(settings.name, Detector(path, least_score=settings.least_score))
+
+
+def _pulled(name: str) -> Path:
+    from triparty.common.edge_models import NETWORK_FILE
+    from triparty.device.home import Home
+    from triparty.device.settings import DeviceSettings
+
+    return Home(DeviceSettings.load(None).home).edge_model_folder(name) / NETWORK_FILE
+
+
+def find_model(settings: ModelSettings, folder: Path) -> None:
+    """Opens a model's file and closes it; of a function its module is found and not run.
+
+    Args:
+        settings: of the model.
+        folder: relative files are relative to it.
+
+    Raises:
+        SettingsError: no such file or module, or no detector.
+    """
     if settings.file is not None:
-        detector = Detector(folder / settings.file, least_score=settings.least_score)
-        return DetectorStage(settings.name, detector)
-    return FunctionStage(settings.name, _function(settings))
+        Detector(folder / settings.file, least_score=settings.least_score)
+        return
+    package = (settings.python or "").partition(":")[0].partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise SettingsError(f"model '{settings.name}': no module named '{package}'")
 
 
 def _function(settings: ModelSettings) -> Callable[..., Any]:

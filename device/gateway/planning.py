@@ -4,7 +4,8 @@ All of it belongs to the thread of the stages; `status` alone is read by others.
 plan is a stage that is loaded when it is chosen, and let go when it no longer is. It runs
 behind its filters as ever. Behind all models stands one more stage, which predicts those that
 did not look from those that did, and at the beginning of each period has all models look at a
-few frames, each loaded for a batch alone unless it is chosen.
+few frames, each loaded for a batch alone unless it is chosen. Models of a pulled plan are
+fetched before that, while frames go on, and those that were not chosen are evicted after it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from triparty.common.links.planning.costs import Cost
 from triparty.common.links.specs import OutputSpec
 from triparty.device.filters.results import LowConfidence, OutOfBound, Unchanged
 from triparty.device.gateway.frames import StreamFrame
+from triparty.device.gateway.library import Fetching, Library
 from triparty.device.gateway.predictions import Predicted, Row, RowForm, row_of, rows_of
 from triparty.device.gateway.stages import PASS, Reused, Seen, Stage, StandIn, Verdict
 from triparty.device.gateway.status import PlanStatus
@@ -63,6 +65,7 @@ class Planner:
         reselection: when to choose anew; None: never.
         retry_s: a model that failed is left alone for so long.
         records: folder for what all models said; None: none.
+        library: brings the models that are needed; None: all are here.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Planner:
         reselection: Reselection | None = None,
         retry_s: float = 60.0,
         records: Path | None = None,
+        library: Library | None = None,
     ) -> None:
         """Has seen no frame; the first ones are profiled."""
         self.forms, self.ensembles = dict(forms), dict(ensembles)
@@ -85,11 +89,14 @@ class Planner:
         self._loadings: dict[str, Loading] = {}
         self._rows: dict[str, list[Row]] = {name: [] for name in forms}
         self._frames = 0
-        self._is_profiling = reselection is not None
+        self._refused: str | None = None
+        self._fetching = None if library is None else Fetching(library)
+        self._is_profiling = self._is_fetching = False
+        if reselection is not None:
+            self._begin_period()
         self._measured, self._predicted = Counter[str](), Counter[str]()
         self._confidence, self._unanswered = defaultdict[str, float](float), Counter[str]()
         self._switches = 0
-        self._refused: str | None = None
         self.status = self._status()
 
     @property
@@ -146,9 +153,28 @@ class Planner:
             self._frames += len(seen)
             if self._is_profiling:
                 self._profile(selector, seen)
+            elif self._is_fetching:
+                self._end_fetching()
             elif self._frames >= selector.reselection.every:
-                self._frames, self._is_profiling = 0, True
+                self._begin_period()
         self.status = self._status()
+
+    def _begin_period(self) -> None:
+        """All models look as soon as they are here; at once if they are."""
+        if self._fetching is None:
+            self._frames, self._is_profiling = 0, True
+        elif self._fetching.is_over:
+            self._frames, self._is_fetching = 0, True
+            self._fetching.begin(self.forms)
+
+    def _end_fetching(self) -> None:
+        """Has all models look when they are here; if they cannot be, the period goes on."""
+        if self._fetching is None or not self._fetching.is_over:
+            return
+        self._is_fetching = False
+        self._refused = self._fetching.failure
+        if self._refused is None:
+            self._frames, self._is_profiling = 0, True
 
     def _predicted_of(self, name: str, rows: Mapping[str, Row]) -> Predicted | None:
         ensemble = self.ensembles.get(name)
@@ -180,6 +206,8 @@ class Planner:
             self._rows = {name: [] for name in self.forms}
             self._is_profiling = False
             self._choose(selector, whole)
+            if self._fetching is not None:
+                self._fetching.begin(self.active)
 
     def _cannot_run(self, name: str) -> bool:
         loading = self._loadings.get(name)

@@ -14,6 +14,7 @@ from triparty.common.links.planning.reselection import Hysteresis
 from triparty.common.links.specs import OutputSpec
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.coco import COCO
+from triparty.device.gateway.library import CloudLibrary
 from triparty.device.gateway.planning import LINKS, Choice, Planner
 from triparty.device.gateway.predictions import check_task, form_of
 from triparty.device.gateway.settings import ModelSettings, PlanSettings, WatchSettings
@@ -31,10 +32,14 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
         SettingsError: no plan, broken links, a model that the configuration does not have, or
             a task that cannot be predicted.
     """
+    pulled = [model.name for model in settings.models if model.pulled]
     if settings.plan is None:
+        if pulled:
+            raise SettingsError(f"the model '{pulled[0]}' is pulled with a plan: give [plan]")
         return None
     where = f"plan: {settings.plan.artifact}"
     folder = _folder_of(settings.plan.artifact, settings.folder, "plans")
+    library = _library(settings.plan, settings.folder, pulled)
     if not is_plan(folder):
         raise SettingsError(
             f"{where} is no plan: make one with 'triparty developer links plan', or fetch it "
@@ -54,6 +59,8 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
         raise SettingsError(
             f"{where} names the model '{missing[0]}': add a [[models]] of that name"
         )
+    if foreign := [name for name in pulled if name not in opened.plan.models]:
+        raise SettingsError(f"{where} does not name the model '{foreign[0]}', which is pulled")
     specs = _specs(ensembles)
     if alone := [name for name in opened.plan.models if name not in specs]:
         raise SettingsError(f"{where}: no link is to or from the model '{alone[0]}'")
@@ -63,8 +70,10 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
     for task in tasks:
         if task.model in forms and task.model in ensembles:
             check_task(task, forms[task.model])
+    held = None if library is None else _held(library.plan)
+    active = opened.plan.active if held is None else held
     return Planner(
-        Choice(frozenset(opened.plan.active), opened.plan.expected_accuracy),
+        Choice(frozenset(active), opened.plan.expected_accuracy),
         ensembles,
         {name: specs[name] for name in opened.plan.models},
         forms,
@@ -73,7 +82,32 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
         records=None
         if settings.plan.records is None
         else settings.folder / settings.plan.records,
+        library=library,
     )
+
+
+def _library(
+    settings: PlanSettings, folder: Path, pulled: Sequence[str]
+) -> CloudLibrary | None:
+    """Where the plan's models come from; None if the configuration names files of them all."""
+    if not pulled:
+        return None
+    name = str(settings.artifact)
+    if (folder / settings.artifact).exists() or _held(name) is None:
+        raise SettingsError(
+            f"plan: {name} is no pulled plan, and the model '{pulled[0]}' comes with one: give "
+            "its 'file', or fetch the plan with 'triparty device pull'"
+        )
+    return CloudLibrary(name)
+
+
+def _held(plan: str) -> tuple[str, ...] | None:
+    """The models that a pulled plan runs here, as they were chosen last; None without one."""
+    from triparty.device.home import Home
+    from triparty.device.settings import DeviceSettings
+
+    plans = Home(DeviceSettings.load(None).home).plans()
+    return next((one.active for one in plans if one.name == plan), None)
 
 
 def _reselection(settings: PlanSettings, budget: Budget) -> Reselection | None:

@@ -232,6 +232,9 @@ class ModelSettings(Table):
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="module:function. Runs that code with all rights of this process.",
     )
+    pulled: bool = Field(
+        default=False, description="A detector that the pulled plan fetches from the cloud."
+    )
     least_score: float = Field(
         default=0.35, ge=0, le=1, description="Less certain objects are dropped."
     )
@@ -241,8 +244,8 @@ class ModelSettings(Table):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.file is None) == (self.python is None):
-            raise ValueError("give file or python, and not both")
+        if (self.file is not None) + (self.python is not None) + self.pulled != 1:
+            raise ValueError("give one of file, python and pulled")
         return self
 
 

@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triparty.common.errors import SettingsError
+from triparty.common.errors import ArtifactError, CheckpointError, SettingsError
 from triparty.device.gate.artifact import Gate
 from triparty.device.gate.policies import POLICIES, make
 from triparty.device.gate.traces import Task
 from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
+from triparty.device.gateway.filtering import Filters
 from triparty.device.gateway.gateway import Gateway
-from triparty.device.gateway.models import make_stage
+from triparty.device.gateway.models import find_model, make_stage
 from triparty.device.gateway.outputs import check_outputs, make_outputs
 from triparty.device.gateway.planning import LinkStage, PlannedStage, Planner
 from triparty.device.gateway.plans import make_planner
@@ -78,6 +79,23 @@ def check_settings(settings: WatchSettings) -> list[Task]:
     return [_task(task, settings) for task in settings.tasks]
 
 
+def open_settings(settings: WatchSettings) -> None:
+    """Opens what settings name, as a start would, and lets it go: filters, models, gate, plan.
+
+    No stream is opened, nothing is written, and no code of the user's runs: of a Python model
+    only its module is looked for.
+
+    Raises:
+        SettingsError: something that is not there, is broken, or does not fit.
+    """
+    tasks = check_settings(settings)
+    Filters(settings, tasks)
+    make_planner(settings, tasks)
+    _predictor(settings.folder, settings.gate.artifact)
+    for model in settings.models:
+        find_model(model, settings.folder)
+
+
 def _stages(settings: WatchSettings, planner: Planner | None) -> list[Stage]:
     """Of all models; those of a plan are loaded when they are chosen."""
     if planner is None:
@@ -97,7 +115,12 @@ def _stages(settings: WatchSettings, planner: Planner | None) -> list[Stage]:
 def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:
     if artifact is None:
         return None
-    return Gate.open(folder / artifact).predictor
+    try:
+        return Gate.open(folder / artifact).predictor
+    except (ArtifactError, CheckpointError) as error:
+        raise SettingsError(
+            f"gate: {folder / artifact} cannot be used ({error.message}): train it again"
+        ) from error
 
 
 def _task(task: TaskSettings, settings: WatchSettings) -> Task:

@@ -1,14 +1,17 @@
 """Whole texts and images through an encoder on the cloud: keyed inputs out, answers un-keyed.
 
 Inputs go in requests of about one size, texts of like length together. What the cloud keeps is
-nothing, so a request that is lost is sent again.
+nothing, so a request that is lost is sent again. Of one-time instances each request takes one:
+a session is opened on it, answers this request alone, and ends.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +22,23 @@ from triparty.common.deviceinfo import TOKENS
 from triparty.common.encodinginfo import EncodingInfo
 from triparty.common.errors import (
     CloudError,
+    NotFoundError,
     RequestError,
+    RetiredError,
     RollbackError,
+    SpentError,
     TooLargeError,
+    TripartyError,
     UnreachableError,
 )
 from triparty.common.keying import Bundle, KeyedReply
-from triparty.common.replies import ForwardReply
+from triparty.common.replies import ForwardReply, SessionRecord
 from triparty.common.shielding import Shield
 from triparty.common.wire import Frame
 from triparty.device.inference.attestation import Attestation
-from triparty.device.inference.conversation import PAUSES_S
+from triparty.device.inference.conversation import PAUSES_S, SESSIONS, Renewed
+
+_T = TypeVar("_T")
 
 REQUEST_ROWS = 2048
 """Rows of texts in one request, padding included: what half of a cloud's default takes."""
@@ -44,10 +53,38 @@ Answer = NDArray[np.float32]
 
 
 class Forwards(Protocol):
-    """The forward route of a cloud; `CloudClient` has it."""
+    """The forward route of a cloud, and the sessions of its requests; `CloudClient` is one."""
 
-    def forward(self, model: str, inputs: Mapping[str, Frame]) -> ForwardReply:
-        """Sends named frames; returns the answer about them."""
+    def open_session(
+        self, model: str, *, version: int | None = None, request_id: str | None = None
+    ) -> SessionRecord:
+        """Opens a session on a one-time instance; a repeated request is the same session."""
+
+    def forward(
+        self,
+        model: str,
+        inputs: Mapping[str, Frame],
+        *,
+        session: str | None = None,
+        request_id: str | None = None,
+    ) -> ForwardReply:
+        """Sends named frames, in a session if they are its one request."""
+
+    def close_session(self, session: str) -> None:
+        """Ends a session; one that is gone already is no error."""
+
+
+class Keys(Protocol):
+    """The keys of the requests; `keyring.Keyring` is one."""
+
+    def require(self, count: int) -> None:
+        """Raises PoolEmptyError if there are not enough for `count` requests."""
+
+    def key(self) -> Renewed:
+        """The next one-time key, or the one that is shared."""
+
+    def next_key(self) -> Renewed:
+        """The key after one that was refused."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +145,9 @@ class Forward:
 
     Args:
         requests: the way to the cloud.
-        bundle: opened bundle of the model.
+        key: of the first request, and of all if it is not for one.
         model: its name on the cloud.
-        version: of the bundle, which is that of the model it belongs to.
+        keys: where other keys come from; None: a key that is out of use is an error.
         shield: what becomes of rows before they go; None sends them as they are.
         attestation: what has to be proven before the first request; None asks for no proof.
         deadline: by which all answers have to be there, and how to wait between attempts;
@@ -120,17 +157,18 @@ class Forward:
     def __init__(
         self,
         requests: Forwards,
-        bundle: Bundle,
+        key: Renewed,
         model: str,
         *,
-        version: int,
+        keys: Keys | None = None,
         shield: Shield | None = None,
         attestation: Attestation | None = None,
         deadline: Deadline | None = None,
     ) -> None:
         """Sends nothing yet."""
-        self._requests, self._bundle, self._model = requests, bundle, model
-        self._version, self._deadline = version, deadline or Deadline()
+        self._requests, self._keys, self._model = requests, keys, model
+        self._key: Renewed | None = key
+        self._deadline = deadline or Deadline()
         self._shield, self._attestation = shield or Shield(), attestation
 
     def texts(self, texts: Sequence[TextIds]) -> list[Answer]:
@@ -138,6 +176,8 @@ class Forward:
 
         Raises:
             RollbackError: the cloud hosts another version or epoch than the bundle's.
+            PoolEmptyError: fewer one-time instances are left than requests are needed; nothing
+                was sent unless the cloud refused some as too large.
             TooLargeError: a text that is too long for the cloud.
             UnreachableError: the cloud stayed away.
             AttestationError: no proof that the cloud runs what it should; nothing was sent.
@@ -145,7 +185,9 @@ class Forward:
         """
         self._require(texts)
         answers: dict[int, Answer] = {}
-        for places in in_requests([len(text.ids) for text in texts], most=REQUEST_ROWS):
+        together = list(in_requests([len(text.ids) for text in texts], most=REQUEST_ROWS))
+        self._require_keys(len(together))
+        for places in together:
             chosen = [texts[at] for at in places]
             answers |= zip(places, self._of_texts(chosen), strict=True)
         return [answers[at] for at in range(len(texts))]
@@ -153,24 +195,49 @@ class Forward:
     def images(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
         """The answers to images (C, S, S), in their order; errors as for `texts`."""
         self._require(images)
-        keyed = [self._keyed(image) for image in images]
-        at_once = max(1, REQUEST_PIXELS // max((each.size for each in keyed), default=1))
-        answers: list[Answer] = []
-        for start in range(0, len(keyed), at_once):
-            answers += self._of_images(keyed[start : start + at_once])
-        return answers
+        at_once = max(1, REQUEST_PIXELS // max((each.size for each in images), default=1))
+        together = [images[at : at + at_once] for at in range(0, len(images), at_once)]
+        self._require_keys(len(together))
+        return [answer for some in together for answer in self._of_images(some)]
 
     def image_rows(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """The keyed rows (N, D) of an image (C, S, S) in a text; errors as for `texts`."""
         self._require([image])
-        info = self._bundle.info
-        tokens = 0 if info.image is None else info.image.tokens
-        frames = {"pixels": Frame.of(self._keyed(image)[None])}
-        rows: NDArray[np.float32] = self._checked(frames, [(1, tokens, info.width)])[0]
-        return rows
 
-    def _keyed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(self._bundle.pixels(image), np.float32)
+        def under(key: Renewed) -> NDArray[np.float32]:
+            info = key.bundle.info
+            tokens = 0 if info.image is None else info.image.tokens
+            frames = {"pixels": _pixel_frame([image], key.bundle)}
+            rows: NDArray[np.float32] = self._checked(key, frames, [(1, tokens, info.width)])[0]
+            return rows
+
+        return self._under_a_key(under)
+
+    def _require_keys(self, count: int) -> None:
+        if self._keys is not None:
+            self._keys.require(count)
+
+    def _under_a_key(self, asked: Callable[[Renewed], _T]) -> _T:
+        """What is asked in one request, under the next key where one is out of use.
+
+        A one-time key is out of use with its session, too.
+        """
+        key = self._key
+        if key is None:
+            if self._keys is None:
+                raise SpentError("the one-time instance was used: take the next one")
+            key = self._keys.key()
+        renewed = 0
+        while True:
+            self._key = None if key.once else key
+            try:
+                return asked(key)
+            except (RetiredError, RollbackError, SpentError, NotFoundError) as error:
+                renewed += 1
+                is_lost = isinstance(error, NotFoundError) and not key.once
+                if self._keys is None or is_lost or renewed == SESSIONS:
+                    raise
+                key = self._keys.next_key()
 
     def _require(self, inputs: Sequence[object]) -> None:
         """Has proven what must be, if anything is to be sent."""
@@ -178,33 +245,34 @@ class Forward:
             self._attestation.require()
 
     def _of_texts(self, texts: Sequence[TextIds]) -> list[Answer]:
-        def whole() -> list[Answer]:
-            plain = self._plain(self._text_frames(texts), len(texts))
+        def under(key: Renewed) -> list[Answer]:
+            plain = self._plain(key, self._text_frames(texts, key.bundle), len(texts))
             if plain.ndim == 2:
                 return list(plain)
             return [row[: len(text.ids)] for row, text in zip(plain, texts, strict=True)]
 
-        return _halved(texts, whole, self._of_texts)
+        return _halved(texts, lambda: self._under_a_key(under), self._of_texts)
 
     def _of_images(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
-        def whole() -> list[Answer]:
-            return list(self._plain({"pixels": Frame.of(np.stack(images))}, len(images)))
+        def under(key: Renewed) -> list[Answer]:
+            frames = {"pixels": _pixel_frame(images, key.bundle)}
+            return list(self._plain(key, frames, len(images)))
 
-        return _halved(images, whole, self._of_images)
+        return _halved(images, lambda: self._under_a_key(under), self._of_images)
 
-    def _text_frames(self, texts: Sequence[TextIds]) -> dict[str, Frame]:
+    def _text_frames(self, texts: Sequence[TextIds], bundle: Bundle) -> dict[str, Frame]:
         """Rows or keyed ids, with their mask, padded on the right."""
         longest = max(len(text.ids) for text in texts)
         mask = np.arange(longest) < np.array([[len(text.ids)] for text in texts])
         masked = Frame.of(mask.astype(np.int32))
-        if self._bundle.info.interface == TOKENS:
-            ids = [self._bundle.keyed_ids(text.ids) for text in texts]
+        if bundle.info.interface == TOKENS:
+            ids = [bundle.keyed_ids(text.ids) for text in texts]
             frames = {"ids": _padded(ids, longest), "mask": masked}
             if any(text.types.any() for text in texts):
                 frames["types"] = _padded([text.types for text in texts], longest)
             return frames
         rows = [
-            self._shield.rows(self._bundle.rows(text.ids, start=0, types=text.types), start=0)
+            self._shield.rows(bundle.rows(text.ids, start=0, types=text.types), start=0)
             for text in texts
         ]
         first = rows[0]
@@ -212,32 +280,28 @@ class Forward:
         padded[mask] = np.concatenate([each.array for each in rows])
         return {"rows": Frame(first.dtype, padded), "mask": masked}
 
-    def _plain(self, inputs: Mapping[str, Frame], count: int) -> NDArray[np.float32]:
+    def _plain(
+        self, key: Renewed, inputs: Mapping[str, Frame], count: int
+    ) -> NDArray[np.float32]:
         """The un-keyed answer (B, O) or (B, T, O) to one request."""
-        outputs = self._bundle.info.outputs
+        outputs = key.bundle.info.outputs
         shapes: list[tuple[int, ...]] = [(count, outputs)]
         if "pixels" not in inputs:
             first = next(iter(inputs.values())).array
             shapes.append((count, first.shape[1], outputs))
-        keyed = KeyedReply(self._checked(inputs, shapes))
-        plain: NDArray[np.float32] = self._bundle.plain_logits(keyed)
+        keyed = KeyedReply(self._checked(key, inputs, shapes))
+        plain: NDArray[np.float32] = key.bundle.plain_logits(keyed)
         return plain
 
     def _checked(
-        self, inputs: Mapping[str, Frame], shapes: Sequence[tuple[int, ...]]
+        self, key: Renewed, inputs: Mapping[str, Frame], shapes: Sequence[tuple[int, ...]]
     ) -> NDArray[np.float32]:
         """The answer to one request, if it is of one of these shapes and of this key."""
-        answer = self._asked(inputs)
-        hosted, held = (
-            (answer.version, answer.epoch),
-            (self._version, self._bundle.info.epoch),
-        )
-        if hosted != held:
-            raise RollbackError(
-                f"the cloud hosts version {hosted[0]}, epoch {hosted[1]} of '{self._model}', "
-                f"this device's bundle is of version {held[0]}, epoch {held[1]}: "
-                f"run 'triparty device pull'"
-            )
+        if key.once:
+            answer = self._asked_once(key, inputs)
+        else:
+            answer = self._repeated(lambda: self._requests.forward(self._model, inputs))
+        self._check_key(answer, key)
         array = answer.frame.as_float32()
         if array.shape not in shapes:
             raise CloudError(f"expected an answer {shapes[-1]}, got {array.shape}")
@@ -245,14 +309,43 @@ class Forward:
             raise CloudError("the cloud's answer is not finite: the model may be damaged")
         return array
 
-    def _asked(self, inputs: Mapping[str, Frame]) -> ForwardReply:
+    def _check_key(self, answer: ForwardReply | SessionRecord, key: Renewed) -> None:
+        hosted, held = (answer.version, answer.epoch), (key.version, key.bundle.info.epoch)
+        if hosted != held:
+            raise RollbackError(
+                f"the cloud hosts version {hosted[0]}, epoch {hosted[1]} of '{self._model}', "
+                f"this device's bundle is of version {held[0]}, epoch {held[1]}: "
+                f"run 'triparty device pull'"
+            )
+
+    def _asked_once(self, key: Renewed, inputs: Mapping[str, Frame]) -> ForwardReply:
+        """One request, in a session of its own on a one-time instance."""
+        opening, asking = secrets.token_hex(16), secrets.token_hex(16)
+        session = self._repeated(
+            lambda: self._requests.open_session(
+                self._model, version=key.version, request_id=opening
+            )
+        )
+        key.begin()
+        try:
+            self._check_key(session, key)
+            return self._repeated(
+                lambda: self._requests.forward(
+                    self._model, inputs, session=session.id, request_id=asking
+                )
+            )
+        finally:
+            with suppress(TripartyError):  # the cloud ends an idle session by itself
+                self._requests.close_session(session.id)
+
+    def _repeated(self, request: Callable[[], _T]) -> _T:
         """One request, repeated while the connection breaks."""
         for pause_s in PAUSES_S:
             try:
-                return self._requests.forward(self._model, inputs)
+                return request()
             except UnreachableError:
                 self._deadline.sleep(pause_s)
-        return self._requests.forward(self._model, inputs)
+        return request()
 
 
 def in_requests(lengths: Sequence[int], *, most: int) -> Iterator[list[int]]:
@@ -290,3 +383,8 @@ def _padded(parts: Sequence[NDArray[np.int64]], length: int) -> Frame:
     for row, part in zip(padded, parts, strict=True):
         row[: len(part)] = part
     return Frame.of(padded)
+
+
+def _pixel_frame(images: Sequence[NDArray[np.float32]], bundle: Bundle) -> Frame:
+    """Keyed pixels (B, C, S, S)."""
+    return Frame.of(np.stack([np.asarray(bundle.pixels(one), np.float32) for one in images]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from triparty.common.replies import ForwardReply, SessionRecord, StepReply
 from triparty.common.wire import Frame, encode_frames
@@ -48,9 +49,12 @@ class CountedSteps:
         """Counts from now on."""
         self._steps, self._traffic = steps, traffic
 
-    def open_session(self, model: str, *, version: int | None = None) -> SessionRecord:
+    def open_session(
+        self, model: str, *, version: int | None = None, request_id: str | None = None
+    ) -> SessionRecord:
         """Opens a session of a model."""
-        named = {} if version is None else {"version": version}
+        named: dict[str, Any] = {} if version is None else {"version": version}
+        named |= {} if request_id is None else {"request_id": request_id}
         session = self._steps.open_session(model, **named)
         self._traffic.sessions += 1
         return session
@@ -112,10 +116,29 @@ class CountedForwards:
         """Counts from now on."""
         self._forwards, self._traffic = forwards, traffic
 
-    def forward(self, model: str, inputs: Mapping[str, Frame]) -> ForwardReply:
+    def open_session(
+        self, model: str, *, version: int | None = None, request_id: str | None = None
+    ) -> SessionRecord:
+        """Opens the session of one request on a one-time instance."""
+        session = self._forwards.open_session(model, version=version, request_id=request_id)
+        self._traffic.sessions += 1
+        return session
+
+    def forward(
+        self,
+        model: str,
+        inputs: Mapping[str, Frame],
+        *,
+        session: str | None = None,
+        request_id: str | None = None,
+    ) -> ForwardReply:
         """Sends named frames."""
         self._traffic.requests += 1
         self._traffic.bytes_sent += len(encode_frames(*inputs.values()))
-        answer = self._forwards.forward(model, inputs)
+        answer = self._forwards.forward(model, inputs, session=session, request_id=request_id)
         self._traffic.bytes_received += len(encode_frames(answer.frame))
         return answer
+
+    def close_session(self, session: str) -> None:
+        """Ends a session."""
+        self._forwards.close_session(session)

@@ -13,7 +13,7 @@ class Origin(StrEnum):
     MEASURED = "measured"
     """The model itself was run."""
     PREDICTED = "predicted"
-    """Links predicted it from other models' outputs."""
+    """Links predicted it from other models' outputs, or the model's own of before is held."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class Result:
         origin: whether the model said it.
         confidence: 1 of what was measured; of what was predicted 0 to 1, see
             `common.links.ensemble.Prediction`.
-        sources: models whose outputs a prediction was made from.
+        sources: models whose outputs a prediction was made from; of an output that is held
+            since an input before, the model itself.
         failure: why a model that should run did not; None otherwise.
     """
 

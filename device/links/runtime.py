@@ -10,7 +10,8 @@ Code that calls `model(x)` goes on doing so:
 >>> links.results(frame)["cars"].origin                # doctest: +SKIP
 <Origin.PREDICTED: 'predicted'>
 
-Each model that runs is run once for an input, however many are predicted from it.
+Each model that runs is run once for an input, however many are predicted from it. Where inputs
+follow each other in time, others may run now and then: what they said is held for a while.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from triparty.common.errors import SettingsError, StateError
 from triparty.common.links.ensemble import Ensemble
 from triparty.common.links.planning.costs import Cost
+from triparty.common.links.planning.refreshing import Refresh
 from triparty.common.links.planning.reselection import Decision
 from triparty.common.links.recorded import Recorded
 from triparty.common.links.specs import OutputSpec
@@ -73,6 +75,19 @@ class _Moment:
     results: dict[str, Result] = field(default_factory=dict)
 
 
+@dataclass
+class _Held:
+    """What a model said last that runs now and then.
+
+    Attributes:
+        output: in the model's own form.
+        at: number of the input.
+    """
+
+    output: Any
+    at: int
+
+
 class LinkedModel:
     """Stands where the model stood: call it with an input, get the model's output.
 
@@ -102,6 +117,7 @@ class Links:
         active: names of the models that run.
         reselection: when to choose them anew; None: never. While all models are profiled, one
             more model is in memory than runs, and inputs wait.
+        refresh: how models run that run now and then; only where they are not chosen anew.
         keep: most inputs of which the outputs of all models are kept, for training links.
         retry_s: a model that failed is left alone for so long.
         clock: seconds.
@@ -113,11 +129,21 @@ class Links:
         *,
         active: Collection[str],
         reselection: Reselection | None = None,
+        refresh: Mapping[str, Refresh] | None = None,
         keep: int = 10_000,
         retry_s: float = RETRY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Has no models yet."""
+        """Has no models yet.
+
+        Raises:
+            SettingsError: models that are chosen anew and run now and then.
+        """
+        if refresh and reselection is not None:
+            raise SettingsError("give reselection or refresh: what is held is for one choice")
+        self._refresh = dict(refresh or {})
+        self._held: dict[str, _Held] = {}
+        self._inputs = 0
         self._ensembles, self._retry_s, self._clock = dict(ensembles), retry_s, clock
         self._active = frozenset(active)
         self._selector = Selector(reselection, ensembles) if reselection else None
@@ -232,7 +258,7 @@ class Links:
         with self._lock:
             self._active = frozenset(active)
             for name, model in self._models.items():
-                if name not in self._active:
+                if not self._stays(name):
                     model.unload()
             self.load()
 
@@ -243,7 +269,10 @@ class Links:
                 model.unload()
 
     def _running(self) -> list[str]:
-        return [name for name in self._models if name in self._active]
+        return [name for name in self._models if self._stays(name)]
+
+    def _stays(self, name: str) -> bool:
+        return name in self._active or name in self._refresh
 
     def _specs(self) -> dict[str, OutputSpec]:
         return {name: model.node.spec for name, model in self._models.items()}
@@ -254,6 +283,7 @@ class Links:
         with self._lock:
             if self._moment is None or self._moment.value is not value:
                 self._moment = _Moment(value)
+                self._inputs += 1
                 self._begin(self._moment)
             yield self._moment
 
@@ -283,7 +313,7 @@ class Links:
         for name, model in self._models.items():
             for moment in moments:
                 self._measure(name, moment)
-            if name not in self._active:
+            if not self._stays(name):
                 model.unload()
             if all(name in moment.measured for moment in moments):
                 rows[name] = [moment.measured[name][1] for moment in moments]
@@ -313,10 +343,30 @@ class Links:
         return moment.results[name]
 
     def _made(self, name: str, moment: _Moment) -> Result:
-        runs = name in self._active and name in self._models
+        runs = name in self._models and (name in self._active or self._is_due(name))
         if (runs and self._measure(name, moment)) or name in moment.measured:
-            return Result(moment.measured[name][0], Origin.MEASURED)
-        return self._prediction(name, moment, moment.failures.get(name) if runs else None)
+            output = moment.measured[name][0]
+            if name in self._refresh:
+                self._held[name] = _Held(output, self._inputs)
+            return Result(output, Origin.MEASURED)
+        failure = moment.failures.get(name) if runs else None
+        return self._still(name, failure) or self._prediction(name, moment, failure)
+
+    def _is_due(self, name: str) -> bool:
+        """Whether a model that runs now and then runs on this input."""
+        refresh, held = self._refresh.get(name), self._held.get(name)
+        if refresh is None:
+            return False
+        return held is None or self._inputs - held.at >= refresh.every
+
+    def _still(self, name: str, failure: str | None) -> Result | None:
+        """What a model said a moment ago, if that still holds; None otherwise."""
+        refresh, held = self._refresh.get(name), self._held.get(name)
+        if refresh is None or held is None or self._inputs - held.at > len(refresh.held):
+            return None
+        self._predicted[name] += 1
+        share = refresh.held[self._inputs - held.at - 1]
+        return Result(held.output, Origin.PREDICTED, share, (name,), failure)
 
     def _prediction(self, name: str, moment: _Moment, failure: str | None) -> Result:
         ensemble = self._ensembles.get(name)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from live_cloud import Developer
 
 from triparty.common.artifacts import Kind
+from triparty.common.deviceinfo import TASKS
 from triparty.common.errors import PoolEmptyError, SettingsError
 from triparty.developer.home import PublishedInstance, PublishedModel
 from triparty.developer.instances import Instances, Sharing, chosen
@@ -26,6 +29,19 @@ def test_plans_are_read() -> None:
     assert Instances.of("3") == Instances(Sharing.COHORT, 3)
     assert Instances.of("per-device") == Instances(Sharing.DEVICE)
     assert Instances.of("one-time", pool=5) == Instances(Sharing.NOBODY, 5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_whose_conversations_are_more_than_one_session_has_no_one_time_instances(
+    task: str,
+) -> None:
+    info: Any = SimpleNamespace(task=task)
+    Instances.of("per-device").check(info, "m")
+    if task != "image-text-to-text":
+        Instances.of("one-time").check(info, "m")
+        return
+    with pytest.raises(SettingsError, match=r"'m' about an image is two.*per-device"):
+        Instances.of("one-time").check(info, "m")
 
 
 def model(

@@ -22,22 +22,28 @@ from triparty.common.errors import (
     AttestationError,
     CloudError,
     DeadlineError,
+    NotFoundError,
+    PoolEmptyError,
     RequestError,
+    RetiredError,
     RollbackError,
+    SpentError,
     TooLargeError,
     UnreachableError,
 )
 from triparty.common.keying import Bundle
-from triparty.common.replies import ForwardReply
+from triparty.common.replies import ForwardReply, SessionRecord
 from triparty.common.shielding import Shield
 from triparty.common.wire import DType, Frame
 from triparty.device.inference.attestation import Attestation, SoftwareExecution
 from triparty.device.inference.conversation import PAUSES_S
 from triparty.device.inference.forwarding import Forward, TextIds, in_requests, text_ids
 from triparty.device.inference.generation import read_tokenizer
+from triparty.device.keyring import Key
 
 V, D, POSITIONS, TYPES = 48, 6, 12, 2
 IMAGE = ImageInfo(1, 4, 2)
+WHOLE = ("open", "forward", "close")
 
 
 @dataclass
@@ -53,7 +59,22 @@ class SmallCloud:
     shape: tuple[int, ...] | None = None
     requests: list[Mapping[str, Frame]] = field(default_factory=list)
 
-    def forward(self, model: str, inputs: Mapping[str, Frame]) -> ForwardReply:
+    def open_session(
+        self, model: str, *, version: int | None = None, request_id: str | None = None
+    ) -> SessionRecord:
+        raise AssertionError("a shared key needs no session")
+
+    def close_session(self, session: str) -> None:
+        raise AssertionError("there is none")
+
+    def forward(
+        self,
+        model: str,
+        inputs: Mapping[str, Frame],
+        *,
+        session: str | None = None,
+        request_id: str | None = None,
+    ) -> ForwardReply:
         self.requests.append(inputs)
         if self.lost:
             self.lost -= 1
@@ -124,7 +145,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def forward_of(cloud: SmallCloud, bundle: Bundle, **options: Any) -> Forward:
     deadline = Deadline(sleep=lambda _: None)
-    return Forward(cloud, bundle, "known", version=3, deadline=deadline, **options)
+    return Forward(cloud, Key(bundle, 3), "known", deadline=deadline, **options)
 
 
 def texts_of(*lengths: int) -> list[TextIds]:
@@ -296,13 +317,174 @@ def test_an_answer_that_is_late_is_an_error_and_is_not_waited_for(bundle: Bundle
         now[0] += seconds
 
     class Away(SmallCloud):
-        def forward(self, model: str, inputs: Any) -> ForwardReply:
+        def forward(self, model: str, inputs: Any, **_: Any) -> ForwardReply:
             now[0] += 1.0
             raise UnreachableError("away")
 
     deadline = Deadline(3.0, clock=lambda: now[0], sleep=sleep)
-    forward = Forward(Away(), bundle, "known", version=3, deadline=deadline)
+    forward = Forward(Away(), Key(bundle, 3), "known", deadline=deadline)
     with pytest.raises(DeadlineError, match="within 3 seconds"):
         forward.texts(texts_of(3))
     assert now[0] <= 4.0
     assert waited
+
+
+@dataclass
+class OnceCloud(SmallCloud):
+    """A cloud of one-time instances; each opens one session, which has one request."""
+
+    told: list[str] = field(default_factory=list)
+    spent: dict[int, str] = field(default_factory=dict)
+    sessions: dict[str, list[str]] = field(default_factory=dict)
+    break_after: set[str] = field(default_factory=set)
+    lose: set[int] = field(default_factory=set)
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if what in self.break_after:
+            self.break_after.remove(what)
+            raise UnreachableError("the answer was lost")
+
+    def open_session(
+        self, model: str, *, version: int | None = None, request_id: str | None = None
+    ) -> SessionRecord:
+        assert version is not None
+        assert request_id is not None
+        if self.spent.setdefault(version, request_id) != request_id:
+            raise SpentError("used")
+        self.sessions.setdefault(str(version), [])
+        self._tell(f"open {version}")
+        return SessionRecord(str(version), version, 1, 0, 64, POSITIONS)
+
+    def forward(
+        self,
+        model: str,
+        inputs: Mapping[str, Frame],
+        *,
+        session: str | None = None,
+        request_id: str | None = None,
+    ) -> ForwardReply:
+        assert session is not None
+        assert request_id is not None
+        if int(session) in self.lose:
+            del self.sessions[session]
+            self.lose.remove(int(session))
+        if session not in self.sessions:
+            raise NotFoundError("no such session")
+        ids = self.sessions[session]
+        assert set(ids) <= {request_id}, "a second request in one session"
+        ids.append(request_id)
+        self.version = int(session)
+        self._tell(f"forward {session}")
+        return super().forward(model, inputs)
+
+    def close_session(self, session: str) -> None:
+        self.sessions.pop(session, None)
+        self.told.append(f"close {session}")
+
+
+@dataclass
+class Pool:
+    """One-time keys, in order; what they were noted as used before."""
+
+    cloud: OnceCloud
+    bundle: Bundle
+    left: list[int]
+    used: list[int] = field(default_factory=list)
+
+    def require(self, count: int) -> None:
+        if len(self.left) + 1 < count:  # one is taken
+            raise PoolEmptyError("too few")
+
+    def key(self) -> Key:
+        if not self.left:
+            raise PoolEmptyError("none left")
+        version = self.left.pop(0)
+
+        def begin() -> None:
+            assert f"open {version}" in self.cloud.told
+            assert f"forward {version}" not in self.cloud.told
+            self.used.append(version)
+
+        return Key(self.bundle, version, once=True, begin=begin)
+
+    def next_key(self) -> Key:
+        return self.key()
+
+    def forward(self) -> Forward:
+        deadline = Deadline(sleep=lambda _: None)
+        return Forward(self.cloud, self.key(), "known", keys=self, deadline=deadline)
+
+
+def test_each_request_takes_a_one_time_key_of_its_own(bundle: Bundle) -> None:
+    cloud = OnceCloud()
+    pool, texts = Pool(cloud, bundle, [4, 5, 6, 7]), texts_of(*[POSITIONS] * 400)
+    check(pool.forward().texts(texts), texts, bundle)
+    each = [f"{what} {version}" for version in (4, 5, 6) for what in WHOLE]
+    assert cloud.told == each
+    assert pool.used == [4, 5, 6]
+
+
+def test_requests_that_are_halved_take_a_key_each(bundle: Bundle) -> None:
+    cloud = OnceCloud(most_rows=8)
+    pool = Pool(cloud, bundle, [4, 5, 6])
+    texts = texts_of(7, 7)
+    check(pool.forward().texts(texts), texts, bundle)
+    assert pool.used == [4, 5, 6]  # the one that was too large was sent under the first
+
+
+@pytest.mark.parametrize("lost", ["open 4", "forward 4"])
+def test_an_answer_that_is_lost_costs_no_second_key(bundle: Bundle, lost: str) -> None:
+    cloud = OnceCloud(break_after={lost})
+    pool, texts = Pool(cloud, bundle, [4, 5]), texts_of(3)
+    check(pool.forward().texts(texts), texts, bundle)
+    assert pool.used == [4]
+    assert cloud.told.count(lost) == 2
+
+
+def test_a_key_that_is_used_or_whose_session_is_lost_is_followed_by_the_next(
+    bundle: Bundle,
+) -> None:
+    cloud = OnceCloud(spent={4: "somebody"}, lose={5})
+    pool, texts = Pool(cloud, bundle, [4, 5, 6]), texts_of(3)
+    check(pool.forward().texts(texts), texts, bundle)
+    assert pool.used == [5, 6]  # 4 was refused before anything was sent
+    cloud = OnceCloud(lose={4})
+    with pytest.raises(PoolEmptyError):
+        Pool(cloud, bundle, [4]).forward().texts(texts)
+
+
+def test_too_few_keys_are_noticed_before_anything_is_sent(bundle: Bundle) -> None:
+    cloud = OnceCloud()
+    pool = Pool(cloud, bundle, [4, 5])
+    with pytest.raises(PoolEmptyError):
+        pool.forward().texts(texts_of(*[POSITIONS] * 400))
+    assert cloud.told == []
+
+
+def test_a_shared_key_that_ended_is_followed_by_a_newer_one(bundle: Bundle) -> None:
+    class Rotated(SmallCloud):
+        def forward(self, model: str, inputs: Any, **rest: Any) -> ForwardReply:
+            if self.version == 3:
+                self.version = 4
+                raise RetiredError("the epoch ended")
+            return super().forward(model, inputs, **rest)
+
+    @dataclass
+    class Newer:
+        asked: int = 0
+
+        def require(self, count: int) -> None: ...
+
+        def key(self) -> Key:
+            raise AssertionError("there is one")
+
+        def next_key(self) -> Key:
+            self.asked += 1
+            return Key(bundle, 4)
+
+    newer, texts = Newer(), texts_of(*[POSITIONS] * 400)
+    deadline = Deadline(sleep=lambda _: None)
+    forward = Forward(Rotated(), Key(bundle, 3), "known", keys=newer, deadline=deadline)
+    check(forward.texts(texts), texts, bundle)
+    assert newer.asked == 1  # for the first request; the others go on with it

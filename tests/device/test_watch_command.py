@@ -113,7 +113,7 @@ def test_seconds_bound_a_run(tmp_path: Path, config: str) -> None:
     assert documents(done.stdout)[-1]["seconds"] >= 0.5
 
 
-def test_check_reads_the_file_and_opens_nothing(tmp_path: Path, config: str) -> None:
+def test_check_reads_the_file_and_opens_no_camera(tmp_path: Path, config: str) -> None:
     done = watch(tmp_path, config, "--check")
     assert "nothing wrong, cameras: 1" in done.stdout
     assert not (tmp_path / "results.db").exists()

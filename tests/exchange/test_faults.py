@@ -149,19 +149,17 @@ def test_a_wire_that_swallows_everything_ends_at_the_deadline(stage: Stage, mode
 def test_a_request_that_arrives_twice_counts_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, doubled = httpx.Client.send, []
+    send, doubled = httpx.HTTPTransport.handle_request, []
 
-    def twice(
-        client: httpx.Client, request: httpx.Request, **options: object
-    ) -> httpx.Response:
+    def twice(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/step"):
             doubled.append(request.headers["Triparty-Request-Id"])
-            first = send(client, request, **options)  # type: ignore[arg-type]
+            first = send(transport, request)
             first.read()
             first.close()
-        return send(client, request, **options)  # type: ignore[arg-type]
+        return send(transport, request)
 
-    monkeypatch.setattr(httpx.Client, "send", twice)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", twice)
     before = stage.cloud.app.state.serving.totals().rows
     assert stage.ask("rows", deadline_s=60) == stage.expected
     assert len(doubled) == TOKENS

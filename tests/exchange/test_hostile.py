@@ -116,6 +116,12 @@ class Mallory:
             lambda: self._of_session("rollback", self._foreign(), {"position": 0}),
             lambda: self._of_session("fork", self._foreign(), {}),
             lambda: self._delete(self._foreign()),
+            lambda: self._client.forward(
+                "stories",
+                {"rows": Frame.of(np.ones((1, 1, WIDTH), np.float32))},
+                session=self._foreign(),
+                request_id="r",
+            ),
             lambda: self._of_session("rollback", self._mine(), {"position": 1 << 40}),
             lambda: self._of_session("rollback", self._mine(), {"position": [["x"] * 9] * 9}),
             lambda: self._client.open_session(
@@ -267,6 +273,7 @@ def test_hostile_requests_harm_nobody(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_hostile_hour(parties: Parties, victim: Device, attacker: Access) -> None:
     """Three a second for an hour, as fast as they are answered."""
     answers, grown = disturbed(parties, victim, attacker, requests=10_000, seed=4)

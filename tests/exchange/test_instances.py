@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from headless import until
 from live_cloud import Developer, LiveCloud, running_cloud
+from tiny_encoders import tiny_encoder
 
 from triparty.common.artifacts import Kind, Manifest
 from triparty.common.errors import (
@@ -18,9 +20,11 @@ from triparty.common.errors import (
     RequestError,
     SealError,
     SpentError,
+    UnreachableError,
 )
 from triparty.common.keying import Bundle
 from triparty.common.sealing import SEALED_FILE, open_sealed
+from triparty.common.transport import CloudClient
 from triparty.developer.instances import Instances
 from triparty.developer.protect import protect
 from triparty.device.client import Device
@@ -204,6 +208,68 @@ def test_a_one_time_instance_serves_one_session_and_is_gone(
     developer.grant("spy", "once")
     device.pull("once")
     assert stage.expected(device, "once") == stock
+
+
+def test_a_one_time_instance_of_an_encoder_answers_one_request_and_is_gone(
+    stage: Stage, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    source = tiny_encoder("bert-labels", tmp_path / "source")
+    protect(str(source), tmp_path / "out")
+    developer = stage.developer
+    device, _ = developer.device("reader")
+    developer.publish(tmp_path / "out", "moods", instances=Instances.of("one-time", pool=3))
+    granted = developer.account.grant("reader", model="moods", sessions=3)
+    device.pull("moods")
+    texts = ["river stone lamp", "bee", "the quiet doctor walks"]
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = BertForSequenceClassification.from_pretrained(source)
+
+    def scores(text: str) -> dict[str, float]:
+        with torch.inference_mode():
+            logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
+        named = zip(model.config.id2label.values(), logits.softmax(0).tolist(), strict=True)
+        return dict(named)
+
+    versions = sorted(done.version for done in granted)
+    asked: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        losing(patch, asked)
+        for version, given in zip(versions, (texts, texts[:1]), strict=False):
+            answers = device.classify("moods", given)
+            for answer, text in zip(answers, given, strict=True):
+                assert answer.scores == pytest.approx(scores(text), abs=1e-5)
+            until_gone(stage, "moods", version)
+    assert device._home.used("moods") == set(versions[:2])
+    assert asked == ["open", "open", "forward", "forward"] * 2  # each answer was lost once
+    with device._home.access().client() as client:
+        client.open_session("moods", version=versions[2], request_id="first")
+        with pytest.raises(SpentError, match=r"device pull.*grant"):
+            client.open_session("moods", version=versions[2], request_id="second")
+    with pytest.raises(PoolEmptyError, match="developer grant"):
+        device.classify("moods", texts)
+
+
+def losing(patch: pytest.MonkeyPatch, asked: list[str]) -> None:
+    """Has the first answer to each opening and each forward request get lost on its way."""
+    lost: set[str] = set()
+
+    def wrapped(real: Any, what: str) -> Any:
+        def called(client: CloudClient, *args: Any, request_id: str, **rest: Any) -> Any:
+            asked.append(what)
+            answer = real(client, *args, request_id=request_id, **rest)
+            if request_id not in lost:
+                lost.add(request_id)
+                raise UnreachableError("the answer was lost")
+            return answer
+
+        return called
+
+    patch.setattr(CloudClient, "open_session", wrapped(CloudClient.open_session, "open"))
+    patch.setattr(CloudClient, "forward", wrapped(CloudClient.forward, "forward"))
+    patch.setattr("triparty.device.inference.forwarding.PAUSES_S", (0.0,))
 
 
 def until_gone(stage: Stage, name: str, version: int) -> None:

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live_cloud import Developer, LiveCloud, running_cloud
-from made_links import NUMBER, times
+from made_links import NUMBER, linear_link, times
 from planned import saved_plan
 
 from triparty.common.artifacts import Kind
 from triparty.common.edge_models import EdgeModel
 from triparty.common.errors import FileTypeError, ManifestError, NotFoundError
+from triparty.common.links.ensemble import Ensemble, Member
 from triparty.common.links.folder import open_links
 from triparty.common.links.planning.costs import Cost
 from triparty.common.links.planning.folder import PlanFolder
+from triparty.common.links.specs import Vec
 from triparty.developer.publish_edge import publish_edge
 from triparty.developer.publish_plan import publish_plan
+from triparty.device.gateway.plans import make_planner
+from triparty.device.gateway.settings import WatchSettings
+from triparty.device.gateway.watching import check_settings, make_gateway
 from triparty.device.home import HeldPlan
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+WATCH = """
+[[cameras]]
+name = "hall"
+url = {clip}
+loop = true
+[defaults]
+whole = true
+looks_per_s = 10
+[[models]]
+name = "people"
+pulled = true
+labels = "coco"
+[[models]]
+name = "faces"
+pulled = true
+labels = ["face"]
+[[tasks]]
+name = "anybody"
+model = "people"
+[plan]
+artifact = "yard"
+every_frames = 1000
+profiled_share = 0.03
+latency_ms = {latency_ms}
+"""
 LINKS = {
     "cars": times("cars", {"people": 2.0}),
     "people": times("people", {"cars": 0.5}),
@@ -147,3 +179,63 @@ def test_a_signed_folder_that_is_no_model_leaves_the_plan_before(
         device.pull()
     assert device._home.plans() == [HeldPlan("yard", 1, ("people",))]
     assert EdgeModel.open(device._home.edge_model_folder("people")).spec == NUMBER
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "chosen"), [(1e6, ("faces", "people")), (0.0, ())], ids=["all", "none"]
+)
+def test_cameras_fetch_all_models_to_choose_anew_and_evict_the_rest(
+    latency_ms: float,
+    chosen: tuple[str, ...],
+    developer: Developer,
+    test_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plan runs `faces`, which say nothing of people; now all fit, or no model does."""
+    people, faces = (Vec("regression", 1, (label,), 0.5) for label in ("person", "face"))
+    links = {
+        "people": Ensemble(
+            "people", people, (Member("faces", linear_link(faces, people, 9.0)),), 0.9
+        ),
+        "faces": Ensemble(
+            "faces", faces, (Member("people", linear_link(people, faces, 0.0)),), 0.9
+        ),
+    }
+    folder = saved_plan(tmp_path, ("faces",), links)
+    files = {"people": "FastestDet.onnx", "faces": "version-RFB-320.onnx"}
+    for name, file in files.items():
+        network = test_data / "models" / "detectors" / file
+        EdgeModel(links[name].target, Cost(1.0, 1.0)).save(network, tmp_path / name)
+        publish(developer, Kind.MODEL_EDGE, tmp_path / name, name)
+        publish(developer, Kind.LINK, folder / "links" / name, name)
+    publish(developer, Kind.PLAN, folder / "plan", "yard")
+    device, _ = developer.device("one")
+    device.pull()
+    home = device._home
+    assert home.edge_models() == ["faces"]
+    monkeypatch.setenv("TRIPARTY_DEVICE_HOME", str(home.folder))
+    clip = json.dumps(str(test_data / "clips" / "one-by-one-person-detection.mp4"))
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "watch.toml").write_text(WATCH.format(clip=clip, latency_ms=latency_ms))
+    settings = WatchSettings.load(site / "watch.toml")
+    running = make_gateway(settings)
+    until = time.monotonic() + 60
+    try:
+        while (status := running.status.plan) and not status.profiles:
+            assert time.monotonic() < until
+            running.run(seconds=0.5)
+        while home.edge_models() != sorted(chosen):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        assert running.close()
+    assert status is not None
+    assert (status.refused, sorted(status.active), status.switches) == (None, [*chosen], 1)
+    assert status.measured["people"] >= 30, "it was fetched to look"
+    (held,) = home.plans()
+    assert sorted(held.active) == [*chosen]
+    again = make_planner(settings, check_settings(settings))
+    assert again is not None
+    assert again.active == set(chosen), "after a restart what was chosen runs"

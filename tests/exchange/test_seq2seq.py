@@ -14,8 +14,9 @@ from live_cloud import Developer, LiveCloud, running_cloud
 from tiny_seq2seq import stock_answer, tiny_seq2seq
 from transformers import AutoTokenizer
 
-from triparty.common.errors import RequestError, SettingsError
+from triparty.common.errors import PoolEmptyError, RequestError, SettingsError
 from triparty.common.keying import Bundle
+from triparty.developer.instances import Instances
 from triparty.developer.protect import Choices, protect
 from triparty.device.client import Device
 from triparty.device.inference.generation import Generation
@@ -35,6 +36,7 @@ class Stage:
     """A cloud over HTTPS, a device with T5 models, and the texts that engines read."""
 
     cloud: LiveCloud
+    developer: Developer
     device: Device
     source: Path
     folder: Path
@@ -67,7 +69,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, stories_model: Path) -> Iter
             developer.publish(out, scheme)
             developer.grant("phone", scheme)
         device.pull()
-        stage, read = Stage(cloud, device, source, folder), Seq2SeqEngine.read
+        stage, read = Stage(cloud, developer, device, source, folder), Seq2SeqEngine.read
 
         def watched(engine: Any, session: str, rows: np.ndarray) -> None:
             if session:  # the engine's own trial has no name
@@ -115,6 +117,23 @@ def test_a_lost_session_is_read_and_replayed_to_the_same_answer(
     assert ids == expected
     first, second = stage.read
     assert np.array_equal(first, second)
+
+
+def test_one_time_instances_answer_one_text_each(stage: Stage) -> None:
+    pool = Instances.of("one-time", pool=2)
+    stage.developer.publish(stage.folder / "permutation", "once", instances=pool)
+    stage.developer.account.grant("phone", model="once", sessions=2)
+    stage.device.pull("once")
+    stage.read.clear()
+    for text in TEXTS[:2]:
+        assert list(stage.answer("once", text).token_ids) == stage.expected(text)
+    first, second = stage.read
+    own = Bundle.open(stage.folder / "permutation" / "device")
+    ids = AutoTokenizer.from_pretrained(stage.source)(TEXTS[0])["input_ids"]
+    assert not np.array_equal(first, own.rows(np.array(ids), start=0).as_float32())
+    assert len(first) != len(second)
+    with pytest.raises(PoolEmptyError, match="developer grant"):
+        stage.answer("once", TEXTS[2])
 
 
 def test_guesses_change_nothing_and_are_rolled_back(stage: Stage) -> None:

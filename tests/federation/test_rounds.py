@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra federation")
 
+from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode
 from made_sites import (
     START,
     TASK,
@@ -70,6 +72,11 @@ def lying_metrics(name: str, value: Any) -> Any:
     return with_metrics(**{name: value})
 
 
+def expired(message: Message, context: Context) -> Message:
+    """What a SuperLink says in the place of a site whose time is over."""
+    return Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "not found"), reply_to=message)
+
+
 BAD = {
     "NaN": (with_array("w", np.full((3, 2), np.nan, np.float32)), "not finite"),
     "infinite": (with_array("b", np.float32([np.inf, 0])), "not finite"),
@@ -89,6 +96,7 @@ BAD = {
         "without one record",
     ),
     "dead": (dead, "no answer"),
+    "expired": (expired, "no answer within 600 s"),
 }
 
 
@@ -252,3 +260,38 @@ def test_a_plan_is_read_as_it_was_written() -> None:
     for text in ("", "[]", "{}", '{"task": 3}', plan.to_json().replace("rounds", "turns")):
         with pytest.raises(FederationError):
             Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        replace(PLAN, privacy=Privacy(noise=1e-9, clip=0.01)),
+        replace(PLAN, aggregation="uniform"),
+        replace(PLAN, aggregation="median", least_sites=3),
+        replace(PLAN, aggregation="trimmed", least_sites=3),
+        replace(PLAN, aggregation="krum", least_sites=5),
+    ],
+    ids=lambda plan: "privacy" if plan.privacy else plan.aggregation,
+)
+def test_weights_count_by_name_in_whatever_order_a_site_sends_them(
+    tmp_path: Path, plan: Plan
+) -> None:
+    """Flower clips, and chooses among updates, array by array as they come."""
+
+    def turn(reply: Any) -> None:
+        record = reply.content.array_records["arrays"]
+        arrays = list(record.items())
+        record.clear()
+        for name, array in reversed(arrays):
+            record[name] = array
+
+    sites = [LinearSite.draw(seed) for seed in range(5)]
+    straight = {f"s{n}": honest(site) for n, site in enumerate(sites)}
+    turned = {f"s{n}": sending(turn, seed=n) for n in range(5)}
+    start = {name: value + np.float32(0.5) for name, value in START.items()}
+    one = run_in_process(new_federation(tmp_path / "one", plan, start), straight)
+    other = run_in_process(new_federation(tmp_path / "other", plan, start), turned)
+    assert one.keys() == other.keys() == START.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, atol=1e-6)
+        assert np.abs(value - start[name]).max() > 1e-4

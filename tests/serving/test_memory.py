@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from triparty.cloud.serving.engine import Reply
 from triparty.cloud.serving.hosting import LocalBackend, Models
-from triparty.cloud.serving.serving import Serving, StepRequest
+from triparty.cloud.serving.records import StepRequest
+from triparty.cloud.serving.serving import Serving
 from triparty.cloud.serving.weights import weight_bytes
 from triparty.common.errors import LimitError, TooLargeError
 

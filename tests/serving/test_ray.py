@@ -25,6 +25,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny_encoders import tiny_encoder
 from tiny_llava import SIZE, tiny_llava
+from tiny_seq2seq import tiny_seq2seq
 
 from triparty.cloud.serving import Serving
 from triparty.cloud.serving.engine import Image, Reply, Text, Work
@@ -32,7 +33,8 @@ from triparty.cloud.serving.hosting import load_local
 from triparty.cloud.serving.local import LocalEngine
 from triparty.cloud.serving.placement import Placement
 from triparty.cloud.serving.ray_backend import RayBackend
-from triparty.cloud.serving.serving import StepRequest
+from triparty.cloud.serving.records import StepRequest
+from triparty.cloud.serving.seq2seq import Seq2SeqEngine
 from triparty.cloud.serving.sight import load_seeing
 from triparty.common.errors import CheckpointError, NotFoundError
 from triparty.common.wire import decode_frames
@@ -377,5 +379,49 @@ def test_a_model_that_sees_does_both_on_its_replicas(
             np.testing.assert_allclose(
                 answer, _alone(alone.engine, [got]), rtol=1e-4, atol=1e-5
             )
+
+    asyncio.run(run())
+
+
+def test_a_model_that_answers_texts_reads_them_on_the_replica_of_the_session(
+    start: Any, published: Any, tmp_path: Path
+) -> None:
+    model = published(tiny_seq2seq(tmp_path, "gated"))
+    alone = Seq2SeqEngine.load(model.folder, Placement("cpu"))
+    width = alone.info.width
+    rng = np.random.default_rng(4)
+    texts = [rng.normal(size=(n, width)).astype(np.float32) for n in (5, 9, 2)]
+    rows = rng.normal(size=(4, width)).astype(np.float32)
+
+    def expected(text: Rows) -> Rows:
+        alone.read("", text)
+        ((logits,),) = alone.run([Work("", 0, rows, Reply.parse("logits"))])
+        alone.close("")
+        return logits[-1]
+
+    async def answered(serving: Serving, text: Rows) -> Rows:
+        name = (await serving.open_session("phone", model)).session
+        await serving.read_source("phone", name, text)
+        await ask(serving, name, 0, rows[:2])
+        fork = (await serving.fork("phone", name)).session
+        got = await ask(serving, fork, 2, rows[2:])
+        same = await ask(serving, name, 2, rows[2:])
+        np.testing.assert_allclose(got, same, rtol=1e-4, atol=1e-5)
+        return got
+
+    async def run() -> None:
+        async with start(replicas=2) as serving:
+            got = await asyncio.gather(*(answered(serving, text) for text in texts))
+            for one, text in zip(got, texts, strict=True):
+                np.testing.assert_allclose(one, expected(text), rtol=1e-4, atol=1e-5)
+            # A replica that dies loses the text with the session; the device reads it again.
+            name = (await serving.open_session("phone", model)).session
+            await serving.read_source("phone", name, texts[0])
+            await ask(serving, name, 0, rows[:2])
+            os.kill(await runner_pid(serving, name), signal.SIGKILL)
+            with pytest.raises(NotFoundError):
+                await ask(serving, name, 2, rows[2:])
+            again = await answered(serving, texts[0])
+            np.testing.assert_allclose(again, expected(texts[0]), rtol=1e-4, atol=1e-5)
 
     asyncio.run(run())

@@ -20,7 +20,7 @@ from served_app import make_app
 
 from triparty.cloud.serving import Serving
 from triparty.cloud.serving.engine import Reply
-from triparty.cloud.serving.serving import StepRequest
+from triparty.cloud.serving.records import StepRequest
 from triparty.common.errors import (
     CloudError,
     PositionError,

@@ -24,6 +24,46 @@ TRAFFIC = st.lists(
 )
 
 
+@given(
+    LIMITS,
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.integers(1, 20), st.booleans()), max_size=20
+    ),
+)
+def test_steps_alone_are_whole_and_take_turns_with_all_others(
+    limits: Limits, arrivals: list[tuple[str, int, bool]]
+) -> None:
+    steps = {n: WaitingStep(n, *arrival) for n, arrival in enumerate(arrivals)}
+    schedule, done = Schedule().with_steps(steps.values()), Counter[int]()
+    was_alone = False
+    while schedule:
+        waits = [steps[each.number] for each in schedule.waiting]
+        before = schedule
+        batch, schedule = schedule.next_batch(limits)
+        is_alone = any(steps[part.number].alone for part in batch)
+        if is_alone:
+            (part,) = batch
+            assert part.rows == steps[part.number].rows  # never cut, whatever the limits
+        if all(any(step.alone is kind for step in waits) for kind in (True, False)):
+            assert is_alone is not was_alone  # nobody waits for two of the other kind
+        assert {part.number for part in batch} <= {step.number for step in before.waiting}
+        was_alone = is_alone
+        for part in batch:
+            done[part.number] += part.rows
+    assert done == {number: step.rows for number, step in steps.items()}
+
+
+def test_who_reads_much_does_not_hold_up_who_reads_little() -> None:
+    texts = [WaitingStep(n, "a", 900, alone=True) for n in range(5)]
+    schedule = Schedule().with_steps([*texts, WaitingStep(5, "b", 10, alone=True)])
+    schedule = schedule.with_steps([WaitingStep(6, "c", 1)])
+    order = []
+    while schedule:
+        batch, schedule = schedule.next_batch(Limits())
+        order += [part.number for part in batch]
+    assert order == [0, 6, 5, 1, 2, 3, 4]
+
+
 @given(LIMITS, TRAFFIC)
 def test_every_row_runs_once_in_order_within_the_bounds(
     limits: Limits, traffic: list[tuple[list[tuple[str, int]], set[int]]]

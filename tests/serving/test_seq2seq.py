@@ -20,9 +20,10 @@ from triparty.cloud.serving.engine import Reply, Work
 from triparty.cloud.serving.families import SEQ2SEQ_TYPES
 from triparty.cloud.serving.loading import load_seq2seq
 from triparty.cloud.serving.placement import Placement
+from triparty.cloud.serving.records import StepRequest
 from triparty.cloud.serving.seq2seq import Seq2SeqEngine
 from triparty.cloud.serving.seq2seq_families import SEQ2SEQ
-from triparty.cloud.serving.serving import Serving, StepRequest
+from triparty.cloud.serving.serving import Serving
 from triparty.common.errors import (
     PositionError,
     RequestError,

@@ -18,7 +18,7 @@ import pytest
 
 from triparty.cloud.serving import Serving
 from triparty.cloud.serving.engine import Reply, ReplyKind
-from triparty.cloud.serving.serving import StepRequest
+from triparty.cloud.serving.records import StepRequest
 from triparty.cloud.serving.sessions import session_not_found
 from triparty.common.errors import (
     CheckpointError,

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from triparty.cloud.serving.engine import Reply
-from triparty.cloud.serving.serving import Serving, StepRequest
+from triparty.cloud.serving.records import StepRequest
+from triparty.cloud.serving.serving import Serving
 from triparty.cloud.serving.shares import FIRST_ROWS, reserved_rows
 from triparty.common.errors import LimitError, NotFoundError, TokenRevokedError
 

@@ -9,7 +9,7 @@ import pytest
 
 from triparty.cloud.serving.engine import Reply
 from triparty.cloud.serving.scheduler import Limits
-from triparty.cloud.serving.worker import Step, Worker
+from triparty.cloud.serving.worker import Reading, Step, Worker
 from triparty.common.errors import CloudError, UnavailableError
 
 
@@ -62,3 +62,44 @@ def test_what_was_queued_behind_the_stop_is_refused(fake_engine: Any) -> None:
     for future in (second.future, call):
         with pytest.raises(UnavailableError):
             future.result(5)
+
+
+def test_texts_that_are_read_take_turns_with_steps(fake_engine: Any) -> None:
+    told: list[str] = []
+    run = fake_engine.run
+    fake_engine.read = lambda session, rows: told.append(session)
+
+    def watched(batch: Any) -> Any:
+        told.extend(f"step of {work.session}" for work in batch)
+        return run(batch)
+
+    fake_engine.run = watched
+    worker = Worker(fake_engine, Limits(), name="test-worker")
+    text = np.ones((600, 4), np.float32)
+    readings = [Reading(f"a{n}", "a", text) for n in range(4)]
+    cancelled, step = Reading("a4", "a", text), one_step()
+    cancelled.future.cancel()
+    for task in (*readings, cancelled, Reading("b0", "b", text), step):
+        worker.submit(task)
+    worker.start()
+    assert [reading.future.result(5) for reading in readings] == [()] * 4
+    worker.stop()
+    assert told == ["a0", "step of s", "b0", "a1", "a2", "a3"]
+    assert worker.counts.steps == 1  # a text has no reply
+    assert worker.counts.rows == 5 * 600 + 1
+
+
+def test_a_text_that_cannot_be_read_is_an_error_of_its_own(fake_engine: Any) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    fake_engine.read = broken
+    worker = Worker(fake_engine, Limits(), name="test-worker")
+    reading, step = Reading("a", "a", np.ones((3, 4), np.float32)), one_step()
+    worker.submit(reading)
+    worker.submit(step)
+    worker.start()
+    with pytest.raises(CloudError):
+        reading.future.result(5)
+    assert step.future.result(5)
+    worker.stop()

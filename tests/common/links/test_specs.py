@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ import pytest
 from linked_outputs import SPECS, linked
 
 from triparty.common.errors import DatasetError, ManifestError, SettingsError
-from triparty.common.links.recorded import SPECS_FILE, TABLE_FILE, Recorded, check_recorded
+from triparty.common.links.recorded import (
+    PARQUET_FILE,
+    SPECS_FILE,
+    TABLE_FILE,
+    Recorded,
+    check_recorded,
+)
 from triparty.common.links.specs import (
     PAD,
     Seq,
@@ -151,3 +158,36 @@ def test_pickled_rows_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "seen" / TABLE_FILE, **dict.fromkeys(SPECS, rows))
     with pytest.raises(DatasetError, match="pickle"):
         Recorded.open(tmp_path / "seen")
+
+
+def test_parquet_is_read_as_the_same_outputs(tmp_path: Path) -> None:
+    """Rows of every kind of output are lists of one length; a bad one is named by its row."""
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    from pyarrow import parquet
+
+    recorded = linked(40)
+    columns = {name: column.tolist() for name, column in recorded.outputs.items()}
+    recorded.save(tmp_path)
+    (tmp_path / TABLE_FILE).unlink()
+    parquet.write_table(pyarrow.table(columns), tmp_path / PARQUET_FILE)
+    found = Recorded.open(tmp_path)
+    assert found.specs == recorded.specs
+    for name, column in recorded.outputs.items():
+        assert found.outputs[name].dtype == column.dtype
+        np.testing.assert_allclose(found.outputs[name], column, atol=1e-6)
+    name = min(columns)
+    columns[name][7] = columns[name][7][:-1]
+    parquet.write_table(pyarrow.table(columns), tmp_path / PARQUET_FILE)
+    with pytest.raises(DatasetError, match=f"'{name}' has rows of different lengths"):
+        Recorded.open(tmp_path)
+
+
+def test_parquet_without_pyarrow_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked(9).save(tmp_path)
+    (tmp_path / TABLE_FILE).unlink()
+    (tmp_path / PARQUET_FILE).write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SettingsError, match="pip install pyarrow"):
+        Recorded.open(tmp_path)

@@ -19,6 +19,10 @@ from triparty.device.events.store import RETRY_LONGEST_S, EventStore
 from triparty.device.events.stored import StoredEvents
 
 FOREVER = 1e12
+NOT_RUN: dict[str, dict[str, Any]] = {
+    "filtered": {"m": "Reused"},
+    "predicted": {"n": {"value": [2.0], "confidence": 0.75, "from": ["m"]}},
+}
 
 
 def result(wall: float, camera: str = "yard", **answers: object) -> dict[str, Any]:
@@ -270,13 +274,34 @@ def test_files_of_earlier_versions_are_taken_over(version: int, tmp_path: Path) 
         assert (first.id, first.kind, first.after, first.clip) == (7, "enter", 4, "a.mp4")
         assert (second.id, second.kind, second.before) == (9, "leave", True)
         assert store.answers_at(5.5)["yard"] == {"n": 4}
-        store.write([event(10.0), result(10.0) | {"filtered": {"m": "Reused"}}], 10.0)
+        store.write([event(10.0), result(10.0) | NOT_RUN], 10.0)
         assert store.list(Wanted())[0].id > 9
         store.close()
     connection = sqlite3.connect(tmp_path / "r.db")
-    found = connection.execute("SELECT filtered FROM results ORDER BY id").fetchall()
+    query = "SELECT filtered, predicted FROM results ORDER BY id"
+    found = connection.execute(query).fetchall()
     connection.close()
-    assert found == [("{}",), *[('{"m": "Reused"}',)] * 2]
+    assert found == [("{}", "{}"), *[tuple(json.dumps(NOT_RUN[key]) for key in NOT_RUN)] * 2]
+
+
+def test_a_database_of_the_version_before_is_taken_over(
+    store: EventStore, database_url: str
+) -> None:
+    """As version 3 left it, which SQLite and PostgreSQL both had."""
+    store.write([event(5.0), result(5.0)], 5.0)
+    with store._writer.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE results DROP COLUMN predicted")
+        connection.exec_driver_sql("UPDATE store_version SET version = 3")
+    again = EventStore(make_url(database_url), keep_s=FOREVER)
+    try:
+        again.write([event(6.0), result(6.0) | NOT_RUN], 6.0)
+        assert walls(again) == [6.0, 5.0]
+        with again._writer.begin() as connection:
+            query = "SELECT wall, predicted FROM results ORDER BY wall"
+            found = [tuple(row) for row in connection.exec_driver_sql(query)]
+    finally:
+        again.close()
+    assert found == [(5.0, "{}"), (6.0, json.dumps(NOT_RUN["predicted"]))]
 
 
 @pytest.mark.parametrize("kind", ["text", "newer"])

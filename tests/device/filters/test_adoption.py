@@ -170,3 +170,20 @@ def test_samples_that_are_kept_back_are_none_that_are_sent() -> None:
     assert sorted(both[0] + both[1]) == rows.tolist()
     assert len(both[1]) == 25
     assert parted(samples, 0.25, 7)[1].labels.tolist() == held.labels.tolist()
+
+
+def test_whole_blocks_are_kept_back_and_halved() -> None:
+    from triparty.device.filters.fitting import in_halves, parted
+
+    rows, blocks = np.arange(100), np.arange(100) // 10
+    inputs = Inputs({"x": rows[:, None]}, np.ones((100, 1), bool))
+    samples = Samples(inputs, rows[:, None] % 2, blocks)
+    for ways in (parted(samples, 0.3, 7), in_halves(samples)):
+        numbers = [set((one.inputs.columns["x"][:, 0] // 10).tolist()) for one in ways]
+        assert numbers[0].isdisjoint(numbers[1])
+        assert sum(len(one) for one in ways) == 100
+        for one in ways:
+            assert one.blocks is not None
+            assert one.blocks.tolist() == (one.inputs.columns["x"][:, 0] // 10).tolist()
+    assert len(parted(samples, 0.3, 7)[1]) == 30
+    assert len(in_halves(samples)[0]) == 50

@@ -182,12 +182,37 @@ def test_a_stricter_target_filters_less() -> None:
     assert rates[0] > rates[1] > rates[2]
 
 
+def spoilt(points: Any) -> Any:
+    """The same with a number that is none."""
+    made = points.copy()
+    made[7, 2] = np.nan
+    return made
+
+
+@pytest.mark.parametrize("kind", ["skip", "reuse"])
+def test_one_block_shows_nothing(kind: str, tmp_path: Path) -> None:
+    points, classes = clouds(400)
+    fitted(kind).save(tmp_path / "f")
+    made = Filter.load(tmp_path / "f")
+    made.calibrate(points, classes, blocks=np.zeros(400))
+    found = made.artifact.tasks[0].calibration
+    assert (found.threshold, found.blocks) == (None, 1)
+    made.save(tmp_path / "f")
+    assert Filter.load(tmp_path / "f").artifact.tasks[0].calibration == found
+    made.calibrate(points[:1], classes[:1])
+    assert made.artifact.tasks[0].calibration.threshold is None
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda p, c: Filter.fit(p, c[:-1].tolist(), class_not_in(0)), "have 399 labels"),
         (lambda p, c: Filter.fit(p, c, class_not_in(9)), "label 0 in all"),
         (lambda p, c: Filter.fit(p, ["a"] * 400), "row 0: no result of this measure"),
+        (lambda p, c: Filter.fit(spoilt(p), c, class_not_in(0)), "row 7 .* not finite"),
+        (lambda p, c: Filter.fit(p, c, class_not_in(0), blocks=c[:-1]), "have 399 blocks"),
+        (lambda p, c: fitted("skip").evaluate(spoilt(p), c), "row 7 .* not finite"),
+        (lambda p, c: fitted("skip").calibrate(p, c, blocks=c[:-1]), "have 399 blocks"),
         (lambda p, c: fitted("skip").evaluate(p[:, :3], c), "shape"),
         (lambda p, c: fitted("skip").evaluate(p, c[:-1]), "400 inputs have 399 results"),
         (lambda p, c: fitted("skip").evaluate(p, {"nobody": c}), "results of task"),

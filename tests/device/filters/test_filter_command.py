@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from triparty.common.errors import DatasetError, SettingsError
 from triparty.common.tables import read_table
 from triparty.device.cli_filter import app
+from triparty.device.filters.filter import Filter
 from triparty.device.filters.filterability import filterability
 from triparty.device.filters.measures import class_not_in, confidence_below
 from triparty.device.filters.tables import chosen
@@ -67,6 +68,27 @@ def test_a_filter_is_fitted_and_judged(call: Call, data: Path, tmp_path: Path) -
     told = call("evaluate", output, data)
     assert "for the traffic alone" in told
     assert "by chance" in told
+
+
+def test_rows_that_depend_on_each_other_are_blocks(tmp_path: Path) -> None:
+    points, classes = clouds(400, seed=3)
+    order = np.argsort(classes, kind="stable")
+    walls = np.arange(400) * 0.5
+    np.savez(tmp_path / "clip.npz", x=points[order], results=classes[order], wall=walls)
+    arguments = ["fit", str(tmp_path / "clip.npz"), "-o", str(tmp_path / "f"), "--epochs", "2",
+                 "--measure", "class-not-in:0", "--no-trial"]  # fmt: skip
+    alone = CliRunner().invoke(app, arguments)
+    assert "results of rows stay alike for about" in alone.stderr
+    assert "samples kept back" in alone.stdout
+    known = CliRunner().invoke(app, [*arguments, "--blocks", "wall:10"])
+    assert "stay alike" not in known.stderr
+    assert "100 samples in 5 blocks show no threshold" in known.stdout
+    assert "at least 32 blocks" in known.stdout
+    assert Filter.load(tmp_path / "f").artifact.tasks[0].calibration.blocks == 5
+    for wrong, message in (("when", "no column 'when'"), ("wall:long", "COLUMN:LENGTH")):
+        refused = CliRunner().invoke(app, [*arguments, "--blocks", wrong])
+        assert isinstance(refused.exception, SettingsError)
+        assert message in refused.exception.message
 
 
 def test_a_reuse_filter_is_fitted(call: Call, data: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from triparty.device.gateway.metrics import MetricsServer
 from triparty.device.gateway.models import FunctionStage
 from triparty.device.gateway.settings import WatchSettings
 from triparty.device.gateway.status import FilterStatus, document, line
+from triparty.device.gateway.watching import open_settings
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -310,6 +311,56 @@ class TestRefusals:
         replace(artifact, tasks=(task,)).save(tmp_path / "f")
         with pytest.raises(SettingsError, match=r"/f has the measure 'mine'.*as-given"):
             self.start(tmp_path, clip, tmp_path / "f")
+
+
+class TestCheck:
+    """What `watch --check` tells before the start."""
+
+    def settings(self, folder: Path, artifact: Path, **more: Any) -> WatchSettings:
+        model = more.pop("model", {"python": "not_run_by_a_check:look"})
+        (folder / "not_run_by_a_check.py").write_text("raise RuntimeError('it was run')")
+        return configured(
+            folder,
+            {"a": folder / "gone.mp4"},
+            {"artifact": artifact},
+            models=[{"name": "model", **model}],
+            **more,
+        )
+
+    @pytest.fixture(autouse=True)
+    def importable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    def test_nothing_wrong_opens_no_camera_and_runs_no_code(self, tmp_path: Path) -> None:
+        before = sorted(saved(tmp_path / "f").iterdir())
+        open_settings(self.settings(tmp_path, tmp_path / "f"))
+        assert sorted((tmp_path / "f").iterdir()) == before
+
+    @pytest.mark.parametrize("file", ["filter.json", "filter.onnx"])
+    def test_a_broken_filter(self, file: str, tmp_path: Path) -> None:
+        path = saved(tmp_path / "f") / file
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(SettingsError, match=r"'squares': .*/f cannot be used.*fit or pull"):
+            open_settings(self.settings(tmp_path, tmp_path / "f"))
+        with pytest.raises(SettingsError, match="is no filter"):
+            open_settings(self.settings(tmp_path, tmp_path / "gone"))
+
+    def test_a_model_that_is_none(self, tmp_path: Path) -> None:
+        folder = saved(tmp_path / "f")
+        for model, message in (
+            ({"file": "gone.onnx"}, "gone.onnx: no such detector"),
+            ({"file": "f/filter.json"}, "not an ONNX model"),
+            ({"python": "no_such_module_anywhere.inside:look"}, "no module named 'no_such_mod"),
+        ):
+            with pytest.raises(SettingsError, match=message):
+                open_settings(self.settings(tmp_path, folder, model=model))
+
+    def test_a_gate_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "g").mkdir()
+        (tmp_path / "g" / "gate.json").write_text("{}")
+        gate = {"policy": "ours", "artifact": "g"}
+        with pytest.raises(SettingsError, match=r"gate: .*/g cannot be used .*again"):
+            open_settings(self.settings(tmp_path, saved(tmp_path / "f"), gate=gate))
 
 
 class TestReload:

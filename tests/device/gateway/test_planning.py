@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,9 @@ from moving_squares import RATE, is_there, pictures, write_clip
 from planned import saved_plan
 from watched import Kept, gateway, settings_of
 
-from triparty.common.errors import SettingsError
+from triparty.common.errors import SettingsError, TransportError
 from triparty.common.links.ensemble import Ensemble, Member
+from triparty.common.links.planning.costs import Budget
 from triparty.common.links.planning.folder import PlanFolder
 from triparty.common.links.recorded import Recorded
 from triparty.common.links.specs import Vec
@@ -27,7 +30,13 @@ from triparty.device.gate.traces import Task
 from triparty.device.gateway.clock import VirtualClock
 from triparty.device.gateway.metrics import MetricsServer
 from triparty.device.gateway.models import FunctionStage
-from triparty.device.gateway.planning import LinkStage, PlannedStage, _stood_in
+from triparty.device.gateway.planning import (
+    Choice,
+    LinkStage,
+    PlannedStage,
+    Planner,
+    _stood_in,
+)
 from triparty.device.gateway.plans import make_planner
 from triparty.device.gateway.predictions import (
     Predicted,
@@ -37,10 +46,13 @@ from triparty.device.gateway.predictions import (
     predicted_answer,
     row_of,
 )
-from triparty.device.gateway.settings import WatchSettings
+from triparty.device.gateway.settings import ModelSettings, WatchSettings
 from triparty.device.gateway.stages import Reused
 from triparty.device.gateway.status import document, line
 from triparty.device.gateway.watching import check_settings, make_gateway
+from triparty.device.links.loading import Loading
+from triparty.device.links.nodes import Node
+from triparty.device.links.selecting import Reselection
 
 FRAMES = 60
 TASKS = tuple(
@@ -286,6 +298,99 @@ def test_a_model_that_is_only_profiled_is_let_go_after_each_batch(
     assert cars.loads > 1
     assert made.functions["people"].loads == 1
     assert made.status.plan.active == ("people",)
+
+
+class Shelf:
+    """A library that notes what it is asked for; it brings nothing before it may."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.wishes: list[frozenset[str]] = []
+        self.may, self.error = threading.Event(), error
+
+    def bring(self, names: Collection[str]) -> None:
+        assert self.may.wait(10)
+        self.wishes.append(frozenset(names))
+        if self.error is not None:
+            raise self.error
+
+
+def _planner(shelf: Shelf) -> Planner:
+    """Of two models that were run before, of which `people` runs though none fits any more."""
+    number = Vec("regression", 1, tolerance=0.5)
+    names = ("people", "cars")
+    made = Planner(
+        Choice(frozenset({"people"}), 0.9),
+        {name: BOTH[name] for name in names},
+        dict.fromkeys(names, number),
+        dict.fromkeys(names, RowForm("number", (), 1)),
+        reselection=Reselection(Budget(latency_ms=0.0), every=6, least=2),
+        library=shelf,
+    )
+    for name in names:
+        loading = Loading(Node(name, number, lambda: float), retry_s=0.0)
+        loading.run(1.0)
+        made.join(loading)
+    return made
+
+
+def _batches(planner: Planner, seen: Mapping[str, float], until: Callable[[], bool]) -> int:
+    """Frames of which all models that look see so much, until something; how many."""
+    for count in range(2000):
+        if until():
+            return count
+        looks = planner.forms if planner.is_profiling else planner.active
+        planner.end_batch([{name: seen[name] for name in looks}])
+        time.sleep(0.002)
+    raise AssertionError("it does not come")
+
+
+def test_models_are_fetched_before_all_look_and_the_rest_evicted_after_it() -> None:
+    shelf = Shelf()
+    planner = _planner(shelf)
+    seen = {"people": 1.0, "cars": 2.0}
+    for _ in range(20):
+        planner.end_batch([{"people": 1.0}])  # frames go on, and nothing is profiled
+    assert not planner.is_profiling
+    shelf.may.set()
+    _batches(planner, seen, lambda: planner.is_profiling)
+    assert shelf.wishes == [{"people", "cars"}]
+    _batches(planner, seen, lambda: len(shelf.wishes) > 1)
+    assert shelf.wishes[1] == planner.active == frozenset()
+    assert planner.status.switches == 1
+    _batches(planner, seen, lambda: len(shelf.wishes) > 2)
+    assert shelf.wishes[2] == {"people", "cars"}, "a period later all models are needed again"
+
+
+def test_where_models_cannot_be_fetched_the_old_choice_stays_and_is_told() -> None:
+    shelf = Shelf(TransportError("the cloud is away"))
+    shelf.may.set()
+    planner = _planner(shelf)
+    seen = {"people": 1.0, "cars": 5.0}
+    _batches(planner, seen, lambda: planner.status.refused is not None)
+    assert planner.status.refused == "the cloud is away"
+    assert planner.active == {"people"}
+    assert not planner.is_profiling
+    before = len(shelf.wishes)
+    shelf.error = None  # the next period tries again
+    _batches(planner, seen, lambda: planner.is_profiling)
+    assert len(shelf.wishes) == before + 1
+    assert planner.status.refused is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [(None, "give .plan."), ({"artifact": "plan"}, "is no pulled plan")],
+)
+def test_a_pulled_model_needs_a_pulled_plan(
+    plan: Any, says: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPARTY_DEVICE_HOME", str(tmp_path / "home"))
+    saved_plan(tmp_path, ("people",), BOTH)
+    settings = configured(tmp_path, {"a": clip}, plan=plan or {"artifact": None})
+    models = tuple(ModelSettings(name=one.name, pulled=True) for one in settings.models)
+    settings = settings.model_copy(update={"models": models})
+    with pytest.raises(SettingsError, match=says):
+        make_planner(settings, check_settings(settings))
 
 
 COUNTS = Vec("regression", 2, ("car", "person"), 0.5)

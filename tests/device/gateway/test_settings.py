@@ -96,7 +96,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("tasks = []", "tasks = ['cat']", "unknown task 'cat'; the nearest is 'cats'"),
         ('name = "door"', 'name = "../door"', "cameras.1.name"),
         ("[[cameras]]", "[[cameras]", "not valid TOML"),
-        ('python = "json:dumps"', "", "file or python"),
+        ('python = "json:dumps"', "", "one of file, python and pulled"),
         ('url = "door.mp4"', "", "url"),
         ("[defaults]", "tasks = 3\n[defaults]", "not valid TOML"),
         ("[[tasks]]", "[tasks]", "'tasks' must be tables [[tasks]]"),

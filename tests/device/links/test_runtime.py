@@ -12,6 +12,7 @@ from made_links import NUMBER, times
 
 from triparty.common.errors import DatasetError, SettingsError, StateError
 from triparty.common.links.planning.costs import Budget
+from triparty.common.links.planning.refreshing import Refresh
 from triparty.common.links.planning.reselection import Hysteresis
 from triparty.common.links.specs import Vec
 from triparty.device.links.loading import FailedError, Loading
@@ -283,3 +284,42 @@ def test_an_onnx_file_is_a_node(test_data: Path) -> None:
     assert row.shape == (12,)
     assert words.cost is not None
     assert words.cost.memory_mib > 0
+
+
+def test_a_model_that_runs_now_and_then_is_held_and_then_predicted() -> None:
+    """`cars` run on one of 4 inputs, hold for 2, and are predicted for the last."""
+    links, people, cars = _made(refresh={"cars": Refresh(4, (0.8, 0.6))})
+    told = [links.results(np.float64(value))["cars"] for value in (1, 2, 3, 4, 5, 6)]
+    assert [one.output for one in told] == pytest.approx([2, 2, 2, 8, 10, 10], abs=1e-3)
+    measured, predicted = Origin.MEASURED, Origin.PREDICTED
+    origins = [measured, predicted, predicted, predicted, measured, predicted]
+    assert [one.origin for one in told] == origins
+    assert [one.confidence for one in told] == pytest.approx([1, 0.8, 0.6, 0.9, 1, 0.8])
+    assert [one.sources for one in told[:4]] == [(), ("cars",), ("cars",), ("people",)]
+    links.profile([np.float64(7)])
+    links.choose(["people"])
+    told = [links.results(np.float64(value))["cars"] for value in (8, 9, 10)]
+    assert told[-1].origin is measured
+    assert (people.calls, cars.calls, cars.loads) == (10, 4, 1), "it stays loaded"
+    links, _, cars = _made(refresh={"cars": Refresh(4, ())})
+    links.load()
+    assert cars.loads == 1
+
+
+def test_a_model_that_fails_when_it_is_its_turn_is_predicted_and_tried_again() -> None:
+    now = [0.0]
+    links, _, cars = _made(
+        refresh={"cars": Refresh(2, (0.8,))}, retry_s=10.0, clock=lambda: now[0]
+    )
+    assert links.result("cars", np.float64(1.0)).origin is Origin.MEASURED
+    cars.broken = True
+    links.result("cars", np.float64(2.0))
+    told = links.result("cars", np.float64(3.0))
+    assert (told.sources, told.failure) == (("people",), "ValueError: bad input")
+    cars.broken, now[0] = False, 11.0
+    assert links.result("cars", np.float64(4.0)).origin is Origin.MEASURED
+    with pytest.raises(SettingsError, match="reselection or refresh"):
+        _made(
+            refresh={"cars": Refresh(2, ())},
+            reselection=Reselection(Budget(memory_mib=1.0), every=10),
+        )
