@@ -158,7 +158,7 @@ def rank_agreement() -> float:
 def pearson_agreement() -> float:
     """The same of the thesis's number: Pearson correlation of one number of each output."""
     recorded = frames().recorded
-    number = {name: correlated_number(SPECS[name], recorded.outputs[name]) for name in SPECS}
+    number = {name: correlated_number(CLIPS[name], recorded.outputs[name]) for name in CLIPS}
     return _ranked([abs(np.corrcoef(number[a], number[b])[0, 1]) for a, b in PAIRS])
 
 

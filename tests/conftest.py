@@ -31,6 +31,7 @@ settings.load_profile("triparty")
 
 
 SLOWEST = (
+    "tests/federation/test_deployment.py",
     "tests/exchange/",
     "tests/test_",
     "tests/benchmarks/",
