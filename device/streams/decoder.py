@@ -70,7 +70,7 @@ class DecoderCounters:
         fed: packets.
         frames: handed out.
         restarts: starts anew at an entry.
-        rebuilds: new contexts after the first, for other parameters.
+        rebuilds: new contexts after the first.
         failures: packets that it failed on.
         corrupt: frames that the decoder patched up, not handed out.
         surplus: frames beyond the first of a packet, not handed out.
@@ -115,8 +115,7 @@ class StreamDecoder:
         self.counters = DecoderCounters()
         self.cpu_ms = 0.0
         self.spent: list[Spent] = []
-        self._parameters = (codec, extradata, reorders)
-        self._context = _open(*self._parameters)
+        self._context = _open(codec, extradata, reorders)
         self._owner: int | None = None
         self._lap_began_ns = 0
         self._has_failed = False
@@ -163,12 +162,14 @@ class StreamDecoder:
     def reopen(
         self, codec: str, extradata: bytes | None, *, reorders: bool = False
     ) -> list[Frame]:
-        """Goes on with other parameters, at an entry; returns the frames that are left."""
+        """Goes on with another connection, at an entry; returns the frames that are left.
+
+        The context is a new one, also for the same parameters: FFmpeg keeps room for as many
+        frames as were ever held of one context at once.
+        """
         frames = self.drain()
-        if (codec, extradata, reorders) != self._parameters:
-            self._parameters = (codec, extradata, reorders)
-            self._context = _open(*self._parameters)
-            self.counters.rebuilds += 1
+        self._context = _open(codec, extradata, reorders)
+        self.counters.rebuilds += 1
         return frames
 
     def _feed(self, packet: Packet, is_target: bool, is_wanted: bool) -> None:

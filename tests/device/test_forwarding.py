@@ -351,6 +351,7 @@ class OnceCloud(SmallCloud):
         assert version is not None
         assert request_id is not None
         if self.spent.setdefault(version, request_id) != request_id:
+            self.told.append(f"refused {version}")
             raise SpentError("used")
         self.sessions.setdefault(str(version), [])
         self._tell(f"open {version}")

@@ -42,6 +42,10 @@ class Pool(FakeCatalog):
     spent: list[int] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
     failing: TripartyError | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def model_for(self, principal: Principal, name: str, *, version: int | None = None) -> Any:
         if version in self.spent:
@@ -55,6 +59,7 @@ class Pool(FakeCatalog):
             if model.version in self.spent:
                 raise SpentError("used")
             self.spent.append(model.version)
+            self.gate.wait(10)
 
 
 @dataclass
@@ -221,6 +226,26 @@ def test_a_repeated_opening_is_the_same_session_while_it_loads_and_after(
             assert doubled(await stage.forward("alice", session))
             await stage.client("alice").delete(f"/sessions/{session}")
             assert isinstance(problem(await stage.open("alice")), SpentError)
+
+    run(story())
+
+
+def test_a_client_that_left_while_its_instance_was_claimed_gets_it(
+    start: Any, run: Run
+) -> None:
+    async def story() -> None:
+        async with start() as stage:
+            stage.pool.gate.clear()
+            gone = asyncio.create_task(stage.open("alice"))
+            await until(lambda: stage.pool.spent == [1])
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+            stage.pool.gate.set()
+            session = (await stage.open("alice")).json()["session"]
+            assert doubled(await stage.forward("alice", session))
+            assert stage.pool.spent == [1]
+            assert stage.pool.removed == []
 
     run(story())
 

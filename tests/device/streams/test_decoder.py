@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -222,7 +224,41 @@ def test_other_parameters_need_another_decoder(encodings: Encodings) -> None:
     frames = decoder.decode(Closure(new.packets), also=_every)
     frames += decoder.reopen(new.codec, new.extradata)
     assert {f.number: fingerprint(f.image) for f in frames} == full_decode(new)
-    assert decoder.counters.rebuilds == 1
+    assert decoder.counters.rebuilds == 2
+
+
+class Mallinfo(ctypes.Structure):
+    """What glibc's `mallinfo2` tells."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def test_another_connection_gives_back_the_room_of_frames(encodings: Encodings) -> None:
+    """FFmpeg keeps room for as many frames as one context ever had out at once."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("only glibc tells how much memory is in use")
+    libc.mallinfo2.restype = Mallinfo
+
+    def in_use() -> int:
+        gc.collect()
+        told = libc.mallinfo2()
+        return int(told.uordblks + told.hblkhd)
+
+    old = open_stream(encodings.path("h264-baseline"))
+    decoder = _decoder(old)
+    frames = decoder.decode(Closure(old.packets), also=_every)
+    count, size = len(frames), frames[0].image.width * frames[0].image.height * 3 // 2
+    frames.clear()
+    held = in_use()
+    decoder.reopen(old.codec, old.extradata)
+    assert held - in_use() > count * size // 2
 
 
 @pytest.mark.parametrize("codec", ["nonsense", "aac"])
