@@ -13,9 +13,6 @@ ARGS ?=
 # file stay together, for what they share is made once.
 PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
 PARALLEL ?= -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-# Some tests drive servers, cameras and terminals in real time: what failed is tried once more, and
-# the summary names it. Everything else draws the same examples again and fails again.
-RERUNS ?= --reruns 1 -rR
 
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -39,10 +36,10 @@ demo: $(VENV)/.runtime
 	@$(BIN)/triparty demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PARALLEL) $(RERUNS) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m '' $(PARALLEL) $(RERUNS) $(ARGS)
+	$(BIN)/python -m pytest -m '' $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
