@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -19,8 +18,10 @@ from permuted import permute
 from three_parties import Parties, triparty
 from tiny_encoders import tiny_encoder
 
+from triparty.common.access import Access
 from triparty.common.errors import PROBLEM_PREFIX
 from triparty.common.keying import Bundle, KeyedReply
+from triparty.common.tls import client_context
 from triparty.common.wire import Frame, decode_frames, encode_frames
 from triparty.developer.home import Home
 from triparty.device.client import Device
@@ -41,11 +42,19 @@ def log(parties: Parties) -> list[dict[str, Any]]:
     return [json.loads(line) for line in parties.cloud.log.read_text().splitlines()]
 
 
-@contextmanager
-def http(parties: Parties) -> Iterator[httpx.Client]:
-    """A client of the cloud with the developer's token; its connections are kept alive."""
-    with Home(parties.developer).access().client() as client:
-        yield client.connection._http
+def http(access: Access) -> httpx.Client:
+    """A client of the cloud with a party's token; its connections are kept alive."""
+    return httpx.Client(
+        base_url=access.url,
+        headers={"Authorization": f"Bearer {access.token}"},
+        verify=client_context(access.certificate_pem),
+        trust_env=False,
+        timeout=60,
+    )
+
+
+def developers(parties: Parties) -> httpx.Client:
+    return http(Home(parties.developer).access())
 
 
 class Held:
@@ -94,7 +103,11 @@ def test_what_runs_is_finished_and_a_device_goes_on_after_the_restart(
     long: dict[str, Any] = {"max_tokens": 300, "ignore_eos": True}
     expected = {model: phone.generate(model, PROMPT, **long) for model in ("words", "stories")}
 
-    with http(parties) as idle, http(parties) as publisher, ThreadPoolExecutor(2) as pool:
+    with (
+        developers(parties) as idle,
+        developers(parties) as publisher,
+        ThreadPoolExecutor(2) as pool,
+    ):
         assert idle.get("/readyz").status_code == 200
         upload = held_upload(publisher, BLOB)
         words = phone.stream("words", PROMPT, **long)
@@ -146,9 +159,9 @@ def test_a_forward_request_under_way_is_answered(
     rows = bundle.rows(np.array(ids.encode("quiet river").ids), start=0).array[None]
     body = encode_frames(Frame.of(rows), Frame.of(np.ones(rows.shape[:2], np.int32)))
     path = "/v1/models/moods/forward"
-    with phone._home.access().client() as client, http(parties) as idle:
+    with http(phone._home.access()) as mine, developers(parties) as idle:
         assert idle.get("/readyz").status_code == 200
-        held = Held(client.connection._http, "POST", path, body)
+        held = Held(mine, "POST", path, body)
         process = parties.cloud.process
         assert process is not None
         process.send_signal(signal.SIGTERM)
@@ -168,7 +181,7 @@ def test_a_forward_request_under_way_is_answered(
 
 
 def test_the_second_signal_ends_it_at_once(parties: Parties) -> None:
-    with http(parties) as idle, http(parties) as publisher:
+    with developers(parties) as idle, developers(parties) as publisher:
         assert idle.get("/readyz").status_code == 200
         upload = held_upload(publisher, BLOB[::-1])
         process = parties.cloud.process
@@ -181,5 +194,5 @@ def test_the_second_signal_ends_it_at_once(parties: Parties) -> None:
         assert isinstance(upload.answer.exception(60), httpx.TransportError)
     parties.cloud.stop()  # it has ended
     parties.cloud.start()
-    with http(parties) as again:
+    with developers(parties) as again:
         assert again.get("/readyz").status_code == 200

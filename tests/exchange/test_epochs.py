@@ -109,7 +109,7 @@ def test_a_drained_session_goes_on_and_new_ones_begin_in_the_new_epoch(
         # The deadline comes: what the timer calls, now.
         developer = stage.developer.account.home.access().developer
         serving = stage.cloud.app.state.serving
-        ended = serving._in_loop(lambda: serving._end_retired(developer, {(name, 1)}))
+        ended = serving._in_loop(lambda: serving._admission.end(developer, {(name, 1)}))
         assert ended == 2
         with pytest.raises(RetiredError, match="key epoch of this session has ended"):
             client.connection.request("POST", f"/v1/sessions/{old.id}/fork")
