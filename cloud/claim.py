@@ -89,6 +89,10 @@ class _Claim:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._watcher.join()
+        if self._connection is not None:
+            # Asked for, because a closed connection keeps its locks until the server sees it.
+            with suppress(SQLAlchemyError):
+                self._connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _KEY})
         self._let_go()
 
     def _take(self) -> bool:
