@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import PostgresServer, find_programs, running_postgres
 
+pytest_plugins = ["resuming"]
 ROOT = Path(__file__).resolve().parent.parent
 # Before any test imports torch or transformers: nothing is fetched, one thread a process.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
