@@ -20,7 +20,7 @@ reads, `H` query heads, `G` query heads per key/value head, `d` width of queries
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -143,16 +143,8 @@ def packed_attention(
         raise TypeError(f"an attention module has an integer layer_idx, got {index!r}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attend = _attend if softcap is None else partial(_attend_capped, softcap=softcap)
-    lengths = packed.lengths
-    parts = zip(
-        packed.spans,
-        torch.split(query, lengths, dim=2),
-        torch.split(key, lengths, dim=2),
-        torch.split(value, lengths, dim=2),
-        strict=True,
-    )
     outputs = []
-    for span, queries, new_keys, new_values in parts:
+    for span, queries, new_keys, new_values in _parts(packed, query, key, value):
         reach = span.reach(sliding_window, query.device)
         keys, values = span.cache.layers[index].update(new_keys, new_values)
         if reach.first:
@@ -160,6 +152,22 @@ def packed_attention(
         outputs.append(attend(queries, keys, values, mask=reach.mask, scale=scale))
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _parts(
+    packed: PackedBatch, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> Iterable[tuple[Span, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Each span with its rows of the queries, keys and values, (1, H, T, d) each."""
+    if len(packed.spans) == 1:
+        return [(packed.spans[0], query, key, value)]
+    lengths = packed.lengths
+    return zip(
+        packed.spans,
+        torch.split(query, lengths, dim=2),
+        torch.split(key, lengths, dim=2),
+        torch.split(value, lengths, dim=2),
+        strict=True,
+    )
 
 
 def _attend(

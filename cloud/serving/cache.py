@@ -49,13 +49,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its regist
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends rows; returns all keys and values, (1, H, T, d) each."""
-        start = self.rows
-        end = start + key_states.shape[-2]
-        keys, values = self._room_for(end, key_states, value_states)
-        keys[:, :, start:end] = key_states
-        values[:, :, start:end] = value_states
-        self._show(end)
-        return keys[:, :, :end], values[:, :, :end]
+        start, count = self.rows, key_states.shape[-2]
+        keys, values = self._room_for(start + count, key_states, value_states)
+        keys.narrow(2, start, count).copy_(key_states)
+        values.narrow(2, start, count).copy_(value_states)
+        self._show(start + count)
+        return self.keys, self.values
 
     def crop_to(self, rows: int) -> None:
         """Forgets everything after the first `rows` rows; keeps the room."""
@@ -91,7 +90,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its regist
 
     def _show(self, rows: int) -> None:
         if self._buffers is not None:
-            self.keys, self.values = (buffer[:, :, :rows] for buffer in self._buffers)
+            keys, values = self._buffers
+            self.keys, self.values = keys.narrow(2, 0, rows), values.narrow(2, 0, rows)
 
 
 def _empty(like: torch.Tensor, rows: int) -> torch.Tensor:
