@@ -41,7 +41,7 @@ def test_the_operators_page_in_a_browser(cloud: Any, developer: Any, served: str
     with chromium() as browser:
         tab = new_tab(browser)
         tab.goto(f"{served}/accounts")
-        assert tab.evaluate("document.activeElement.id") == "secret"
+        tab.wait_for_function("document.activeElement.id === 'secret'")
         tab.evaluate(axe)
         assert_everybody_can_use(tab)
         tab.keyboard.type(cloud.operator)

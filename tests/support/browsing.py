@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,16 +29,36 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
+LIMIT_S = 600.0
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser while the block runs."""
+    """A browser while the block runs, for a limited time.
+
+    Playwright waits for its driver and for scripts of pages without a limit, in a loop of its own
+    that no signal ends well. When the driver is gone, whatever waits for it fails.
+    """
     assert CHROMIUM is not None, "chromium is not installed (apt-get install chromium)"
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield launched
-        launched.close()
+    limit = threading.Timer(LIMIT_S, end_driver)
+    limit.start()
+    try:
+        with sync_playwright() as playwright:
+            launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+            yield launched
+            launched.close()
+    finally:
+        limit.cancel()
+
+
+def end_driver() -> None:
+    """Kills Playwright's driver, a child of this process."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            if b"playwright" in Path("/proc", child, "cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
 
 
 def new_tab(browser: Any, **context: Any) -> Any:

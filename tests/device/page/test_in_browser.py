@@ -106,7 +106,7 @@ def test_the_login_is_for_everybody(browser: Any, url: str, axe: str) -> None:
     context = browser.new_context(viewport=PHONE, color_scheme="dark")
     tab = context.new_page()
     tab.goto(f"{url}/events?kind=enter")
-    assert tab.evaluate("document.activeElement.id") == "secret"
+    tab.wait_for_function("document.activeElement.id === 'secret'")
     tab.keyboard.type("wrong password")
     tab.keyboard.press("Enter")
     tab.get_by_role("alert").wait_for()
