@@ -1,8 +1,9 @@
 """One site four times: all looked at; with a gate; with filters, too; with links, too.
 
-Cases for the suite `system`. The gateway is that of `triparty device watch`, in virtual time.
-Four cameras play first halves of real clips in a loop, FastestDet counts persons, cars and
-bottles, the Ultra-Light detector faces. Without the gate every packet is decoded and every
+Cases for the suite `system`. The gateway is that of `triparty device watch`, in virtual time:
+in its own, nobody could look at everything on two cores. Sixteen cameras play first halves of
+real clips in a loop, each from another place on where a clip has one; FastestDet counts
+persons, cars and bottles, the Ultra-Light detector faces. Without the gate every packet is decoded and every
 frame looked at by both: what it says is the truth. What filters and links know is of second
 halves.
 """
@@ -28,7 +29,7 @@ from benchmarks.site_films import (
     detector,
     save_filter,
     save_plan,
-    write_films,
+    write_film,
 )
 from triparty.common.errors import TripartyError
 from triparty.device.events.database import database_url
@@ -44,17 +45,30 @@ SECONDS, QUICK_SECONDS = 120.0, 20.0
 STEP_S = 0.1
 WARM_UP_S = 5.0
 NEAR_S = 2.0
-WHOLE_MS, BUDGET_MS = 10_000.0, 0.6
+WHOLE_MS, BUDGET_MS = 10_000.0, 2.4
 NOON = datetime(2027, 7, 5, 12, tzinfo=UTC).timestamp()
-CAMERAS = {"hall": 2, "yard": 1, "counter": 0, "lobby": 2}
-"""Their clips, by place in `CLIPS`: bottles, cars, people."""
-ASKED = {
-    "hall": ("persons", FACES),
-    "yard": ("cars",),
-    "counter": ("bottles",),
-    "lobby": ("persons", FACES),
+BOTTLES, CARS, PEOPLE = range(3)
+CAMERAS = {
+    "hall": PEOPLE,
+    "yard": CARS,
+    "counter": BOTTLES,
+    "lobby": PEOPLE,
+    "kitchen": PEOPLE,
+    "garage": CARS,
+    "cellar": BOTTLES,
+    "library": PEOPLE,
+    "office": PEOPLE,
+    "car park": CARS,
+    "workshop": PEOPLE,
+    "corridor": PEOPLE,
+    "canteen": PEOPLE,
+    "studio": PEOPLE,
+    "archive": PEOPLE,
+    "balcony": PEOPLE,
 }
-FILTERED = ((OBJECTS, 0), (OBJECTS, 1), (OBJECTS, 2), (FACES, 2))
+"""Their clips, by place in `CLIPS`."""
+TASKS = {BOTTLES: ("bottles",), CARS: ("cars",), PEOPLE: ("persons", FACES)}
+FILTERED = ((OBJECTS, BOTTLES), (OBJECTS, CARS), (OBJECTS, PEOPLE), (FACES, PEOPLE))
 """Models behind filters, and clips of the cameras that each filter is of."""
 WHOLE, GATE, FILTERS, LINKS = "whole", "gate", "gate and filters", "gate, filters and links"
 WITH = (GATE, FILTERS, LINKS)
@@ -123,7 +137,10 @@ def made() -> tuple[tempfile.TemporaryDirectory[str], Path]:
     """A folder of films, filters and a plan, while the process runs."""
     holder = tempfile.TemporaryDirectory()
     folder = Path(holder.name)
-    write_films(folder)
+    for clip in TASKS:
+        names = [name for name, of in CAMERAS.items() if of == clip]
+        for number, name in enumerate(names):
+            write_film(folder / f"{name}.mp4", clip, number / len(names))
     save_plan(folder)
     for model, clip in FILTERED:
         save_filter(folder / f"filter-{model}-{clip}", model, clip)
@@ -145,13 +162,17 @@ def ran(form: str, seconds: float) -> Heard:
 
 
 def _settings(form: str) -> WatchSettings:
-    films = sorted(made()[1].glob("*.mp4"))
     counted = {"persons": "person", "cars": "car", "bottles": "bottle"}
     document: dict[str, Any] = {
         "folder": made()[1],
         "cameras": [
-            {"name": name, "url": str(films[n]), "loop": True, "tasks": ASKED[name]}
-            for name, n in CAMERAS.items()
+            {
+                "name": name,
+                "url": str(made()[1] / f"{name}.mp4"),
+                "loop": True,
+                "tasks": TASKS[clip],
+            }
+            for name, clip in CAMERAS.items()
         ],
         "gate": {
             "policy": "round_robin" if form == WHOLE else "ours",
@@ -192,7 +213,7 @@ def _settings(form: str) -> WatchSettings:
 def agreement(form: str, seconds: float) -> float:
     """How long held answers are those of looking at everything; mean over cameras' tasks."""
     run, whole = ran(form, seconds), ran(WHOLE, seconds)
-    keys = [(camera, task) for camera, tasks in ASKED.items() for task in tasks]
+    keys = [(camera, task) for camera, clip in CAMERAS.items() for task in TASKS[clip]]
     shares = [np.mean(run.states(k, seconds) == whole.states(k, seconds)) for k in keys]
     return float(np.mean(shares))
 
@@ -216,8 +237,8 @@ def questions(seconds: float) -> list[str]:
     """Of every camera: whether something was there in each minute, how often, how many."""
     singular = {"persons": "person", "cars": "car", "bottles": "bottle", FACES: "face"}
     asked = []
-    for camera, tasks in ASKED.items():
-        for label in (singular[task] for task in tasks):
+    for camera, clip in CAMERAS.items():
+        for label in (singular[task] for task in TASKS[clip]):
             for minute in range(int(np.ceil(seconds / 60))):
                 since, until = f"12:{minute:02d}", f"12:{minute + 1:02d}"
                 asked.append(f"was a {label} in the {camera} between {since} and {until}?")

@@ -71,21 +71,29 @@ def detector(model: str) -> Path:
     return data() / "models" / "detectors" / FILES[model]
 
 
-def write_films(folder: Path) -> list[Path]:
-    """The first halves of the clips, packets as they are."""
-    films = []
-    for name in CLIPS:
-        film = folder / f"{name}.mp4"
-        middle = _middle(name)
-        with av.open(str(_clip(name))) as source, av.open(str(film), "w") as target:
-            stream = source.streams.video[0]
-            copy = target.add_stream_from_template(stream)
-            for packet in source.demux(stream):
-                if packet.dts is not None and packet.dts < middle:
-                    packet.stream = copy
-                    target.mux(packet)
-        films.append(film)
-    return films
+def write_film(film: Path, clip: int, start: float) -> None:
+    """The first half of a clip, packets as they are, from another place on and round.
+
+    Args:
+        film: what is written.
+        clip: place in `CLIPS`.
+        start: where it begins, as a share of the half: at the entry at or before that.
+    """
+    name = CLIPS[clip]
+    with av.open(str(_clip(name))) as source, av.open(str(film), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        half = [p for p in source.demux(stream) if p.dts is not None and p.dts < _middle(name)]
+        entries = [number for number, packet in enumerate(half) if packet.is_keyframe]
+        first = max(number for number in entries if number <= start * len(half))
+        skipped = half[first].dts - half[0].dts
+        whole = _middle(name) - half[0].dts
+        for number, packet in enumerate(half[first:] + half[:first]):
+            later = whole if number >= len(half) - first else 0
+            packet.dts += later - skipped
+            packet.pts += later - skipped
+            packet.stream = copy
+            target.mux(packet)
 
 
 @cache

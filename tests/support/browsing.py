@@ -36,8 +36,8 @@ LIMIT_S = 600.0
 def chromium() -> Iterator[Any]:
     """A browser while the block runs, for a limited time.
 
-    Playwright waits for its driver and for scripts of pages without a limit, in a loop of its own
-    that no signal ends well. When the driver is gone, whatever waits for it fails.
+    Playwright waits for its driver and for scripts of pages without a limit, in a loop of its
+    own that no signal ends well. When the driver is gone, whatever waits for it fails.
     """
     assert CHROMIUM is not None, "chromium is not installed (apt-get install chromium)"
     from playwright.sync_api import sync_playwright
