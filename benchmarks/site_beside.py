@@ -3,9 +3,9 @@
 Cases for the suite `system`. The gateway is that of `triparty device watch`, in virtual time:
 in its own, nobody could look at everything on two cores. Sixteen cameras play first halves of
 real clips in a loop, each from another place on where a clip has one; FastestDet counts
-persons, cars and bottles, the Ultra-Light detector faces. Without the gate every packet is decoded and every
-frame looked at by both: what it says is the truth. What filters and links know is of second
-halves.
+persons, cars and bottles, the Ultra-Light detector faces. Without the gate every packet is
+decoded and every frame looked at by both: what it says is the truth. What filters and links
+know is of second halves.
 """
 
 from __future__ import annotations
