@@ -41,7 +41,6 @@ THESIS_SKIP = "thesis table 3.2, at 90 % accuracy"
 THESIS_DRIFT = "thesis fig. 3.15: active 94.8, periodic 87.0, offline 56.4 at 0.5"
 THESIS_REUSE = "thesis table 3.3, at 90 % accuracy"
 SEEDS = 5
-DRAWN = 3  # of clips
 Cases = tuple[Case, ...]
 
 
@@ -56,13 +55,12 @@ def percent(
     *,
     target: float | None = None,
     reference: str | None = None,
-    most: int = SEEDS,
     better: Better = "higher",
 ) -> Case:
     """A case that is a share by seed."""
 
     def runs(effort: Effort) -> Iterable[float]:
-        return [100 * make(seed) for seed in seeds(effort)[:most]]
+        return [100 * make(seed) for seed in seeds(effort)]
 
     return case(name, unit="%", better=better, target=target, reference=reference)(runs)
 
@@ -310,15 +308,13 @@ def _counting(name: str, modality: str, says: str, skipped: str, reused: str) ->
             skipping("share 0.9"),
             target=round(target, 1),
             reference=f"{THESIS_SKIP}: {skipped}",
-            most=DRAWN,
         ),
-        percent(f"{task}, skip, {says}: filter rate", skipping("best 0.9"), most=DRAWN),
+        percent(f"{task}, skip, {says}: filter rate", skipping("best 0.9")),
         *_calibrated(f"{task}, skip, {says}", skipping),
         percent(
             f"{task}, reuse, {says}: filter rate",
             reusing("best 0.9"),
             reference=f"{THESIS_REUSE}: {reused}",
-            most=DRAWN,
         ),
         *_calibrated(f"{task}, reuse, {says}", reusing),
     ]
@@ -327,7 +323,7 @@ def _counting(name: str, modality: str, says: str, skipped: str, reused: str) ->
 def _calibrated(task: str, of: Callable[[str], Callable[[int], float]]) -> list[Case]:
     """By stretches of 5 seconds, and by frames as if they were independent."""
     return [
-        percent(f"{task}, calibrated by {says}: {told}", of(key), target=target, most=DRAWN)
+        percent(f"{task}, calibrated by {says}: {told}", of(key), target=target)
         for says, after in (("stretches", ""), ("frames", " alone"))
         for told, key, target in (
             ("filter rate", f"kept{after}", None),
@@ -343,26 +339,22 @@ def _watched(name: str) -> tuple[Case, ...]:
         return percent(
             f"{name} on a clip, skip, {way}",
             lambda seed: skip_beside(name, seed)[way],
-            most=DRAWN,
         )
 
     def reusing(way: str) -> Case:
         return percent(
             f"{name} on a clip, reuse, {way}",
             lambda seed: reuse_beside(name, seed)[way],
-            most=DRAWN,
         )
 
     return (
         percent(
             f"{name} on a clip, skip: possible",
             lambda seed: skip_counts(name, "vector", seed)["possible 0.9"],
-            most=DRAWN,
         ),
         percent(
             f"{name} on a clip, skip, by chance",
             lambda seed: skip_counts(name, "vector", seed)["random 0.9"],
-            most=DRAWN,
         ),
         *_counting(name, "image", "image", "66.5 of 77.7, 86 %", "91.1"),
         *_counting(name, "vector", "feature maps", "70.7 of 77.7, 91 %", "95.0"),
@@ -387,13 +379,12 @@ FACES = (
         _faces_skip("share 0.9"),
         target=55.7,
         reference=f"{THESIS_SKIP}: 36.1 of 64.8, 56 %",
-        most=DRAWN,
     ),
-    percent("faces on a clip, skip, image: filter rate", _faces_skip("best 0.9"), most=DRAWN),
-    percent("faces on a clip, skip: possible", _faces_skip("possible 0.9"), most=DRAWN),
-    percent("faces on a clip, skip, by chance", _faces_skip("random 0.9"), most=DRAWN),
+    percent("faces on a clip, skip, image: filter rate", _faces_skip("best 0.9")),
+    percent("faces on a clip, skip: possible", _faces_skip("possible 0.9")),
+    percent("faces on a clip, skip, by chance", _faces_skip("random 0.9")),
     *(
-        percent(f"faces on a clip, skip, {way}", _faces(way), most=DRAWN)
+        percent(f"faces on a clip, skip, {way}", _faces(way))
         for way in ("low level + kNN", "one threshold")
     ),
 )
@@ -489,12 +480,9 @@ def _dependent(name: str) -> Iterable[Case]:
             yield percent(
                 f"{task}: promises broken",
                 _promise(name, f"broken{after}", small),
-                most=DRAWN,
                 better="lower",
             )
-            yield percent(
-                f"{task}: filter rate", _promise(name, f"kept{after}", small), most=DRAWN
-            )
+            yield percent(f"{task}: filter rate", _promise(name, f"kept{after}", small))
 
 
 DEPENDENT = (
