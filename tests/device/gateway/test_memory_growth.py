@@ -11,7 +11,7 @@ PART = np.linspace(0.0, 1.0, MARKS)  # of the run
 
 
 def wobble(seed: int) -> np.ndarray:
-    """A process at work: each mark off by 1 MiB, a slow tide of 4, now and then a peak of 60."""
+    """A process at work: marks off by 1 MiB, a slow tide of 4, now and then a peak of 60."""
     rng = np.random.default_rng(seed)
     peaks = 60.0 * (rng.random(MARKS) < 0.03)
     return rng.normal(0.0, 1.0, MARKS) + 2.0 * np.sin(40.0 * PART + seed) + peaks
