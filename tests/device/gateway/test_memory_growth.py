@@ -34,6 +34,8 @@ def test_a_plateau_passes(seed: int) -> None:
     assert growth(warmed_up.tolist()).has_ended
     assert growth((400.0 + wobble(seed)).tolist()).has_ended
     assert growth((400.0 - 30.0 * PART + wobble(seed)).tolist()).has_ended
+    busy_at_last = 400.0 + 40.0 * (PART > 0.95) + wobble(seed)
+    assert growth(busy_at_last.tolist()).has_ended
 
 
 @pytest.mark.parametrize("seed", range(5))
