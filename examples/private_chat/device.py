@@ -2,7 +2,8 @@
 
 1. Enrol with the developer's code (once).
 2. Wait for the grant, then get the bundle.
-3. Ask; print the answer as it arrives.
+3. Say something; print the answer as it arrives.
+4. Say the next thing, with everything that was said before; and so on.
 """
 
 import sys
@@ -13,6 +14,7 @@ from triparty.common.errors import NotFoundError
 from triparty.device import Device, Generation
 
 PATIENCE_S = 120
+TOKENS = 40
 
 
 def wait_for_grant(device: Device) -> None:
@@ -29,19 +31,28 @@ def wait_for_grant(device: Device) -> None:
             return
 
 
-def main(home: Path, prompt: str) -> None:
-    """Asks one question."""
+def answer(device: Device, messages: list[dict[str, str]]) -> str:
+    """What the model says to a conversation; printed as it arrives."""
+    for part in device.stream("assistant", messages, max_tokens=TOKENS):
+        if isinstance(part, Generation):
+            print(f"\n[{len(part.token_ids)} tokens in {part.seconds:.1f} s]", flush=True)
+            return part.text
+        print(part.text, end="", flush=True)
+    raise AssertionError("an answer ends with the whole of it")
+
+
+def main(home: Path, *turns: str) -> None:
+    """Says one turn after the other."""
     device = Device(home)
     if not home.exists():
         device.enroll(input("the developer's code: "))
     wait_for_grant(device)
-    print(prompt, end="")
-    for part in device.stream("assistant", prompt, max_tokens=40):
-        if isinstance(part, Generation):
-            print(f"\n[{len(part.token_ids)} tokens in {part.seconds:.1f} s]")
-        else:
-            print(part.text, end="", flush=True)
+    messages: list[dict[str, str]] = []
+    for turn in turns:
+        print(f"> {turn}")
+        messages.append({"role": "user", "content": turn})
+        messages.append({"role": "assistant", "content": answer(device, messages)})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -175,9 +175,10 @@ def test_guesses_on_a_bad_network_change_no_token(stage: Stage, fault: Fault) ->
 @pytest.mark.parametrize("share", [1.0, 0.0])
 @pytest.mark.parametrize("model", INTERFACES)
 def test_a_wire_that_swallows_everything_ends_at_the_deadline(
-    stage: Stage, model: str, share: float
+    stage: Stage, model: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the beginning, or from the first token on, when there is a session to end."""
+    monkeypatch.setattr(connections, "CONNECT_S", 120.0)  # only the deadline is shorter
     stage.wire.plan((Fault.SWALLOW,), share, 0)
     started = time.monotonic()
     with pytest.raises(DeadlineError):
