@@ -14,14 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from headless import until
 from memory_growth import growth
-from three_parties import Parties, new_cloud, triparty
+from sentence_encoders import sentence_encoder
+from three_parties import Parties, new_cloud
 from watched_hour import (
     BALLAST,
     PASSWORD,
@@ -35,7 +35,6 @@ from watched_hour import (
 )
 from webhook_receiver import Receiver
 
-from triparty.common.demo_site import PACKAGE
 from triparty.common.pages.passwords import PasswordHash
 from triparty.device.events.database import database_url, journal_path
 from triparty.device.events.event import Event, Wanted
@@ -47,15 +46,6 @@ MINUTES = float(os.environ.get("TRIPARTY_HOUR_MINUTES", "60"))
 SPEED = float(os.environ.get("TRIPARTY_HOUR_SPEED", "4"))
 DISK_MIB = 40
 QUESTION = "was anybody seen today?"
-
-
-def encoder(folder: Path) -> Path:
-    """A trained sentence encoder: MiniLM where it is installed."""
-    found = find_spec(PACKAGE)
-    if found is not None and found.origin is not None:
-        return Path(found.origin).parent / "model"
-    triparty("developer", "example-encoder", folder)
-    return folder
 
 
 def of_document(told: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -78,7 +68,7 @@ def test_an_hour_of_a_site_in_which_everything_fails(tmp_path: Path, test_data: 
     try:
         parties.enroll_developer()
         parties.publish(
-            parties.protect(encoder(tmp_path / "encoder"), "sentences"), "sentences"
+            parties.protect(sentence_encoder(tmp_path / "encoder"), "sentences"), "sentences"
         )
         parties.enroll_device("box")
         parties.grant("box")
