@@ -14,6 +14,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from benchmarks import gating_adaptation, gating_end_to_end, gating_offline
+from benchmarks.gating_cameras import cameras, task_budgets
 from benchmarks.gating_quality import QUALITY
 from benchmarks.gating_runs import (
     ACCURACY,
@@ -352,6 +353,8 @@ def _plot_bars(figures: Mapping[str, Any], figure_of: str, name: str) -> None:
 CODECS = ("gop25", "h265", "vp9", "av1", "mjpeg", "jpeg2000", "starved", "gop300")
 STUDIES: Mapping[str, Study] = {
     "budget": budget,
+    "cameras": cameras,
+    "task_budgets": task_budgets,
     "offline": offline,
     "tasks": tasks,
     "training": training,

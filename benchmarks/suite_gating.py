@@ -6,6 +6,7 @@ Each part has its own module; the thesis's studies are in `benchmarks/gating_stu
 from __future__ import annotations
 
 from benchmarks.gating_accuracy import ACCURACY
+from benchmarks.gating_cameras import CAMERAS, TASK_BUDGETS
 from benchmarks.gating_decode import DECODE
 from benchmarks.gating_exactness import EXACTNESS
 from benchmarks.gating_knapsack import KNAPSACK
@@ -14,4 +15,15 @@ from benchmarks.gating_overhead import OVERHEAD
 from benchmarks.gating_path import PATH
 from benchmarks.gating_typer import TYPING
 
-__all__ = ["ACCURACY", "DECODE", "EXACTNESS", "KNAPSACK", "LIVE", "OVERHEAD", "PATH", "TYPING"]
+__all__ = [
+    "ACCURACY",
+    "CAMERAS",
+    "DECODE",
+    "EXACTNESS",
+    "KNAPSACK",
+    "LIVE",
+    "OVERHEAD",
+    "PATH",
+    "TASK_BUDGETS",
+    "TYPING",
+]

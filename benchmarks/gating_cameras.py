@@ -1,0 +1,75 @@
+"""Accuracy against budget for other camera settings and codecs than one, and for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.gating_panels import draw
+from benchmarks.gating_runs import Plan
+from benchmarks.gating_seeds import SMALL, ahead, compared, seeds, small
+from benchmarks.gating_traces import TASKS
+from benchmarks.harness import OUTPUT, Case, Effort, case
+
+SETTINGS = (
+    "gop50",
+    "gop25-cbr",
+    "pyramid",
+    "free-b",
+    "h265",
+    "vp9",
+    "av1",
+    "mjpeg",
+    "jpeg2000",
+)
+QUICK_SETTINGS = ("gop50", "mjpeg")
+ASKED = {task.name: (task,) for task in TASKS} | {"all three": TASKS}
+
+
+def cameras(quick: bool) -> dict[str, Any]:
+    """One fleet a camera setting or codec."""
+    plan, drawn = small(SMALL, quick), seeds(quick)
+    figures = {
+        setting: compared(replace(plan, encoding=setting), drawn)
+        for setting in (QUICK_SETTINGS if quick else SETTINGS)
+    }
+    draw(figures, OUTPUT / "gating-cameras.png")
+    return figures
+
+
+def task_budgets(quick: bool) -> dict[str, Any]:
+    """One fleet a task, and one that is asked all of them; accuracy is the mean over tasks."""
+    plan, drawn = small(SMALL, quick), seeds(quick)
+    figures = {
+        name: compared(replace(plan, tasks=asked), drawn) for name, asked in ASKED.items()
+    }
+    draw(figures, OUTPUT / "gating-task_budgets.png")
+    return figures
+
+
+def _ahead(name: str, plan: Plan, share: float) -> Case:
+    @case(
+        f"accuracy of ours above the best other policy, {name}, at {share:.0%} of full decode",
+        unit="share",
+        better="higher",
+        target=0.0,
+        reference="keyframes, round robin, size threshold and the published design",
+    )
+    def measure(effort: Effort) -> Iterator[float]:
+        for seed in seeds(effort.quick):
+            yield ahead(share, small(plan, effort.quick), seed)
+
+    return measure
+
+
+CAMERAS = tuple(
+    _ahead(setting, replace(SMALL, encoding=setting), share)
+    for setting in SETTINGS
+    for share in SMALL.shares
+)
+TASK_BUDGETS = tuple(
+    _ahead(name, replace(SMALL, tasks=asked), share)
+    for name, asked in ASKED.items()
+    for share in SMALL.shares
+)
