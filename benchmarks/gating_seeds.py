@@ -36,7 +36,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 def small(plan: Plan, quick: bool) -> Plan:
     """The plan, or its short form."""
-    return replace(plan, streams=8, seconds=15.0, epochs=3) if quick else plan
+    return replace(plan, streams=8, seconds=10.0, epochs=3) if quick else plan
 
 
 def seeds(quick: bool) -> tuple[int, ...]:

@@ -27,6 +27,8 @@ from benchmarks.gating_runs import (
     mean_curve,
     policy_names,
 )
+from benchmarks.gating_starvation import starvation
+from benchmarks.gating_switches import switches
 from benchmarks.gating_traces import CLIPS, TASKS
 from benchmarks.harness import OUTPUT, BenchError, document
 from triparty.device.gate.features import EXTENDED
@@ -260,7 +262,7 @@ def codecs(quick: bool) -> dict[str, Any]:
 
 
 def ablation(quick: bool) -> dict[str, Any]:
-    """Ours without each of its extensions: told apart offline, and by accuracy in replay."""
+    """Ours without each input of its network, told apart offline (in replay: `switches`)."""
     plan = _plan(Plan(), quick)
     figures: dict[str, Any] = {"all": _told(gating_offline.per_task(gating_offline.OURS, plan))}
     for group in EXTENDED:
@@ -287,8 +289,8 @@ def quality(quick: bool) -> dict[str, Any]:
 
 
 def adaptation(quick: bool) -> dict[str, Any]:
-    """Bit rate changed, camera replaced, streams joining and leaving: accuracy over time."""
-    return gating_adaptation.figures(_plan(Plan(streams=24, seconds=110.0), quick))
+    """Another bit rate, camera or light, streams joining and leaving: accuracy from then on."""
+    return gating_adaptation.figures(_plan(gating_adaptation.DRIFTING, quick))
 
 
 def end_to_end(quick: bool) -> dict[str, Any]:
@@ -361,8 +363,10 @@ STUDIES: Mapping[str, Study] = {
     "window": window,
     "codecs": codecs,
     "ablation": ablation,
+    "switches": switches,
     "quality": quality,
     "adaptation": adaptation,
+    "starvation": starvation,
     "end_to_end": end_to_end,
 }
 
