@@ -9,6 +9,7 @@ generated wherever it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -23,6 +24,7 @@ from triparty.device.gate.traces import Trace
 LIGHT = 0.25  # of luma by day
 COLOUR = 0.3  # of what chroma differs from grey
 NOISE = 5.0  # standard deviation of luma
+FRAMES = 400  # at most, of a clip
 _GREY = 128.0
 
 
@@ -30,7 +32,7 @@ def night(clip: str, encoding: str) -> Trace:
     """The trace of a clip by night, in an encoding."""
     kept = CACHE / "traces" / f"night-{clip}-{encoding}.npz"
     if not kept.exists():
-        form = BY_NAME[encoding]
+        form = replace(BY_NAME[encoding], frames=FRAMES)
         target = CACHE / "clips" / f"night-{clip}-{encoding}.{form.suffix}"
         if not target.exists():
             print(f"generating a night of {clip} ...", flush=True)
