@@ -222,6 +222,10 @@ def set_threads(threads: int | None) -> None:
 class Backend(Protocol):
     """Where models run."""
 
+    @property
+    def copies(self) -> int:
+        """How many times a loaded model's weights may be in memory at once."""
+
     def start(self) -> None:
         """Makes ready; called in a thread, before any load.
 
@@ -245,6 +249,9 @@ class Backend(Protocol):
 
 class LocalBackend:
     """Models in this process, each with a thread of its own."""
+
+    copies = 1
+    """See `Backend.copies`."""
 
     def __init__(
         self,
@@ -342,7 +349,8 @@ class Models:
     ) -> asyncio.Task[AnyHosted]:
         """The load of a model, begun if need be; others make room for it."""
         if key not in self._tasks:
-            size = await asyncio.to_thread(weight_bytes, folder, dtype=self._settings.dtype)
+            copy = await asyncio.to_thread(weight_bytes, folder, dtype=self._settings.dtype)
+            size = copy * self._backend.copies
             await self._make_room(key.developer, in_use)
             await self.make_memory(size, in_use=in_use, what=f"model '{key.name}'")
         task = self._tasks.pop(key, None)
@@ -355,7 +363,7 @@ class Models:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of the loaded models, and of those that are being loaded."""
+        """Memory of models that are loaded or being loaded, of all copies that may be."""
         return sum(list(self._weights.values()))
 
     async def make_memory(

@@ -216,9 +216,14 @@ class RayBackend:
         sight: Any = Replicas(handle, infos[1], remove=lambda: None)
         return SeeingEngine(model, sight)
 
+    @property
+    def copies(self) -> int:
+        """One a replica, with all that load may add."""
+        return max(self._settings.replicas, self._settings.max_replicas or 0)
+
     def _scale(self) -> dict[str, Any]:
-        least, most = self._settings.replicas, self._settings.max_replicas
-        if most is None or most <= least:
+        least, most = self._settings.replicas, self.copies
+        if most == least:
             return {"num_replicas": least}
         scaling = {
             "min_replicas": least,

@@ -164,11 +164,13 @@ class Runner:
             return self._answer(Step, (), error)
         return self._answer(Step, ())
 
-    async def close(self, session: str) -> None:
+    async def close(self, session: str) -> Answer:
         """Frees a session's cache."""
         self._sessions.discard(session)
-        if (decoder := self._decoder) is not None:
-            self._workers[Step].call(lambda: decoder.close(session))
+        decoder = self._decoder
+        if decoder is None:
+            return self._answer(Step, (), session_not_found())
+        return await self._called(lambda: decoder.close(session))
 
     async def _run(self, task: Task[Any]) -> Answer:
         """Cancelling takes the task out of the queue."""

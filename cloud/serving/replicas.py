@@ -57,11 +57,13 @@ class Hold:
         runner: the replica's actor.
         request: the open request.
         sessions: how many share it.
+        process: of the actor, once it has answered.
     """
 
     runner: Any
     request: Any
     sessions: int = 1
+    process: int | None = None
 
     def leave(self) -> None:
         """One session fewer; the last one lets go."""
@@ -221,8 +223,15 @@ class Replicas:
             answer = await _unless_done(ask(hold.runner), task.future)
         except RayError as error:
             _log.warning(f"a replica is gone, and its sessions with it: {_line(error)}")
+            self._forget(hold, error)
             raise session_not_found() from error
+        hold.process = answer.process
         return self._arrays(answer)
+
+    def _forget(self, hold: Hold, error: RayError) -> None:
+        """A replica that died has no caches any more."""
+        if isinstance(error, RayActorError) and hold.process is not None:
+            self._cache_bytes.pop(hold.process, None)
 
     async def _run_whole(self, whole: Whole) -> Arrays:
         """The answer to a text or image, by any replica; they keep nothing, so it may repeat.
@@ -277,6 +286,7 @@ class Replicas:
         try:
             answer = await hold.runner.fork.remote(source, target, position)
         except RayError as error:
+            self._forget(hold, error)
             raise session_not_found() from error
         self._arrays(answer)
         hold.sessions += 1
@@ -291,8 +301,10 @@ class Replicas:
         except TripartyError:
             return  # it was never placed
         hold.leave()
-        with suppress(RayError):
-            await hold.runner.close.remote(session)
+        try:
+            self._arrays(await hold.runner.close.remote(session))
+        except RayError as error:
+            self._forget(hold, error)
 
 
 def _line(error: Exception) -> str:

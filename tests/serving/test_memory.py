@@ -95,6 +95,22 @@ def test_models_make_room_for_one_another_the_least_recently_asked_for_first(
     run(story())
 
 
+def test_every_replica_counts(settings: Any, fake_engine: Any, model: Any, run: Run) -> None:
+    class Twofold(LocalBackend):
+        copies = 2
+
+    async def story() -> None:
+        chosen = settings(max_memory_bytes=2 * WEIGHTS)
+        models = Models(chosen, backend=Twofold(chosen, load=lambda _: fake_engine))
+        await models.host(model("one"), in_use=lambda _: True)
+        assert models.weight_bytes == 2 * WEIGHTS
+        with pytest.raises(TooLargeError, match="2002 bytes"):
+            await models.host(model("large", size=WEIGHTS + 1), in_use=lambda _: True)
+        await models.stop()
+
+    run(story())
+
+
 def test_a_model_that_never_fits_is_refused_and_unloads_nothing(
     start: Any, model: Any, run: Run
 ) -> None:

@@ -171,6 +171,9 @@ def test_sessions_on_replicas_answer_as_one_engine(
                 _alone(alone, [rows_of(9, 2)[:4], rows_of(3, 10)]),
             ]
             np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-5)
+            for name in (*opened, fork):
+                serving.close("phone", name)
+            await until(lambda: not serving.totals().cache_bytes)
 
     asyncio.run(run())
 
@@ -215,6 +218,11 @@ def test_a_killed_replica_loses_its_sessions_and_no_others(
                 again = (await serving.open_session("phone", model)).session
                 got = await ask(serving, again, 0, rows_of(5))
                 np.testing.assert_allclose(got, first[0], rtol=1e-4, atol=1e-5)
+                names.append(again)
+            for name in names:
+                if where.get(name) not in killed:
+                    serving.close("phone", name)
+            await until(lambda: not serving.totals().cache_bytes)
 
     asyncio.run(run())
 
