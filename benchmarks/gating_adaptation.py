@@ -21,7 +21,7 @@ from benchmarks.gating_runs import (
     ROUND_S,
     WARM_UP_S,
     Plan,
-    gate_for,
+    predictor_for,
 )
 from benchmarks.gating_traces import CLIPS, trace
 from benchmarks.harness import Case, Effort, case
@@ -34,6 +34,8 @@ from triparty.device.gate.traces import Results, Trace, join_packets, join_resul
 POLICIES = ("keyframes", "feedback_only", "ours")
 SHARE = 0.2
 DRIFTING = Plan(streams=24, seconds=110.0)
+NIGHTLY = Plan(streams=12, seconds=60.0)
+AT_NIGHT = ("keyframes", "paper", "feedback_only", "ours")
 
 
 def figures(plan: Plan) -> dict[str, Any]:
@@ -41,10 +43,16 @@ def figures(plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for policy in POLICIES:
         found[policy] = {
-            **{change: changed(policy, plan, change) for change in CHANGES},
+            "bit rate changed": changed(policy, plan, "bit rate changed"),
+            "camera replaced": changed(policy, plan, "camera replaced"),
             "streams come and go": _churn(policy, plan),
         }
     return found
+
+
+def nights(plan: Plan) -> dict[str, Any]:
+    """Accuracy from nightfall on (generated), policy by policy; fewer streams, shorter."""
+    return {policy: changed(policy, plan, "day to night") for policy in AT_NIGHT}
 
 
 def _by_night(clip: str) -> tuple[str, Trace]:
@@ -84,7 +92,7 @@ def changed_clip(policy: str, plan: Plan, change: str, clip: str) -> dict[str, f
     old = cut(replace(trace(clip, "gop25"), tasks=plan.tasks), half)
     new = cut(replace(then, tasks=plan.tasks), half)
     # What is scored is the other clip: the network must not have seen that.
-    predictor = gate_for(other, plan, "extended") if policy == "ours" else None
+    predictor = predictor_for(policy, other, plan)
     drifting, steady = tables([followed(old, new)]), tables([followed(new, new)])
     budget_ms = _budget(steady, _from_the_start(steady, plan.streams))
     scores = [
@@ -117,7 +125,7 @@ def _churn(policy: str, plan: Plan) -> dict[str, float]:
         joins, leaves = streams.joins.copy(), streams.leaves.copy()
         leaves[:third] = moments
         joins[-third:] = moments
-        predictor = gate_for(clip, plan, "extended") if policy == "ours" else None
+        predictor = predictor_for(policy, clip, plan)
         budget_ms = _budget(known, streams)
         coming = replace(streams, joins=joins, leaves=leaves)
         there = np.clip(leaves, 0, plan.seconds) - np.clip(joins, 0, plan.seconds)
@@ -191,7 +199,7 @@ def followed(first: Trace, second: Trace) -> Trace:
     )
 
 
-def _lost(change: str) -> Case:
+def _lost(change: str, full: Plan) -> Case:
     @case(
         f"accuracy that ours loses, {change}, beside streams that were always so",
         unit="share",
@@ -199,9 +207,7 @@ def _lost(change: str) -> Case:
         reference=f"a network trained by day on the other clips, {SHARE:.0%} of full decode",
     )
     def measure(effort: Effort) -> Iterator[float]:
-        plan = (
-            replace(DRIFTING, streams=8, seconds=40.0, epochs=3) if effort.quick else DRIFTING
-        )
+        plan = replace(full, streams=8, seconds=30.0, epochs=3) if effort.quick else full
         for clip in CLIPS:
             found = changed_clip("ours", plan, change, clip)
             yield found["always so"] - found["changed"]
@@ -209,4 +215,6 @@ def _lost(change: str) -> Case:
     return measure
 
 
-ADAPTATION = tuple(_lost(change) for change in CHANGES)
+ADAPTATION = tuple(
+    _lost(change, NIGHTLY if change == "day to night" else DRIFTING) for change in CHANGES
+)

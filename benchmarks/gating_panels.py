@@ -11,7 +11,7 @@ _COLUMNS = 4
 
 
 def draw(settings: Mapping[str, Mapping[str, Any]], target: Path, late: str = "0 s") -> None:
-    """Draws the figures of `gating_seeds.compared`, each with its range over the draws.
+    """Draws the figures of `gating_small.compared`, each with its range over the clips.
 
     Args:
         settings: by the name of their panel.

@@ -6,70 +6,43 @@ at least is said beside it: one entry of every stream in that time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gating_runs import ROUND_S, WARM_UP_S, Plan, fleet, predictor_for
-from benchmarks.gating_seeds import SMALL, TOLERANCES, seeds, small, spread_of
+from benchmarks.gating_small import SMALL, TOLERANCES, small, spread_of
 from benchmarks.gating_traces import CLIPS
 from benchmarks.harness import OUTPUT, Case, Effort, case
 from triparty.device.gate import policies
 from triparty.device.gate.fleet import Streams, Tables, full_rate
 from triparty.device.gate.replay import Replay, Settings
+from triparty.device.gate.scoring import Score
 
 POLICIES = ("keyframes", "paper", "ours")
 BOUND_S = 10.0
 SHARES = {"affordable": 0.1, "unaffordable": 0.005}
-LONGER = replace(SMALL, seconds=45.0)
-
-
-@dataclass(frozen=True)
-class Waited:
-    """One replay, the worst or the mean of the clips.
-
-    Attributes:
-        longest_s: without a look at a camera, the worst clip.
-        over: share of the cameras that once waited longer than `BOUND_S`, and a round.
-        accuracy: by tolerance.
-        cost: share of full decode.
-    """
-
-    longest_s: float
-    over: float
-    accuracy: dict[float, float]
-    cost: float
+LONGER = replace(SMALL, seconds=40.0)
 
 
 @lru_cache(maxsize=256)
-def waited(policy: str, share: float, bound: float | None, plan: Plan, seed: int) -> Waited:
-    """A policy under a budget, with a bound or without."""
-    scores = []
-    for clip in CLIPS:
-        known, streams = fleet(clip, plan, seed=seed)
-        made = policies.make(
-            policy, predictor=predictor_for(policy, clip, plan), max_staleness=bound, seed=seed
-        )
-        settings = Settings(
-            seconds=plan.seconds,
-            budget_ms=share * full_rate(known, streams) * ROUND_S,
-            round_s=ROUND_S,
-            leftover=policies.POLICIES[policy].leftover,
-            warm_up_s=WARM_UP_S,
-        )
-        scores.append(Replay(known, streams, made, settings).run())
-    return Waited(
-        longest_s=max(one.max_staleness_s for one in scores),
-        over=float(np.mean([(one.staleness > BOUND_S + ROUND_S).mean() for one in scores])),
-        accuracy={
-            late: float(np.mean([one.mean_accuracy(late) for one in scores]))
-            for late in TOLERANCES
-        },
-        cost=float(np.mean([one.decode_share for one in scores])),
+def waited(policy: str, share: float, bound: float | None, plan: Plan, clip: str) -> Score:
+    """A policy under a budget, with a bound or without, on streams of a clip."""
+    known, streams = fleet(clip, plan)
+    made = policies.make(
+        policy, predictor=predictor_for(policy, clip, plan), max_staleness=bound
     )
+    settings = Settings(
+        seconds=plan.seconds,
+        budget_ms=share * full_rate(known, streams) * ROUND_S,
+        round_s=ROUND_S,
+        leftover=policies.POLICIES[policy].leftover,
+        warm_up_s=WARM_UP_S,
+    )
+    return Replay(known, streams, made, settings).run()
 
 
 def bound_share(known: Tables, streams: Streams) -> float:
@@ -86,7 +59,7 @@ def bound_share(known: Tables, streams: Streams) -> float:
 
 def starvation(quick: bool) -> dict[str, Any]:
     """Longest waits and accuracy, policy by policy, budget by budget."""
-    plan, drawn = small(LONGER, quick), seeds(quick)
+    plan = small(LONGER, quick)
     figures: dict[str, Any] = {
         "bound_s": BOUND_S,
         "bound_takes": {clip: bound_share(*fleet(clip, plan)) for clip in CLIPS},
@@ -94,8 +67,8 @@ def starvation(quick: bool) -> dict[str, Any]:
     for name, share in SHARES.items():
         figures[name] = {"share": share} | {
             policy: {
-                "no bound": _summary(policy, share, None, plan, drawn),
-                "bound": _summary(policy, share, BOUND_S, plan, drawn),
+                "no bound": _summary(policy, share, None, plan),
+                "bound": _summary(policy, share, BOUND_S, plan),
             }
             for policy in POLICIES
         }
@@ -103,19 +76,22 @@ def starvation(quick: bool) -> dict[str, Any]:
     return figures
 
 
-def _summary(
-    policy: str, share: float, bound: float | None, plan: Plan, drawn: Sequence[int]
-) -> dict[str, Any]:
-    found = [waited(policy, share, bound, plan, seed) for seed in drawn]
+def _summary(policy: str, share: float, bound: float | None, plan: Plan) -> dict[str, Any]:
+    """Means and ranges over the clips; `over`: share of cameras that waited too long."""
+    found = [waited(policy, share, bound, plan, clip) for clip in CLIPS]
     return {
-        "longest_s": asdict(spread_of([one.longest_s for one in found])),
-        "over": asdict(spread_of([one.over for one in found])),
-        "cost": asdict(spread_of([one.cost for one in found])),
+        "longest_s": spread_of([one.max_staleness_s for one in found]),
+        "over": spread_of([_over(one) for one in found]),
+        "cost": spread_of([one.decode_share for one in found]),
         "accuracy": {
-            f"{late:g} s": asdict(spread_of([one.accuracy[late] for one in found]))
+            f"{late:g} s": spread_of([one.mean_accuracy(late) for one in found])
             for late in TOLERANCES
         },
     }
+
+
+def _over(score: Score) -> float:
+    return float(np.mean(score.staleness > BOUND_S + ROUND_S))
 
 
 def _draw(figures: dict[str, Any]) -> None:
@@ -159,9 +135,9 @@ def _longest(name: str, share: float) -> Case:
         reference="the bound, which the budget wins over",
     )
     def measure(effort: Effort) -> Iterator[float]:
-        for seed in seeds(effort.quick):
-            plan = small(LONGER, effort.quick)
-            yield waited("ours", share, BOUND_S, plan, seed).longest_s
+        plan = small(LONGER, effort.quick)
+        for clip in CLIPS:
+            yield waited("ours", share, BOUND_S, plan, clip).max_staleness_s
 
     return measure
 
@@ -174,10 +150,10 @@ def _price(name: str, share: float) -> Case:
         reference="ours without a bound",
     )
     def measure(effort: Effort) -> Iterator[float]:
-        for seed in seeds(effort.quick):
-            plan = small(LONGER, effort.quick)
+        plan = small(LONGER, effort.quick)
+        for clip in CLIPS:
             with_it, without = (
-                waited("ours", share, bound, plan, seed).accuracy[0.0]
+                waited("ours", share, bound, plan, clip).mean_accuracy(0.0)
                 for bound in (BOUND_S, None)
             )
             yield with_it - without

@@ -289,8 +289,13 @@ def quality(quick: bool) -> dict[str, Any]:
 
 
 def adaptation(quick: bool) -> dict[str, Any]:
-    """Another bit rate, camera or light, streams joining and leaving: accuracy from then on."""
+    """Another bit rate or camera, streams joining and leaving: accuracy from then on."""
     return gating_adaptation.figures(_plan(gating_adaptation.DRIFTING, quick))
+
+
+def nights(quick: bool) -> dict[str, Any]:
+    """Day turns to night (generated): accuracy from then on."""
+    return gating_adaptation.nights(_plan(gating_adaptation.NIGHTLY, quick))
 
 
 def end_to_end(quick: bool) -> dict[str, Any]:
@@ -366,6 +371,7 @@ STUDIES: Mapping[str, Study] = {
     "switches": switches,
     "quality": quality,
     "adaptation": adaptation,
+    "nights": nights,
     "starvation": starvation,
     "end_to_end": end_to_end,
 }

@@ -6,17 +6,17 @@ groups, the way of training. What has none is named in `NOT_SWITCHED`, with the 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from benchmarks.gating_offline import OURS, Kind, learned
 from benchmarks.gating_runs import ROUND_S, WARM_UP_S, Plan, fleet
-from benchmarks.gating_seeds import SMALL, TOLERANCES, seeds, small, spread_of
+from benchmarks.gating_small import SMALL, TOLERANCES, small, spread_of
 from benchmarks.gating_traces import CLIPS
 from benchmarks.harness import OUTPUT, Case, Effort, case
 from triparty.device.gate.drift import Drift
@@ -25,6 +25,7 @@ from triparty.device.gate.fleet import full_rate
 from triparty.device.gate.freshness import Freshness, Price
 from triparty.device.gate.predictor import Predictor
 from triparty.device.gate.replay import Replay, Settings
+from triparty.device.gate.scoring import Score
 
 Made = Callable[[Predictor | None], Freshness]
 AUDIT_SHARE = 0.02  # the default of a configuration file
@@ -103,58 +104,57 @@ NOT_SWITCHED = {
 
 
 @lru_cache(maxsize=512)
-def tried(name: str, share: float, plan: Plan, seed: int) -> dict[float, float]:
-    """Accuracy of a variant by tolerance, the mean over the clips left out of training."""
+def tried(name: str, share: float, plan: Plan, clip: str) -> Score:
+    """A variant on streams of a clip that was left out of training."""
     variant = VARIANTS[name]
-    scores = []
-    for clip in CLIPS:
-        known, streams = fleet(clip, plan, seed=seed)
-        settings = Settings(
-            seconds=plan.seconds,
-            budget_ms=variant.granted * share * full_rate(known, streams) * ROUND_S,
-            round_s=ROUND_S,
-            leftover=variant.leftover,
-            observe_dependencies=variant.observe_dependencies,
-            warm_up_s=WARM_UP_S,
-        )
-        made = variant.made(learned(variant.kind, clip, plan))
-        scores.append(Replay(known, streams, made, settings).run())
-    return {
-        late: float(np.mean([one.mean_accuracy(late) for one in scores])) for late in TOLERANCES
-    }
+    known, streams = fleet(clip, plan)
+    settings = Settings(
+        seconds=plan.seconds,
+        budget_ms=variant.granted * share * full_rate(known, streams) * ROUND_S,
+        round_s=ROUND_S,
+        leftover=variant.leftover,
+        observe_dependencies=variant.observe_dependencies,
+        warm_up_s=WARM_UP_S,
+    )
+    made = variant.made(learned(variant.kind, clip, plan))
+    return Replay(known, streams, made, settings).run()
 
 
-def lost(name: str, share: float, plan: Plan, seed: int, late: float) -> float:
-    """Accuracy of ours above that of a variant, on the same streams."""
-    whole, part = (tried(one, share, plan, seed)[late] for one in (ALL, name))
-    return whole - part
+def lost(name: str, share: float, plan: Plan, late: float) -> list[float]:
+    """Accuracy of ours above that of a variant, on the same streams, clip by clip."""
+    return [
+        tried(ALL, share, plan, clip).mean_accuracy(late)
+        - tried(name, share, plan, clip).mean_accuracy(late)
+        for clip in CLIPS
+    ]
 
 
 def switches(quick: bool) -> dict[str, Any]:
     """Accuracy of every variant, and what it loses on the same streams, budget by budget."""
-    plan, drawn = small(SMALL, quick), seeds(quick)
+    plan = small(SMALL, quick)
     figures: dict[str, Any] = {
-        name: {f"{share:g}": _summary(name, share, plan, drawn) for share in plan.shares}
+        name: {f"{share:g}": _summary(name, share, plan) for share in plan.shares}
         for name in VARIANTS
     }
     _draw(figures)
     return figures | {"not_switched": NOT_SWITCHED}
 
 
-def _summary(name: str, share: float, plan: Plan, drawn: Sequence[int]) -> dict[str, Any]:
-    return {
+def _summary(name: str, share: float, plan: Plan) -> dict[str, Any]:
+    found = [tried(name, share, plan, clip) for clip in CLIPS]
+    summary = {
         f"{late:g} s": {
-            "accuracy": asdict(
-                spread_of([tried(name, share, plan, seed)[late] for seed in drawn])
-            ),
-            "lost": asdict(spread_of([lost(name, share, plan, seed, late) for seed in drawn])),
+            "accuracy": spread_of([one.mean_accuracy(late) for one in found]),
+            "lost": spread_of(lost(name, share, plan, late)),
         }
         for late in TOLERANCES
     }
+    print(f"{name} {share:g}: {json.dumps(summary)}", file=sys.stderr, flush=True)
+    return summary
 
 
 def _draw(figures: dict[str, Any]) -> None:
-    """What each variant loses, a bar a budget, with the range over the draws."""
+    """What each variant loses, a bar a budget, with the range over the clips."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -187,8 +187,7 @@ def _lost(name: str, share: float) -> Case:
         reference="ours with all its parts, on the same streams",
     )
     def measure(effort: Effort) -> Iterator[float]:
-        for seed in seeds(effort.quick):
-            yield lost(name, share, small(SMALL, effort.quick), seed, 0.0)
+        yield from lost(name, share, small(SMALL, effort.quick), 0.0)
 
     return measure
 
