@@ -24,8 +24,8 @@ from triparty.device.gate.scoring import Score
 
 POLICIES = ("keyframes", "paper", "ours")
 BOUND_S = 10.0
-SHARES = {"affordable": 0.1, "unaffordable": 0.005}
-LONGER = replace(SMALL, seconds=40.0)
+SHARES = {"affordable": 0.1, "unaffordable": 0.01}
+LONGER = replace(SMALL, streams=64, seconds=40.0)
 
 
 @lru_cache(maxsize=256)
