@@ -14,6 +14,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from benchmarks import gating_adaptation, gating_end_to_end, gating_offline
+from benchmarks.gating_cameras import cameras, task_budgets
 from benchmarks.gating_quality import QUALITY
 from benchmarks.gating_runs import (
     ACCURACY,
@@ -26,6 +27,8 @@ from benchmarks.gating_runs import (
     mean_curve,
     policy_names,
 )
+from benchmarks.gating_starvation import starvation
+from benchmarks.gating_switches import switches
 from benchmarks.gating_traces import CLIPS, TASKS
 from benchmarks.harness import OUTPUT, BenchError, document
 from triparty.device.gate.features import EXTENDED
@@ -259,7 +262,7 @@ def codecs(quick: bool) -> dict[str, Any]:
 
 
 def ablation(quick: bool) -> dict[str, Any]:
-    """Ours without each of its extensions: told apart offline, and by accuracy in replay."""
+    """Ours without each input of its network, told apart offline (in replay: `switches`)."""
     plan = _plan(Plan(), quick)
     figures: dict[str, Any] = {"all": _told(gating_offline.per_task(gating_offline.OURS, plan))}
     for group in EXTENDED:
@@ -286,8 +289,13 @@ def quality(quick: bool) -> dict[str, Any]:
 
 
 def adaptation(quick: bool) -> dict[str, Any]:
-    """Bit rate changed, camera replaced, streams joining and leaving: accuracy over time."""
-    return gating_adaptation.figures(_plan(Plan(streams=24, seconds=110.0), quick))
+    """Another bit rate or camera, streams joining and leaving: accuracy from then on."""
+    return gating_adaptation.figures(_plan(gating_adaptation.DRIFTING, quick))
+
+
+def nights(quick: bool) -> dict[str, Any]:
+    """Day turns to night (generated): accuracy from then on."""
+    return gating_adaptation.nights(_plan(gating_adaptation.NIGHTLY, quick))
 
 
 def end_to_end(quick: bool) -> dict[str, Any]:
@@ -352,14 +360,19 @@ def _plot_bars(figures: Mapping[str, Any], figure_of: str, name: str) -> None:
 CODECS = ("gop25", "h265", "vp9", "av1", "mjpeg", "jpeg2000", "starved", "gop300")
 STUDIES: Mapping[str, Study] = {
     "budget": budget,
+    "cameras": cameras,
+    "task_budgets": task_budgets,
     "offline": offline,
     "tasks": tasks,
     "training": training,
     "window": window,
     "codecs": codecs,
     "ablation": ablation,
+    "switches": switches,
     "quality": quality,
     "adaptation": adaptation,
+    "nights": nights,
+    "starvation": starvation,
     "end_to_end": end_to_end,
 }
 

@@ -88,6 +88,7 @@ class Freshness(BasePolicy):
         price: how saving is done; None: spend every round.
         blends: whether network and drift are weighed by what every look shows; else the
             network alone says how likely an answer is wrong.
+        drift: how fast answers change, learned from feedback; None: with its defaults.
     """
 
     def __init__(
@@ -96,9 +97,11 @@ class Freshness(BasePolicy):
         *,
         price: Price | None = None,
         blends: bool = True,
+        drift: Drift | None = None,
     ) -> None:
         """Has seen nothing."""
-        self._drift, self._clock, self._price = Drift(), EntryClock(), price
+        self._drift = Drift() if drift is None else drift
+        self._clock, self._price = EntryClock(), price
         self._evidence = None if predictor is None else _Evidence(predictor, blends)
         parts = [] if self._evidence is None else self._evidence.parts
         super().__init__(self._drift, self._clock, *parts)

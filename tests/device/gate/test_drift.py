@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from triparty.device.gate.base import EntryClock
 from triparty.device.gate.drift import Drift
-from triparty.device.gate.freshness import Price
-from triparty.device.gate.policy import Arrivals
+from triparty.device.gate.freshness import Freshness, Price
+from triparty.device.gate.policy import Arrivals, Feedback
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.2, 1.0])
@@ -124,3 +124,22 @@ def entries(time: float) -> Arrivals:
     return Arrivals(
         np.zeros(1, np.int64), one * time, one, np.ones(1, np.int8), is_entry, is_entry, one
     )
+
+
+def test_the_drift_that_a_policy_is_given_is_the_one_that_learns() -> None:
+    drift = Drift(prior=1e9)
+    policy = Freshness(drift=drift)
+    rows = policy.join(2)
+    assert drift.wrong(rows, np.array([1.0, 1.0])).tolist() == [1.0, 1.0]
+    policy.learn(Feedback(1.0, rows[:1], np.array([1.0]), np.array([[0.0]]), np.array([True])))
+    wrong = drift.wrong(rows, np.array([1.0, 1.0]))
+    assert wrong.tolist() == [0.0, 1.0]
+
+
+def test_a_heavy_prior_makes_one_rate_of_all_streams() -> None:
+    drift = Drift(prior=1e9)
+    drift.grow(2)
+    for number in range(200):
+        drift.learn(np.array([0, 1]), np.full(2, float(number)), np.array([1.0, 0.0]))
+    quiet, busy = drift.rate(np.array([1, 0]))
+    assert quiet == pytest.approx(busy, rel=1e-5)
