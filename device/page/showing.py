@@ -51,6 +51,8 @@ def page_beside(
     folder = gateway.settings.folder
     file = folder / settings.password_file
     password = ensure(file)
+    if password is not None:
+        say(f"the page's password, shown this once: {password}")
     feed = Feed(gateway.status)
     with _events(gateway) as events:
         watched = Watched(
@@ -62,8 +64,6 @@ def page_beside(
         )
         server = PageServer(create_app(watched, settings, checker(file)), settings, folder)
         say(f"page on {server.url}")
-        if password is not None:
-            say(f"its password, shown this once: {password}")
         try:
             yield feed.hear
         finally:

@@ -80,6 +80,7 @@ def test_the_demo_reports_what_scripts_rely_on(tmp_path: Path, stories_model: Pa
     assert 0 < parts < 50
     assert names > 0
     assert building["page"].startswith("http://127.0.0.1:")
+    assert len(building["password"]) >= 12
     assert 0.02 < building["decoded_share"] < 0.95
     (detector,) = (tmp_path / "cache" / "triparty").glob("example-detector-*.onnx")
     assert_it_finds(detector)

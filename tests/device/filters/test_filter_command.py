@@ -24,6 +24,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from triparty.common.nets.samples import gather
+from triparty.common.nets.training import Course
 
 Call = Callable[..., str]
 
@@ -126,7 +127,7 @@ def test_tables_of_every_kind_hold_the_same(data: Path, tmp_path: Path) -> None:
         np.save(folder / f"{name}.npy", column)
     again = read_table(folder)
     assert all(np.array_equal(again[name], column) for name, column in columns.items())
-    inputs, said = chosen(columns, [], None, has_model=False)
+    inputs, said = chosen(columns, [], [], has_model=False)
     assert list(inputs) == ["x"]
     assert said is columns["results"]
 
@@ -160,6 +161,34 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "data.csv")
 
 
+def test_a_filter_of_several_tasks_is_judged_by_each(
+    call: Call, data: Path, tmp_path: Path
+) -> None:
+    table = np.load(data)
+    said = {"first": table["results"], "second": (table["results"] + 1) % 3}
+    Filter.fit(table["x"], said, class_not_in(0), course=Course(epochs=2)).save(
+        tmp_path / "two"
+    )
+    np.savez(tmp_path / "other.npz", points=table["x"], a=said["first"], b=said["second"])
+    arguments = (
+        "evaluate",
+        tmp_path / "two",
+        tmp_path / "other.npz",
+        "--inputs",
+        "input=points",
+    )
+    by_task = ("--results", "first=a", "--results", "second=b")
+    found = json.loads(call(*arguments, *by_task, "--json"))
+    assert [one["name"] for one in found["tasks"]] == ["first", "second"]
+    swapped = ("--results", "first=b", "--results", "second=a")
+    other = json.loads(call(*arguments, *swapped, "--json"))
+    assert other["tasks"][0]["best"] != found["tasks"][0]["best"]
+    with pytest.raises(SettingsError, match="one task"):
+        call(*arguments, *by_task, "--baselines")
+    with pytest.raises(DatasetError, match="first, second"):
+        call(*arguments, "--results", "a")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,6 +196,7 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         (("fit", "DATA", "-o", "made", "--measure", "regression-above:x"), "a number"),
         (("fit", "DATA", "-o", "made", "--kind", "drop"), "kind 'drop'"),
         (("fit", "DATA", "-o", "made", "--results", "colour"), "no column 'colour'"),
+        (("fit", "DATA", "-o", "made", "--results", "a=results"), "filters of one task"),
         (("fit", "DATA", "-o", "made", "--inputs", "colour"), "no column 'colour'"),
         (("fit", "DATA", "-o", "made", "--modality", "series"), "NAME=MODALITY"),
         (("fit", "DATA", "-o", "made", "--model", "absent.onnx"), "no such model"),
