@@ -131,6 +131,22 @@ def test_frames_on_which_a_model_fails_are_not_recorded_and_the_others_are_answe
     assert results
 
 
+def test_rows_stay_aligned_where_a_model_fails_now_and_then(clip: Path, tmp_path: Path) -> None:
+    def timid(rgb: Any) -> float:
+        if is_there(rgb):
+            raise ValueError("too bright")
+        return Counter()(rgb)
+
+    functions = {name: Counter() for name in NAMES} | {"cars": timid}
+    settings = configured(tmp_path, clip, profiled_share=1.0, retry_s=0.0)
+    status, _ = watched(settings, functions)
+    table = Recorded.open(tmp_path / "recorded")
+    assert (table.outputs["cars"] == table.outputs["people"]).all()
+    assert 0 < len(table) < 2 * FRAMES
+    assert status.plan.refused is None
+    assert status.plan.failures["cars"] > 0
+
+
 def _rows(first: int, count: int) -> dict[str, Any]:
     values = [np.array([float(first + n)], np.float32) for n in range(count)]
     return {"a": values, "b": [2 * value for value in values]}
