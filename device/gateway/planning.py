@@ -14,14 +14,14 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from triparty.common.errors import SettingsError, TripartyError
 from triparty.common.links.ensemble import Ensemble
-from triparty.common.links.planning.costs import Cost
+from triparty.common.links.planning.costs import LATENCY, MEMORY, Budget, Cost
 from triparty.common.links.specs import OutputSpec
 from triparty.device.filters.results import LowConfidence, OutOfBound, Unchanged
 from triparty.device.gateway.frames import StreamFrame
@@ -50,10 +50,13 @@ class Choice:
     Attributes:
         active: those that run.
         expected_accuracy: over all of them.
+        cost: that they and their links are expected to have, by resource; of those alone that
+            they were chosen by.
     """
 
     active: frozenset[str]
     expected_accuracy: float
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 class Planner:
@@ -64,6 +67,7 @@ class Planner:
         ensembles: links to each model that can be predicted, by its name.
         specs: outputs of all models of the plan, as links know them.
         forms: of their rows.
+        budget: that the choice was made under; None if it is not known.
         reselection: when to choose anew; None: never.
         retry_s: a model that failed is left alone for so long.
         records: keeps what all models said; None: nothing does.
@@ -78,6 +82,7 @@ class Planner:
         specs: Mapping[str, OutputSpec],
         forms: Mapping[str, RowForm],
         *,
+        budget: Budget | None = None,
         reselection: Reselection | None = None,
         retry_s: float = 60.0,
         records: Records | None = None,
@@ -90,6 +95,7 @@ class Planner:
         self.specs = dict(specs)
         self._choice, self._records, self._record_share = choice, records, record_share
         self._recorded, self._due = 0, 1.0
+        self._budget = budget
         self._selector = Selector(reselection, ensembles) if reselection else None
         self._loadings: dict[str, Loading] = {}
         self._rows: dict[str, list[Row]] = {name: [] for name in forms}
@@ -101,6 +107,7 @@ class Planner:
             self._begin_period()
         self._measured, self._predicted = Counter[str](), Counter[str]()
         self._confidence, self._unanswered = defaultdict[str, float](float), Counter[str]()
+        self._sources: dict[str, tuple[str, ...]] = {}
         self._switches = 0
         self.status = self._status()
 
@@ -145,6 +152,7 @@ class Planner:
             found[name] = predicted
             self._predicted[name] += 1
             self._confidence[name] += predicted.confidence
+            self._sources[name] = predicted.sources
         return found
 
     def end_batch(self, seen: Sequence[Mapping[str, Seen]]) -> None:
@@ -271,17 +279,18 @@ class Planner:
         self._refused = None
         self._record(rows)
         plan = decision.plan
-        self._choice = Choice(frozenset(plan.active), plan.expected_accuracy)
+        self._choice = Choice(frozenset(plan.active), plan.expected_accuracy, plan.cost)
         if decision.changed:
             self._switches += 1
             log.info("other models run now: %s", ", ".join(plan.active))
 
     def _status(self) -> PlanStatus:
         idle = tuple(name for name in self.forms if name not in self.active)
+        choice, budget = self._choice, self._budget
         return PlanStatus(
             active=tuple(name for name in self.forms if name in self.active),
             predicted=idle if self.ensembles else (),
-            expected_accuracy=self._choice.expected_accuracy,
+            expected_accuracy=choice.expected_accuracy,
             measured=dict(self._measured),
             predictions=dict(self._predicted),
             confidence={
@@ -300,6 +309,9 @@ class Planner:
             costs={
                 name: (cost.memory_mib, cost.latency_ms) for name, cost in self._costs().items()
             },
+            sources=dict(self._sources),
+            planned=(choice.cost.get(MEMORY.name), choice.cost.get(LATENCY.name)),
+            budget=(None, None) if budget is None else (budget.memory_mib, budget.latency_ms),
             refused=self._refused,
         )
 

@@ -78,13 +78,19 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
             check_task(task, forms[task.model])
     own = {name: specs[name] for name in opened.plan.models}
     held = None if library is None else _held(library.plan)
-    active = opened.plan.active if held is None else held
+    active = frozenset(opened.plan.active if held is None else held)
+    reselection = _reselection(settings.plan, opened.budget)
     return Planner(
-        Choice(frozenset(active), opened.plan.expected_accuracy),
+        Choice(
+            active,
+            opened.plan.expected_accuracy,
+            opened.plan.cost if active == frozenset(opened.plan.active) else {},
+        ),
         ensembles,
         own,
         forms,
-        reselection=_reselection(settings.plan, opened.budget),
+        budget=opened.budget if reselection is None else reselection.budget,
+        reselection=reselection,
         retry_s=settings.plan.retry_s,
         records=_records(settings, settings.plan, own),
         library=library,

@@ -153,7 +153,11 @@ class PlanStatus:
         switches: times that others were chosen.
         recorded: frames of which what all models said was written to records.
         costs: memory in MiB and latency in ms of models that ran, as measured, by name.
-        refused: why models could not be chosen anew, or be recorded, the last time; None
+            sources: models that the last prediction was made from, by name.
+        planned: memory in MiB and latency in ms that the choice is expected to take, links
+            counted; None of what it was not chosen by.
+        budget: of both, that it was chosen under; None of what is not short.
+            refused: why models could not be chosen anew, or be recorded, the last time; None
             otherwise.
     """
 
@@ -170,6 +174,9 @@ class PlanStatus:
     switches: int = 0
     recorded: int = 0
     costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    planned: tuple[float | None, float | None] = (None, None)
+    budget: tuple[float | None, float | None] = (None, None)
     refused: str | None = None
 
 
@@ -190,7 +197,7 @@ class GatewayStatus:
         frames_dropped: that models came too late for.
         write_failures: results that could not be written.
         events_dropped: events for which there was no room before anything could take them.
-        stages: by name.
+        stages: by name, as they were then.
         audits: what audits say of each task.
         audited_groups: that they rest on.
         audit_ms: CPU ms that audits took, of `measured_ms`.
@@ -379,6 +386,9 @@ def _plan(of: PlanStatus) -> dict[str, Any]:
             name: {"memory_mib": round(memory, 3), "latency_ms": round(latency, 4)}
             for name, (memory, latency) in of.costs.items()
         },
+        "sources": {name: list(sources) for name, sources in of.sources.items()},
+        "planned": dict(zip(("memory_mib", "latency_ms"), of.planned, strict=True)),
+        "budget": dict(zip(("memory_mib", "latency_ms"), of.budget, strict=True)),
         "refused": of.refused,
     }
 
