@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triparty.common.console import Console, JsonOption, progress
-from triparty.developer.cli_links_plan import library, plan
+from triparty.developer.cli_links_plan import RowsOption, library, plan
 
 if TYPE_CHECKING:
     from triparty.developer.links.judging import Judged
@@ -49,6 +49,7 @@ def train(
     ] = 4,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the rows.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and folds.")] = 0,
+    rows: RowsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train links from recorded outputs; needs torch, which using them does not."""
@@ -58,8 +59,9 @@ def train(
     from triparty.common.links.pairs import chosen_pairs
     from triparty.common.links.recipe import Recipe
     from triparty.common.links.recorded import Recorded
+    from triparty.developer.links.rows import rows_of
 
-    data, console = Recorded.open(recorded), Console(as_json=as_json)
+    data, console = rows_of(Recorded.open(recorded), rows), Console(as_json=as_json)
     if len(data.specs) < 2:
         raise SettingsError(f"{recorded} holds one model alone: links need two or more")
     wanted = set(data.models(target).specs if target else data.specs)
@@ -108,13 +110,15 @@ def evaluate(
         Path, typer.Argument(metavar="LINKS", help="A folder of links, or of several.")
     ],
     recorded: RecordedArgument,
+    rows: RowsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge links on outputs that they have not learnt from."""
     from triparty.common.links.recorded import Recorded
     from triparty.developer.links.judging import judge, open_all
+    from triparty.developer.links.rows import rows_of
 
-    data, console = Recorded.open(recorded), Console(as_json=as_json)
+    data, console = rows_of(Recorded.open(recorded), rows), Console(as_json=as_json)
     judged = [judge(ensemble, data) for ensemble in open_all(links).values()]
     for one in judged:
         console.say(

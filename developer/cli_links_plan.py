@@ -16,6 +16,14 @@ CostsOption = Annotated[
         "measured on the device."
     ),
 ]
+RowsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A:B",
+        help="Of the recorded rows only these: from A, the first is 0, up to and without B; "
+        "-N counts from the end (default: all).",
+    ),
+]
 
 
 def plan(
@@ -43,6 +51,7 @@ def plan(
         str, typer.Option(help="auto, greedy, exact or activation (the thesis's).")
     ] = "auto",
     link_ms: Annotated[float, typer.Option(min=0, help="Time of one link, in ms.")] = 0.1,
+    rows: RowsOption = None,
     publish: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Publish the plan under this name; needs --output."),
@@ -64,13 +73,14 @@ def plan(
     from triparty.developer.account import Developer
     from triparty.developer.links.judging import open_all
     from triparty.developer.links.planning import made_plan
+    from triparty.developer.links.rows import rows_of
     from triparty.developer.settings import DeveloperSettings
 
     if publish is not None and output is None:
         raise SettingsError("--publish needs --output: the folder is what is published")
     budget = Budget(memory_mib, latency_ms)
     made = made_plan(
-        Recorded.open(recorded),
+        rows_of(Recorded.open(recorded), rows),
         open_all(links),
         read_costs(costs),
         budget,

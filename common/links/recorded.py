@@ -75,8 +75,9 @@ class Recorded:
         )
 
     def save(self, folder: Path) -> None:
-        """Writes the folder, for its owner alone."""
+        """Writes the folder, for its owner alone; specs first: no table is without them."""
         make_private_folder(folder)
+        write_private(folder / SPECS_FILE, specs_bytes(self.specs))
         with (
             atomic_file(folder / TABLE_FILE, mode=PRIVATE_MODE) as stream,
             zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive,
@@ -85,7 +86,6 @@ class Recorded:
                 entry = zipfile.ZipInfo(f"{name}.npy")  # without a time: the same bytes again
                 with archive.open(entry, "w", force_zip64=True) as sink:
                     npy.write_array(sink, np.ascontiguousarray(column), allow_pickle=False)
-        write_private(folder / SPECS_FILE, specs_bytes(self.specs))
 
     @classmethod
     def open(cls, folder: Path) -> Self:

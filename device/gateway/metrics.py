@@ -271,6 +271,7 @@ def _of_plan(plan: PlanStatus) -> Iterable[Metric]:
     for kind, says, value in (
         ("profiles", "Times that all models were run to choose anew.", plan.profiles),
         ("switches", "Times that other models were chosen.", plan.switches),
+        ("recorded", "Frames whose outputs of all models were recorded.", plan.recorded),
     ):
         yield CounterMetricFamily(f"{PREFIX}plan_{kind}", says, value=float(value))
 

@@ -96,8 +96,24 @@ def make_stage(settings: ModelSettings, folder: Path) -> DetectorStage | Functio
     """
     if settings.python is not None:
         return FunctionStage(settings.name, _function(settings))
-    path = _pulled(settings.name) if settings.file is None else folder / settings.file
+    path = _path(settings, folder)
     return DetectorStage(settings.name, Detector(path, least_score=settings.least_score))
+
+
+def least_mib(settings: ModelSettings, folder: Path) -> float:
+    """Memory that a model takes in any case, in MiB: the size of its file.
+
+    Args:
+        settings: of the model.
+        folder: relative files are relative to it.
+    """
+    if settings.python is not None:
+        return 0.0
+    return _path(settings, folder).stat().st_size / (1 << 20)
+
+
+def _path(settings: ModelSettings, folder: Path) -> Path:
+    return _pulled(settings.name) if settings.file is None else folder / settings.file
 
 
 def _pulled(name: str) -> Path:

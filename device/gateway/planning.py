@@ -14,13 +14,12 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
-from triparty.common.errors import TripartyError
+from triparty.common.errors import SettingsError, TripartyError
 from triparty.common.links.ensemble import Ensemble
 from triparty.common.links.planning.costs import LATENCY, MEMORY, Budget, Cost
 from triparty.common.links.specs import OutputSpec
@@ -28,17 +27,20 @@ from triparty.device.filters.results import LowConfidence, OutOfBound, Unchanged
 from triparty.device.gateway.frames import StreamFrame
 from triparty.device.gateway.library import Fetching, Library
 from triparty.device.gateway.predictions import Predicted, Row, RowForm, row_of, rows_of
+from triparty.device.gateway.records import Records
 from triparty.device.gateway.stages import PASS, Reused, Seen, Stage, StandIn, Verdict
 from triparty.device.gateway.status import PlanStatus
 from triparty.device.links.loading import FailedError, Loading
 from triparty.device.links.nodes import Node
-from triparty.device.links.selecting import Reselection, Selector, recorded
+from triparty.device.links.selecting import Reselection, Selector
 
 log = logging.getLogger(__name__)
 
 LINKS: Final = "links of the plan"
 _PATIENCE: Final = 20
 """A profile ends after so many times its frames, also if filters kept models from most."""
+_WRITTEN: Final = 30
+"""Frames that are written at once while all are only recorded; a crash loses fewer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,8 @@ class Planner:
         budget: that the choice was made under; None if it is not known.
         reselection: when to choose anew; None: never.
         retry_s: a model that failed is left alone for so long.
-        records: folder for what all models said; None: none.
+        records: keeps what all models said; None: nothing does.
+        record_share: of frames, whose outputs are recorded; None: those that are profiled.
         library: brings the models that are needed; None: all are here.
     """
 
@@ -82,14 +85,16 @@ class Planner:
         budget: Budget | None = None,
         reselection: Reselection | None = None,
         retry_s: float = 60.0,
-        records: Path | None = None,
+        records: Records | None = None,
+        record_share: float | None = None,
         library: Library | None = None,
     ) -> None:
         """Has seen no frame; the first ones are profiled."""
         self.forms, self.ensembles = dict(forms), dict(ensembles)
         self.retry_s = retry_s
         self.specs = dict(specs)
-        self._choice, self._records = choice, records
+        self._choice, self._records, self._record_share = choice, records, record_share
+        self._recorded, self._due = 0, 1.0
         self._budget = budget
         self._selector = Selector(reselection, ensembles) if reselection else None
         self._loadings: dict[str, Loading] = {}
@@ -97,7 +102,7 @@ class Planner:
         self._frames = 0
         self._refused: str | None = None
         self._fetching = None if library is None else Fetching(library)
-        self._is_profiling = self._is_fetching = False
+        self._is_profiling, self._is_fetching = record_share is not None, False
         if reselection is not None:
             self._begin_period()
         self._measured, self._predicted = Counter[str](), Counter[str]()
@@ -165,7 +170,14 @@ class Planner:
                 self._end_fetching()
             elif self._frames >= selector.reselection.every:
                 self._begin_period()
+        elif self._record_share is not None:
+            self._sample(self._record_share, seen)
         self.status = self._status()
+
+    def close(self) -> None:
+        """Writes what was recorded and is not written yet."""
+        if self._record_share is not None:
+            self._write_sample()
 
     def _begin_period(self) -> None:
         """All models look as soon as they are here; at once if they are."""
@@ -217,22 +229,55 @@ class Planner:
             if self._fetching is not None:
                 self._fetching.begin(self.active)
 
+    def _sample(self, share: float, seen: Sequence[Mapping[str, Seen]]) -> None:
+        """Keeps rows of the next frame on which all models looked, now and then."""
+        for each in seen:
+            self._frames += 1
+            rows = rows_of(self.forms, each)
+            if self._frames >= self._due and rows.keys() == self.forms.keys():
+                for name, row in rows.items():
+                    self._rows[name].append(row)
+                self._due = self._frames + 1 / share
+        is_due = self._frames + 1 >= self._due
+        self._is_profiling = is_due and not any(self._cannot_run(name) for name in self.forms)
+        if all(len(rows) >= _WRITTEN for rows in self._rows.values()):
+            self._write_sample()
+
+    def _write_sample(self) -> None:
+        rows, self._rows = self._rows, {name: [] for name in self.forms}
+        self._refused = None
+        self._record(rows)
+
+    def _record(self, rows: Mapping[str, list[Row]]) -> None:
+        """Writes rows, if they are of all models; where that fails frames go on."""
+        count = min(len(rows.get(name, ())) for name in self.forms)
+        if self._records is None or not count:
+            return
+        try:
+            self._records.append(rows, self._costs())
+            self._recorded += count
+        except (TripartyError, OSError) as error:
+            self._refused = f"what models said cannot be recorded: {error}"
+            log.warning("%s", self._refused)
+
+    def _costs(self) -> dict[str, Cost]:
+        costs = {name: loading.cost for name, loading in self._loadings.items()}
+        return {name: cost for name, cost in costs.items() if cost is not None}
+
     def _cannot_run(self, name: str) -> bool:
         loading = self._loadings.get(name)
         return loading is None or loading.failure is not None
 
     def _choose(self, selector: Selector, rows: Mapping[str, list[Row]]) -> None:
-        costs = {name: self._loadings[name].cost for name in rows}
-        known = {name: cost for name, cost in costs.items() if cost is not None}
+        known = {name: cost for name, cost in self._costs().items() if name in rows}
         try:
             decision = selector.decide(rows, self.specs, known, self.active)
-            if self._records is not None and rows.keys() == self.forms.keys():
-                recorded(rows, self.specs).save(self._records)
         except (TripartyError, OSError) as error:
             self._refused = str(error)
             log.warning("models cannot be chosen anew, the old choice stays: %s", error)
             return
         self._refused = None
+        self._record(rows)
         plan = decision.plan
         self._choice = Choice(frozenset(plan.active), plan.expected_accuracy, plan.cost)
         if decision.changed:
@@ -240,15 +285,11 @@ class Planner:
             log.info("other models run now: %s", ", ".join(plan.active))
 
     def _status(self) -> PlanStatus:
-        costs: dict[str, Cost] = {
-            name: cost
-            for name, loading in self._loadings.items()
-            if (cost := loading.cost) is not None
-        }
+        idle = tuple(name for name in self.forms if name not in self.active)
         choice, budget = self._choice, self._budget
         return PlanStatus(
             active=tuple(name for name in self.forms if name in self.active),
-            predicted=tuple(name for name in self.forms if name not in self.active),
+            predicted=idle if self.ensembles else (),
             expected_accuracy=choice.expected_accuracy,
             measured=dict(self._measured),
             predictions=dict(self._predicted),
@@ -264,7 +305,10 @@ class Planner:
             unanswered=dict(self._unanswered),
             profiles=self._selector.profiles if self._selector else 0,
             switches=self._switches,
-            costs={name: (cost.memory_mib, cost.latency_ms) for name, cost in costs.items()},
+            recorded=self._recorded,
+            costs={
+                name: (cost.memory_mib, cost.latency_ms) for name, cost in self._costs().items()
+            },
             sources=dict(self._sources),
             planned=(choice.cost.get(MEMORY.name), choice.cost.get(LATENCY.name)),
             budget=(None, None) if budget is None else (budget.memory_mib, budget.latency_ms),
@@ -281,6 +325,7 @@ class PlannedStage:
         name: of the model.
         make: loads its stage.
         planner: knows whether it is chosen.
+        least_mib: memory that it takes in any case.
         clock: seconds.
     """
 
@@ -290,22 +335,32 @@ class PlannedStage:
         make: Callable[[], Stage],
         planner: Planner,
         *,
+        least_mib: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Loads nothing."""
         self.name = name
         self._planner, self._make = planner, make
         self._stage: Stage | None = None
-        node = Node(name, planner.specs[name], self._load, encode=self._row)
+        spec = planner.specs[name]
+        node = Node(name, spec, self._load, encode=self._row, least_mib=least_mib)
         self._loading = Loading(node, retry_s=planner.retry_s, clock=clock)
         planner.join(self._loading)
 
     def load(self) -> None:
-        """Loads the model if it is chosen; where that fails the log says so."""
+        """Loads the model if it is chosen; where that fails the log says so.
+
+        Raises:
+            SettingsError: it fails, and there are no links to predict it.
+        """
         if self.name in self._planner.active:
             try:
                 self._loading.load()
             except FailedError as error:
+                if not self._planner.ensembles:
+                    raise SettingsError(
+                        f"model '{self.name}' does not load: {error}"
+                    ) from error
                 log.warning("model '%s' does not load, links predict it: %s", self.name, error)
 
     def process(self, frames: Sequence[StreamFrame]) -> Sequence[Verdict]:
@@ -328,11 +383,13 @@ class PlannedStage:
 
     def _look(self, frame: StreamFrame) -> Verdict:
         if not frame.asks(self.name):
-            return PASS
+            if not self._planner.is_profiling:
+                return PASS
+            frame = replace(frame, models=None)
         try:
             output, _ = self._loading.run(frame)
         except FailedError as error:
-            log.warning("model '%s' failed, links predict it: %s", self.name, error)
+            log.warning("model '%s' failed, and is left alone for now: %s", self.name, error)
             return PASS
         return Verdict({self.name: output})
 
@@ -385,7 +442,8 @@ class LinkStage:
         return None
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Writes what the planner has recorded."""
+        self._planner.close()
 
 
 def _stood_in(forms: Mapping[str, RowForm], filtered: Mapping[str, StandIn]) -> dict[str, Row]:

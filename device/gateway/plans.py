@@ -16,7 +16,8 @@ from triparty.device.gate.traces import Task
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.library import CloudLibrary
 from triparty.device.gateway.planning import LINKS, Choice, Planner
-from triparty.device.gateway.predictions import check_task, form_of
+from triparty.device.gateway.predictions import check_task, form_of, spec_of
+from triparty.device.gateway.records import Records, specs_held
 from triparty.device.gateway.settings import ModelSettings, PlanSettings, WatchSettings
 from triparty.device.links.selecting import Reselection
 
@@ -33,13 +34,18 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
             a task that cannot be predicted.
     """
     pulled = [model.name for model in settings.models if model.pulled]
+    if pulled and (settings.plan is None or settings.plan.artifact is None):
+        raise SettingsError(
+            f"the model '{pulled[0]}' is pulled with a plan: give [plan] and its artifact"
+        )
     if settings.plan is None:
-        if pulled:
-            raise SettingsError(f"the model '{pulled[0]}' is pulled with a plan: give [plan]")
         return None
-    where = f"plan: {settings.plan.artifact}"
-    folder = _folder_of(settings.plan.artifact, settings.folder, "plans")
-    library = _library(settings.plan, settings.folder, pulled)
+    artifact = settings.plan.artifact
+    if artifact is None:
+        return _recorder(settings, settings.plan, tasks)
+    where = f"plan: {artifact}"
+    folder = _folder_of(artifact, settings.folder, "plans")
+    library = _library(artifact, settings.folder, pulled)
     if not is_plan(folder):
         raise SettingsError(
             f"{where} is no plan: make one with 'triparty developer links plan', or fetch it "
@@ -70,6 +76,7 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
     for task in tasks:
         if task.model in forms and task.model in ensembles:
             check_task(task, forms[task.model])
+    own = {name: specs[name] for name in opened.plan.models}
     held = None if library is None else _held(library.plan)
     active = frozenset(opened.plan.active if held is None else held)
     reselection = _reselection(settings.plan, opened.budget)
@@ -80,26 +87,58 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
             opened.plan.cost if active == frozenset(opened.plan.active) else {},
         ),
         ensembles,
-        {name: specs[name] for name in opened.plan.models},
+        own,
         forms,
         budget=opened.budget if reselection is None else reselection.budget,
         reselection=reselection,
         retry_s=settings.plan.retry_s,
-        records=None
-        if settings.plan.records is None
-        else settings.folder / settings.plan.records,
+        records=_records(settings, settings.plan, own),
         library=library,
     )
 
 
-def _library(
-    settings: PlanSettings, folder: Path, pulled: Sequence[str]
-) -> CloudLibrary | None:
+def _recorder(settings: WatchSettings, plan: PlanSettings, tasks: Sequence[Task]) -> Planner:
+    """Runs models as without a plan; on some frames all of them, and what they say is kept.
+
+    What outputs are is taken from the folder, if it says so; else from labels and tasks.
+    """
+    if len(settings.models) < 2:
+        raise SettingsError("plan: records need two [[models]]: links are between models")
+    if any(model.name == LINKS for model in settings.models):
+        raise SettingsError(f"a model cannot be called '{LINKS}'")
+    labels = {model.name: _labels(model) for model in settings.models}
+    asking = {name: [task for task in tasks if task.model == name] for name in labels}
+    specs: dict[str, OutputSpec] = {
+        name: spec_of(labels[name], asking[name]) for name in labels
+    }
+    held = None if plan.records is None else specs_held(settings.folder / plan.records)
+    if held is not None and held.keys() == specs.keys():
+        specs = held
+    return Planner(
+        Choice(frozenset(name for name in labels if asking[name]), 1.0),
+        {},
+        specs,
+        {name: form_of(name, specs[name], labels[name]) for name in labels},
+        retry_s=plan.retry_s,
+        records=_records(settings, plan, specs),
+        record_share=plan.profiled_share,
+    )
+
+
+def _records(
+    settings: WatchSettings, plan: PlanSettings, specs: Mapping[str, OutputSpec]
+) -> Records | None:
+    if plan.records is None:
+        return None
+    return Records(settings.folder / plan.records, specs, most=plan.most_records)
+
+
+def _library(artifact: Path, folder: Path, pulled: Sequence[str]) -> CloudLibrary | None:
     """Where the plan's models come from; None if the configuration names files of them all."""
     if not pulled:
         return None
-    name = str(settings.artifact)
-    if (folder / settings.artifact).exists() or _held(name) is None:
+    name = str(artifact)
+    if (folder / artifact).exists() or _held(name) is None:
         raise SettingsError(
             f"plan: {name} is no pulled plan, and the model '{pulled[0]}' comes with one: give "
             "its 'file', or fetch the plan with 'triparty device pull'"

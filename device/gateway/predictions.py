@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triparty.common.errors import SettingsError
+from triparty.common.errors import DatasetError, SettingsError
 from triparty.common.links.specs import OutputSpec, Vec
 from triparty.device.gate.detectors import Detections
 from triparty.device.gate.traces import Task
@@ -114,6 +114,24 @@ def form_of(name: str, spec: OutputSpec, labels: Sequence[str]) -> RowForm:
     )
 
 
+def spec_of(labels: Sequence[str], tasks: Sequence[Task]) -> Vec:
+    """What a model gives, as far as a configuration tells: counts of classes, or a number.
+
+    Args:
+        labels: names of its classes.
+        tasks: that ask it; only classes that they name are counted, if each names some.
+    """
+    if tasks and all(task.classes for task in tasks):
+        numbers = sorted({number for task in tasks for number in task.classes})
+        names = tuple(labels[n] if n < len(labels) else str(n) for n in numbers)
+    else:
+        names = tuple(labels)
+    if names:
+        return Vec("regression", len(names), names, 0.5)
+    steps = [task.step for task in tasks if task.measure == "value"]
+    return Vec("regression", 1, tolerance=min(steps, default=1.0) / 2)
+
+
 def check_task(task: Task, form: RowForm) -> None:
     """Returns only if a task can be answered from rows of a form.
 
@@ -133,7 +151,11 @@ def check_task(task: Task, form: RowForm) -> None:
 
 
 def row_of(form: RowForm, seen: Detections | float | None) -> Row:
-    """What a model saw as a row; None is nothing at all."""
+    """What a model saw as a row; None is nothing at all.
+
+    Raises:
+        DatasetError: a number where objects are expected.
+    """
     row = np.zeros(form.width, np.float32)
     if form.kind == "class":
         row[int(np.clip(round(_number(seen)), 0, form.width - 1))] = 1.0
@@ -144,6 +166,11 @@ def row_of(form: RowForm, seen: Detections | float | None) -> Row:
             row[place] = np.count_nonzero(seen.labels == number)
         if form.kind == "there":
             row = np.minimum(row, 1.0)
+    elif seen is not None:
+        raise DatasetError(
+            "a model returned a number: expected objects of its labels; for a number leave "
+            "'labels' and the classes of its tasks out"
+        )
     return row
 
 

@@ -303,10 +303,15 @@ class FilterSettings(Table):
 
 
 class PlanSettings(Table):
-    """A plan: of the models only the chosen ones are run, links predict the others."""
+    """A plan: of the models only the chosen ones are run, links predict the others.
 
-    artifact: UserPath = Field(
-        description="A folder that 'links plan' wrote, or the name of a pulled plan."
+    Without an artifact all models are run as ever, and what they said is recorded.
+    """
+
+    artifact: UserPath | None = Field(
+        default=None,
+        description="A folder that 'links plan' wrote, or the name of a pulled plan; without "
+        "one what models say is only recorded.",
     )
     links: UserPath | None = Field(
         default=None,
@@ -320,7 +325,10 @@ class PlanSettings(Table):
         default=0, ge=0, description="Frames after which models are chosen anew; 0: never."
     )
     profiled_share: float = Field(
-        default=0.01, gt=0, le=1, description="Of these frames, on which all models are run."
+        default=0.01,
+        gt=0,
+        le=1,
+        description="Of these frames, or without an artifact of all, on which all models run.",
     )
     least_profiled: int = Field(
         default=30, ge=2, description="Frames on which all are run at least."
@@ -337,12 +345,29 @@ class PlanSettings(Table):
     records: UserPath | None = Field(
         default=None, description="Folder for what all models said, to train links with."
     )
+    most_records: int = Field(
+        default=10_000, ge=2, description="Frames that are kept there; the oldest go first."
+    )
 
     @model_validator(mode="after")
     def _one_use(self) -> Self:
-        if self.records is not None and not self.every_frames:
+        if self.artifact is None:
+            self._check_recording()
+        elif self.records is not None and not self.every_frames:
             raise ValueError("records need every_frames: only then all models are run")
         return self
+
+    def _check_recording(self) -> None:
+        if self.records is None:
+            raise ValueError(
+                "give artifact, a plan; or records, a folder for what models say until there "
+                "is one"
+            )
+        told = {"artifact", "records", "most_records", "profiled_share", "retry_s"}
+        if idle := sorted(self.model_fields_set - told):
+            raise ValueError(
+                f"{idle[0]} is for a plan: give its artifact, or leave {idle[0]} out to record"
+            )
 
 
 class ResultSettings(Table):

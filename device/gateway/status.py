@@ -151,12 +151,14 @@ class PlanStatus:
         unanswered: frames of which nothing could be predicted, by model.
         profiles: times that all models were run to choose anew.
         switches: times that others were chosen.
+        recorded: frames of which what all models said was written to records.
         costs: memory in MiB and latency in ms of models that ran, as measured, by name.
-        sources: models that the last prediction was made from, by name.
+            sources: models that the last prediction was made from, by name.
         planned: memory in MiB and latency in ms that the choice is expected to take, links
             counted; None of what it was not chosen by.
         budget: of both, that it was chosen under; None of what is not short.
-        refused: why models could not be chosen anew the last time; None otherwise.
+            refused: why models could not be chosen anew, or be recorded, the last time; None
+            otherwise.
     """
 
     active: tuple[str, ...]
@@ -170,6 +172,7 @@ class PlanStatus:
     unanswered: Mapping[str, int] = field(default_factory=dict)
     profiles: int = 0
     switches: int = 0
+    recorded: int = 0
     costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     planned: tuple[float | None, float | None] = (None, None)
@@ -378,6 +381,7 @@ def _plan(of: PlanStatus) -> dict[str, Any]:
         "unanswered": dict(of.unanswered),
         "profiles": of.profiles,
         "switches": of.switches,
+        "recorded": of.recorded,
         "costs": {
             name: {"memory_mib": round(memory, 3), "latency_ms": round(latency, 4)}
             for name, (memory, latency) in of.costs.items()
@@ -395,6 +399,8 @@ def _plan_line(of: PlanStatus) -> str:
         told += f", predicts {', '.join(of.predicted)}"
     if of.failing:
         told += f", FAILING: {', '.join(of.failing)}"
+    if of.recorded:
+        told += f", recorded {of.recorded} frames"
     return told
 
 

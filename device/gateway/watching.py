@@ -14,7 +14,7 @@ from triparty.device.gateway.clock import Clock
 from triparty.device.gateway.coco import COCO
 from triparty.device.gateway.filtering import Filters
 from triparty.device.gateway.gateway import Gateway
-from triparty.device.gateway.models import find_model, make_stage
+from triparty.device.gateway.models import find_model, least_mib, make_stage
 from triparty.device.gateway.outputs import check_outputs, make_outputs
 from triparty.device.gateway.planning import LinkStage, PlannedStage, Planner
 from triparty.device.gateway.plans import make_planner
@@ -101,7 +101,8 @@ def _stages(settings: WatchSettings, planner: Planner | None) -> list[Stage]:
     for model in settings.models:
         make = partial(make_stage, model, settings.folder)
         if model.name in planner.forms:
-            planned = PlannedStage(model.name, make, planner)
+            least = partial(least_mib, model, settings.folder)
+            planned = PlannedStage(model.name, make, planner, least_mib=least)
             planned.load()
             stages.append(planned)
         else:

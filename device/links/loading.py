@@ -47,7 +47,7 @@ class Loading:
         self._failed_at = 0.0
         self._load_s = 0.0
         self._memory_mib: float | None = node.memory_mib
-        self._held_before: int | None = None
+        self._grown_bytes = 0
         self._calls: deque[float] = deque(maxlen=_CALLS)
 
     @property
@@ -89,6 +89,7 @@ class Loading:
         """
         model = self._ready()
         self._model = model
+        held_bytes = resident_bytes() if self._memory_mib is None else 0
         before = time.perf_counter()
         try:
             output = model(value)
@@ -98,7 +99,8 @@ class Loading:
         except Exception as error:  # anybody's code
             raise self._failed(error) from error
         self._calls.append(taken)
-        self._weigh()
+        if self._memory_mib is None:
+            self._weigh(held_bytes)
         return output, row
 
     def _ready(self) -> Model:
@@ -106,22 +108,30 @@ class Loading:
             return self._model
         if (failure := self.failure) is not None:
             raise FailedError(failure)
+        held_bytes = 0
         if self._memory_mib is None:
             gc.collect()
-            self._held_before = resident_bytes()
+            held_bytes = resident_bytes()
         before = time.perf_counter()
         try:
             model = self.node.load()
         except Exception as error:  # anybody's code
             raise self._failed(error) from error
         self._load_s = time.perf_counter() - before
+        if self._memory_mib is None:
+            self._grown_bytes = resident_bytes() - held_bytes
         return model
 
-    def _weigh(self) -> None:
-        """After the first call: later ones find memory that it left to the allocator."""
-        if self._memory_mib is None and self._held_before is not None:
-            grown_mib = (resident_bytes() - self._held_before) / _MIB
-            self._memory_mib = max(self.node.least_mib(), grown_mib)
+    def _weigh(self, held_bytes: int) -> None:
+        """After the first call: later ones find memory that it left to the allocator.
+
+        Others may have loaded since this one was: what loading and the call took are added.
+
+        Args:
+            held_bytes: by the process before the call.
+        """
+        grown_bytes = self._grown_bytes + resident_bytes() - held_bytes
+        self._memory_mib = max(self.node.least_mib(), grown_bytes / _MIB)
 
     def _failed(self, error: Exception) -> FailedError:
         self.unload()

@@ -16,7 +16,7 @@ from triparty.common.errors import ManifestError, SettingsError
 from triparty.common.links.folder import save_links
 from triparty.common.links.planning.costs import Cost, costs_bytes, read_costs
 from triparty.common.links.planning.folder import PlanFolder
-from triparty.common.links.recorded import check_recorded
+from triparty.common.links.recorded import Recorded, check_recorded
 from triparty.developer.cli import app
 
 COSTS = {"people": Cost(10.0, 5.0, 0.1), "cars": Cost(30.0, 20.0, 0.2), "dogs": Cost(5.0, 2.0)}
@@ -60,6 +60,24 @@ def test_a_plan_says_what_scripts_rely_on_and_is_a_folder(folder: Path) -> None:
     assert sorted(opened.plan.active) == ["dogs", "people"]
     assert opened.costs == COSTS
     assert opened.budget.memory_mib == 16.0
+
+
+def test_a_part_of_the_rows_is_looked_at(folder: Path) -> None:
+    """Of the last rows cars are not twice as many as people; of the others they are."""
+    whole = Recorded.open(folder / "recorded")
+    cars = whole.outputs["cars"].copy()
+    cars[40:] += 9
+    outputs = {**whole.outputs, "cars": cars}
+    check_recorded(whole.specs, outputs).save(folder / "recorded")
+    words = ("--memory-mib", "36")
+    told = run(folder, *words, "--rows", ":40")
+    assert sorted(told["active"]) == ["cars", "dogs"]
+    assert told["predicted"]["people"]["quality"] > 0.9
+    told = run(folder, *words, "--rows", "-10:")
+    assert all(one["quality"] < 0.2 for one in told["predicted"].values())
+    for rows, says in (("5", "expected A:B"), ("9:3", "there are none, of 50"), ("a:", "A:B")):
+        with pytest.raises(SettingsError, match=says):
+            run(folder, *words, "--rows", rows)
 
 
 def test_links_take_their_time(folder: Path) -> None:

@@ -20,7 +20,7 @@ from watched import Kept, gateway, settings_of
 
 from triparty.common.errors import SettingsError, TransportError
 from triparty.common.links.ensemble import Ensemble, Member
-from triparty.common.links.planning.costs import Budget
+from triparty.common.links.planning.costs import Budget, read_costs
 from triparty.common.links.planning.folder import PlanFolder
 from triparty.common.links.recorded import Recorded
 from triparty.common.links.specs import Vec
@@ -46,6 +46,7 @@ from triparty.device.gateway.predictions import (
     predicted_answer,
     row_of,
 )
+from triparty.device.gateway.records import COSTS_FILE
 from triparty.device.gateway.settings import ModelSettings, WatchSettings
 from triparty.device.gateway.stages import Reused
 from triparty.device.gateway.status import document, line
@@ -227,10 +228,13 @@ def test_models_are_chosen_anew_and_what_all_said_is_recorded(
     assert status.switches == 1
     table = Recorded.open(tmp_path / "records")
     assert (table.outputs["cars"] == 2 * table.outputs["people"]).all()
-    assert len(table) >= 16
+    assert len(table) == status.recorded >= 16
     assert status.costs.keys() == {"people", "cars"}
     assert status.budget == (1e4, 1e4), "that of the settings, from now on"
     assert None not in status.planned
+    again = watched(configured(folder, {"a": clip}, plan=plan)).status.plan.recorded
+    assert len(Recorded.open(tmp_path / "records")) == len(table) + again > len(table)
+    assert read_costs(tmp_path / "records" / COSTS_FILE).keys() == {"people", "cars"}
 
 
 def test_a_budget_that_shrank_evicts(clip: Path, tmp_path: Path) -> None:

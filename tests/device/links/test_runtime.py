@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,32 @@ def test_costs_are_measured_where_the_model_runs() -> None:
     assert 28 < cost.memory_mib < 60
     assert cost.latency_ms > 0
     assert cost.load_s > 0
+
+
+def test_memory_of_a_model_that_is_loaded_before_another_runs_is_its_own() -> None:
+    """Both are loaded, then both run: neither is weighed with the other."""
+    held: list[Any] = []
+
+    def load(mib: int) -> Any:
+        fresh = mmap.mmap(-1, mib << 20)
+        fresh.write(bytes(range(256)) * (len(fresh) // 256))
+        held.append(fresh)
+        return lambda value: value
+
+    sizes = {"small": 8, "large": 64}
+    models = [
+        Loading(Node(name, NUMBER, partial(load, mib)), retry_s=1.0)
+        for name, mib in sizes.items()
+    ]
+    for model in models:
+        model.load()
+    for model in models:
+        model.run(1.0)
+    small, large = (model.cost for model in models)
+    assert small is not None
+    assert large is not None
+    assert small.memory_mib < 30
+    assert 60 < large.memory_mib < 100
 
 
 def test_files_and_modules_are_nodes(tmp_path: Path) -> None:
