@@ -107,19 +107,16 @@ def trained(
 ) -> Predictor:
     """A predictor of a kind, trained on traces."""
     known = tables(traces)
-    name = "extended" if kind == "extended" else "published"
-    shape = network(name, len(plan.tasks), window=window, contextual=kind == "contextual")
+    shape = network(kind, len(plan.tasks), window=window)
     gating = "random" if kind == "extended" else "full"
     course = Course(gating=gating, epochs=plan.epochs, seed=seed)
     return fit(recordings(known), shape, course).predictor
 
 
-KINDS = {"paper": "published", "contextual": "contextual", "ours": "extended"}
-
-
 def predictor_for(policy: str, clip: str, plan: Plan) -> Predictor | None:
     """The trained network that a policy takes, or None."""
-    return gate_for(clip, plan, KINDS[policy]) if policy in KINDS else None
+    kind = policies.POLICIES[policy].network
+    return None if kind is None else gate_for(clip, plan, kind)
 
 
 def run(

@@ -183,7 +183,7 @@ def serve(
         running = settings.data / RUNNING_FILE
 
         def on_ready() -> None:
-            certificate = files and str(files[0])
+            certificate = files and str(files[0].absolute())
             Running(ready.url, settings.database_url, settings.blobs, certificate).save(running)
             announce(ready)
 

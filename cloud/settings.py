@@ -286,7 +286,7 @@ class CloudSettings(RoleSettings):
 
 
 def load_settings(data: Path, **command_line: Any) -> CloudSettings:
-    """The settings of an initialised data folder.
+    """The settings of an initialised data folder, good in any working directory.
 
     Raises:
         StateError: `cloud init` was not run here.
@@ -295,7 +295,7 @@ def load_settings(data: Path, **command_line: Any) -> CloudSettings:
     file = data / CONFIG_FILE
     if not file.exists():
         raise StateError(f"no cloud in {data}: run 'triparty cloud init --data {data}' first")
-    settings = CloudSettings.load(file, data=data, **command_line)
+    settings = CloudSettings.load(file, data=data.absolute(), **command_line)
     if settings.url:
         check_url(settings.url)
     return settings

@@ -401,7 +401,9 @@ def translate(error: Exception, url: str) -> TransportError:
                 "the cloud has a new one, whose fingerprint its operator tells you (give it "
                 "to 'trust --pin'), or it is not the cloud"
             )
-        if isinstance(cause, ssl.SSLError) and _is_damage(cause):
+        if isinstance(cause, ssl.SSLError) and (
+            isinstance(error, _BROKEN) or _is_damage(cause)
+        ):
             return UnreachableError(
                 f"the connection to {url} broke: {ssl_reason(cause)}", broken=True
             )
@@ -415,7 +417,7 @@ def translate(error: Exception, url: str) -> TransportError:
 
 
 def _is_damage(error: ssl.SSLError) -> bool:
-    """Whether TLS says that the wire failed: it ended, or bits changed on it."""
+    """Whether TLS says, while it is set up, that the wire failed: it ended, or bits changed."""
     ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
     return isinstance(error, ended) or ssl_reason(error).endswith(_DAMAGE)
 

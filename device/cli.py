@@ -260,7 +260,11 @@ def generate(
         int | None, typer.Option(help="With --json: log-probabilities of the tokens.")
     ] = None,
     deadline: Annotated[
-        float | None, typer.Option(help="Seconds in which the whole answer has to be there.")
+        float | None,
+        typer.Option(
+            help="Seconds in which the whole answer has to be there; ending its session may "
+            "take 2 more."
+        ),
     ] = None,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on after an end token, for measurements.")

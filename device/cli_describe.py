@@ -39,7 +39,11 @@ def describe(
         list[str] | None, typer.Option(help="End before this text; may be given again.")
     ] = None,
     deadline: Annotated[
-        float | None, typer.Option(help="Seconds in which the whole answer has to be there.")
+        float | None,
+        typer.Option(
+            help="Seconds in which the whole answer has to be there; ending its session may "
+            "take 2 more."
+        ),
     ] = None,
     speculate: Annotated[
         int, typer.Option(help="Guess up to this many tokens ahead in a step.")

@@ -12,7 +12,10 @@ from triparty.common.console import Console, JsonOption, progress
 from triparty.common.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from triparty.device.gate.fleet import Tables
+    from triparty.device.gate.predictor import Predictor
     from triparty.device.gate.report import Gateability
     from triparty.device.gate.scoring import Score
     from triparty.device.gate.traces import Trace
@@ -149,7 +152,9 @@ def replay(
     traces: TracesArgument,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="A policy; may be repeated. Default: ours. 'all' for all of them."),
+        typer.Option(
+            help="A policy; may be repeated. Default: ours. 'all' for all whose gate is given."
+        ),
     ] = None,
     streams: Annotated[int, typer.Option(help="How many, made of the traces.")] = 1000,
     budget: Annotated[
@@ -163,7 +168,11 @@ def replay(
     seconds: Annotated[float, typer.Option(help="How long, on the streams' clock.")] = 600.0,
     round_ms: Annotated[float, typer.Option(help="Length of a round.")] = 40.0,
     gate: Annotated[
-        Path | None, typer.Option(help="A folder that 'gate fit' wrote, for trained policies.")
+        list[Path] | None,
+        typer.Option(
+            help="A folder that 'gate fit' wrote, for the policy of its network: extended for "
+            "ours, published for paper, contextual for contextual; may be repeated."
+        ),
     ] = None,
     max_staleness: Annotated[
         float | None,
@@ -184,15 +193,22 @@ def replay(
 ) -> None:
     """Replay policies over traces, many streams at random offsets, and score what they held."""
     from triparty.device.cli_gate_replay import as_json_run, tell
+    from triparty.device.gate.policies import POLICIES
     from triparty.device.gate.trace_files import read_trace
 
     if streams < 1:
         raise SettingsError(f"--streams {streams}: expected at least 1")
     known = _tables([read_trace(path) for path in traces], task)
-    course = _Course(known, streams, seconds, round_ms / 1000, seed, gate, max_staleness, audit)
+    gates = _predictors(gate or [])
+    names = _policies(policy or ["ours"], gates)
+    course = _Course(
+        known, streams, seconds, round_ms / 1000, seed, gates, max_staleness, audit
+    )
     budgets = course.budgets(budget, budget_share)
-    names = course.names(policy or ["ours"])
     console = Console(as_json=as_json)
+    if policy == ["all"]:
+        left = ", ".join(sorted(POLICIES.keys() - set(names))) or "none"
+        console.say(f"left out, as no --gate has their network: {left}")
     scores = []
     with progress("replaying", seconds * len(names) * len(budgets)) as advance:
         for name in names:
@@ -211,7 +227,11 @@ def fit(
     traces: TracesArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The gate's folder to write.")],
     network: Annotated[
-        str, typer.Option(help="extended (ours) or published (the thesis's network).")
+        str,
+        typer.Option(
+            help="extended (ours), published (the thesis's network) or contextual (the same "
+            "without feedback)."
+        ),
     ] = "extended",
     window: Annotated[int, typer.Option(help="How many sizes a view holds.")] = 5,
     gating: Annotated[
@@ -229,6 +249,7 @@ def fit(
     from typing import cast
 
     from triparty.device.gate.fitting import fit_gate
+    from triparty.device.gate.policies import POLICIES
     from triparty.device.gate.trace_files import read_trace
     from triparty.device.gate.training import Course, Gating
 
@@ -245,11 +266,13 @@ def fit(
     )
     for one, rate in zip(gate.tasks, facts.base_rate, strict=True):
         console.say(f"  {one.name}: {rate:.1%} of samples were necessary")
-    console.say("next: triparty device gate replay TRACES --gate " + str(output))
+    serves = next(one.name for one in POLICIES.values() if one.network == network)
+    console.say(f"next: triparty device gate replay TRACES --gate {output} --policy {serves}")
     console.report(
         {
             "gate": str(output),
             "tasks": [one.name for one in gate.tasks],
+            "network": network,
             "parameters": gate.predictor.network.parameters,
             **asdict(facts),
         }
@@ -266,14 +289,14 @@ class _Course:
         seconds: float,
         round_s: float,
         seed: int,
-        gate: Path | None,
+        gates: Sequence[Predictor],
         max_staleness: float | None,
         audit: float,
     ) -> None:
         from triparty.device.gate.fleet import full_rate, spread
 
         self._known, self._seconds, self._round_s = known, seconds, round_s
-        self._seed, self._gate, self._max_staleness = seed, gate, max_staleness
+        self._seed, self._gates, self._max_staleness = seed, gates, max_staleness
         self._audit = audit
         self._streams = spread(known, streams, seed)
         self._full_ms = full_rate(known, self._streams) * round_s
@@ -283,25 +306,15 @@ class _Course:
         found = list(given or []) + [share * self._full_ms for share in shares or []]
         return found or [0.25 * self._full_ms]
 
-    def names(self, wanted: list[str]) -> list[str]:
-        """Policies that can be run with what is at hand."""
-        from triparty.device.gate.policies import POLICIES
-
-        if wanted != ["all"]:
-            return wanted
-        return [
-            name for name, one in POLICIES.items() if self._gate is not None or not one.learns
-        ]
-
     def score(self, name: str, budget_ms: float, advance: Any) -> Score:
         """One run."""
         from triparty.device.gate.fleet_truth import FleetTruth
-        from triparty.device.gate.policies import POLICIES, make
+        from triparty.device.gate.policies import POLICIES, make, matching
         from triparty.device.gate.replay import Replay, Settings
 
         policy = make(
             name,
-            predictor=self._predictor(),
+            predictor=matching(name, self._gates),
             truth=FleetTruth(self._known, self._streams),
             seed=self._seed,
             max_staleness=self._max_staleness,
@@ -316,10 +329,31 @@ class _Course:
         )
         return Replay(self._known, self._streams, policy, settings).run(advance)
 
-    def _predictor(self) -> Any:
-        from triparty.device.gate.artifact import Gate
 
-        return None if self._gate is None else Gate.open(self._gate).predictor
+def _predictors(gates: list[Path]) -> list[Predictor]:
+    from triparty.device.gate.artifact import Gate
+
+    return [Gate.open(folder).predictor for folder in gates]
+
+
+def _policies(wanted: list[str], gates: Sequence[Predictor]) -> list[str]:
+    """The policies to replay, each checked before the first begins; of all, those that can be.
+
+    Raises:
+        SettingsError: one that is not known, or whose gate was not given.
+    """
+    from triparty.device.gate.policies import POLICIES, matching
+
+    if wanted == ["all"]:
+        kinds = {gate.network.kind for gate in gates}
+        wanted = [
+            name
+            for name, one in POLICIES.items()
+            if one.network in kinds or not (one.learns or (one.network and gates))
+        ]
+    for name in wanted:
+        matching(name, gates)
+    return wanted
 
 
 def _tables(traces: list[Trace], wanted: list[str] | None) -> Tables:

@@ -54,7 +54,11 @@ def serve(
         ),
     ] = None,
     deadline: Annotated[
-        float | None, typer.Option(help="Seconds in which each answer has to be there.")
+        float | None,
+        typer.Option(
+            help="Seconds in which each answer has to be there; ending its session may take "
+            "2 more."
+        ),
     ] = None,
     noise: Noise = None,
     bfloat16_rows: Rounding = None,

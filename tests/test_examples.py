@@ -7,18 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from three_parties import free_port
+from sentence_encoders import sentence_encoder
+from three_parties import free_port, triparty
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 LIMIT_S = 120
 
 
-def start(script: str, *words: str | Path, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(script: str, *words: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A script of the examples while it runs; ended afterwards, if it has not."""
+    process = subprocess.Popen(
         [sys.executable, "-u", EXAMPLES / script, *map(str, words)],
         cwd=folder,
         stdin=subprocess.PIPE,
@@ -26,6 +32,11 @@ def start(script: str, *words: str | Path, folder: Path) -> subprocess.Popen[str
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
 
 
 def read_code(process: subprocess.Popen[str]) -> str:
@@ -43,38 +54,89 @@ def type_line(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-def told(name: str, model: Path, *words: str, folder: Path) -> tuple[str, str]:
-    """What developer and device of an example print, in a cloud of their own."""
-    own = name if (EXAMPLES / name / "cloud.py").exists() else "private_text"
-    cloud = start(f"{own}/cloud.py", "cloud", str(free_port()), folder=folder)
-    with cloud:
-        try:
-            developer = start(f"{name}/developer.py", "developer", model, folder=folder)
-            type_line(developer, read_code(cloud))
-            code = read_code(developer)
-            device = start(f"{name}/device.py", "device", *words, folder=folder)
-            type_line(device, code)
-            while not (folder / "device" / "cloud.json").exists():
-                assert device.poll() is None
-                time.sleep(0.05)
-            said, _ = developer.communicate("\n", timeout=LIMIT_S)
-            assert "granted" in said
-            answer, _ = device.communicate(timeout=LIMIT_S)
-        finally:
-            cloud.send_signal(signal.SIGINT)
-    return said, answer
+@dataclass
+class Operator:
+    """Who runs `cloud.py`, once for all stories.
+
+    Attributes:
+        data: folder of the cloud.
+        codes: invites of developers that were printed and not used.
+    """
+
+    data: Path
+    codes: list[str]
+
+    def code(self) -> str:
+        """A developer's invite: what the script printed, then those of the command."""
+        if self.codes:
+            return self.codes.pop()
+        code: str = triparty("cloud", "invite", "--data", self.data)["invite"]
+        return code
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    folder = tmp_path_factory.mktemp("examples")
+    with started("cloud.py", "cloud", str(free_port()), folder=folder) as cloud:
+        yield Operator(folder / "cloud", [read_code(cloud)])
+
+
+def told(name: str, model: Path, *words: str, operator: Operator, folder: Path) -> str:
+    """What the device of an example prints, when its developer has granted the model."""
+    with (
+        started(f"{name}/developer.py", "developer", model, folder=folder) as developer,
+        started(f"{name}/device.py", "device", *words, folder=folder) as device,
+    ):
+        type_line(developer, operator.code())
+        type_line(device, read_code(developer))
+        while not (folder / "device" / "cloud.json").exists():
+            assert device.poll() is None
+            time.sleep(0.05)
+        said, _ = developer.communicate("\n", timeout=LIMIT_S)
+        assert "granted" in said
+        answer, _ = device.communicate(timeout=LIMIT_S)
+    return answer
 
 
 @pytest.mark.timeout(600)
-def test_private_text(tmp_path: Path, stories_model: Path) -> None:
-    _, answer = told("private_text", stories_model, "Once upon a time", folder=tmp_path)
-    assert "Once upon a time, there was a little girl named Lily." in answer
-    assert "[40 tokens" in answer
+def test_private_chat(tmp_path: Path, stories_model: Path, operator: Operator) -> None:
+    """The expected text is the greedy one of stock `transformers`, of both turns at once."""
+    turns = ("Once upon a time", "Suddenly, a big dog")
+    answer = told("private_chat", stories_model, *turns, operator=operator, folder=tmp_path)
+    _, *parts = answer.split("> ")
+    first, second = (" ".join(part.partition("\n[")[0].split()) for part in parts)
+    assert first == (
+        "Once upon a time , there was a little girl named Lily. She loved to play outside in "
+        "the park. One day, she saw a big, red ball."
+    )
+    assert second.startswith(
+        'Suddenly, a big dog came and asked, "What are you doing?" Lily asked, "I want to'
+    )
 
 
 @pytest.mark.timeout(600)
-def test_private_images(tmp_path: Path) -> None:
-    _, answer = told("private_images", tmp_path / "model", "pictures", folder=tmp_path)
+def test_private_search(tmp_path: Path, operator: Operator) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "morning.md").write_text("Cars arrived at the garage.\n\nThe boardroom\nwas free.")
+    (notes / "evening.txt").write_text("A dog was in the garden.\n\nThe kitchen was occupied.")
+    (notes / "picture.png").write_text("was nobody in the conference room")
+    question = "was nobody in the conference room"
+    encoder = sentence_encoder(tmp_path / "encoder", "--steps", "60")
+    answer = told(
+        "private_search", encoder, "notes", question, operator=operator, folder=tmp_path
+    )
+    found = re.findall(r"(\d\.\d{3})  (\S+): (.+)", answer)
+    assert len(found) == 3
+    assert found[0][1:] == ("morning.md", "The boardroom was free.")
+    assert float(found[0][0]) > float(found[1][0]) >= float(found[2][0])
+
+
+@pytest.mark.timeout(600)
+def test_private_images(tmp_path: Path, operator: Operator) -> None:
+    answer = told(
+        "private_images", tmp_path / "model", "pictures", operator=operator, folder=tmp_path
+    )
     found = re.findall(r"\d-(\w+)\.png: (\w+) \(\d+%\)", answer)
     assert len(found) == 6
     assert [named for _, named in found] == [drawn for drawn, _ in found]
@@ -82,21 +144,23 @@ def test_private_images(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_building(tmp_path: Path) -> None:
+def test_building(tmp_path: Path, operator: Operator) -> None:
     for verb, made in (("encoder", "encoder"), ("detector", "detector.onnx")):
-        words = ("-m", "triparty.common", "developer", f"example-{verb}", tmp_path / made)
-        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+        triparty("developer", f"example-{verb}", tmp_path / made)
     question = "Was anybody in the meeting room in the last minute?"
-    _, answer = told(
-        "building", tmp_path / "encoder", "detector.onnx", question, folder=tmp_path
-    )
+    words = ("detector.onnx", question)
+    answer = told("building", tmp_path / "encoder", *words, operator=operator, folder=tmp_path)
     assert "Yes" in answer
     assert "The cloud got keyed rows" in answer
 
 
-def test_every_cloud_is_run_by_the_same_script() -> None:
-    """A folder is copied whole, so some have a copy."""
-    assert len({path.read_bytes() for path in EXAMPLES.glob("*/cloud.py")}) == 1
+def test_every_story_has_a_script_for_each_role() -> None:
+    """The cloud's is that of all; it stands beside them, and their pages name it."""
+    for folder in filter(Path.is_dir, EXAMPLES.iterdir()):
+        page = (folder / "README.md").read_text(encoding="utf-8")
+        named = re.findall(r"^python (\S+\.py)", page, re.MULTILINE)
+        assert named == ["../cloud.py", "developer.py", "device.py"], folder
+        assert all((folder / script).exists() for script in named), folder
 
 
 def test_every_example_is_listed() -> None:

@@ -53,15 +53,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its regist
         keys, values = self._room_for(start + count, key_states, value_states)
         keys.narrow(2, start, count).copy_(key_states)
         values.narrow(2, start, count).copy_(value_states)
-        self._show(start + count)
-        return self.keys, self.values
+        return self._show((keys, values), start + count)
 
     def crop_to(self, rows: int) -> None:
         """Forgets everything after the first `rows` rows; keeps the room."""
         if rows > self.rows:
             raise CloudError(f"the session's cache has {self.rows} rows, expected {rows}")
-        if rows < self.rows:
-            self._show(rows)
+        if rows < self.rows and self._buffers is not None:
+            self._show(self._buffers, rows)
 
     def copy(self, rows: int) -> GrowingLayer:
         """A layer of its own with the first `rows` rows."""
@@ -88,10 +87,13 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its regist
         self._buffers = new
         return new
 
-    def _show(self, rows: int) -> None:
-        if self._buffers is not None:
-            keys, values = self._buffers
-            self.keys, self.values = keys.narrow(2, 0, rows), values.narrow(2, 0, rows)
+    def _show(
+        self, buffers: tuple[torch.Tensor, torch.Tensor], rows: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = buffers
+        shown = keys.narrow(2, 0, rows), values.narrow(2, 0, rows)
+        self.keys, self.values = shown
+        return shown
 
 
 def _empty(like: torch.Tensor, rows: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from triparty.common.errors import SettingsError
 from triparty.device.gate.artifact import Gate, GateTask, TrainingFacts
 from triparty.device.gate.features import EXTENDED, PUBLISHED, FeatureChoice
 from triparty.device.gate.fleet import Tables, tables
-from triparty.device.gate.predictor import Network
+from triparty.device.gate.predictor import KINDS, Network
 from triparty.device.gate.traces import Trace
 from triparty.device.gate.training import Course, Recording, fit
 
@@ -19,22 +19,24 @@ PARTS = 5  # a trace is cut so that progress can be measured on a part of it
 LEAST_PACKETS = 200
 
 
-def network(name: str, tasks: int, *, window: int = 5, contextual: bool = False) -> Network:
+def network(kind: str, tasks: int, *, window: int = 5) -> Network:
     """A network with the inputs that belong to it.
 
     Args:
-        name: `published` (with the printed estimator) or `extended` (ours).
+        kind: `extended` (ours), `published` (with the printed estimator), or `contextual`
+            (the published one without feedback, its ablation).
         tasks: heads.
         window: w.
-        contextual: without feedback: the ablation of the published network.
 
     Raises:
-        SettingsError: no such network.
+        SettingsError: no such kind.
     """
-    if name == "published":
-        groups = PUBLISHED[:2] if contextual else PUBLISHED
-        return Network(name, FeatureChoice(groups, window, "paper"), tasks)
-    return Network(name, FeatureChoice(EXTENDED, window), tasks)
+    if kind not in KINDS:
+        raise SettingsError(f"network {kind!r:.40}: expected one of {', '.join(KINDS)}")
+    if kind == "extended":
+        return Network(kind, FeatureChoice(EXTENDED, window), tasks)
+    groups = PUBLISHED if kind == "published" else PUBLISHED[:2]
+    return Network("published", FeatureChoice(groups, window, "paper"), tasks)
 
 
 def recordings(known: Tables, *, parts: int = PARTS) -> list[Recording]:
@@ -61,12 +63,12 @@ def fit_gate(traces: Sequence[Trace], kind: str, course: Course, *, window: int 
 
     Args:
         traces: with results; their tasks become the gate's heads.
-        kind: `published` or `extended`.
+        kind: of network, as `network` takes it.
         course: of the training.
         window: w.
 
     Raises:
-        SettingsError: no trace answers anything, or torch is not installed.
+        SettingsError: no trace answers anything, no such kind, or torch is not installed.
         TraceError: a trace without an entry.
     """
     known = tables(traces)

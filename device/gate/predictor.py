@@ -22,6 +22,7 @@ from triparty.device.gate.features import PUBLISHED, FeatureChoice, Matrix
 Weights = Mapping[str, Matrix]
 Shapes = dict[str, tuple[int, ...]]
 NETWORKS: Final = ("published", "extended")
+KINDS: Final = ("extended", "published", "contextual")
 MOST_TASKS: Final = 64
 _VIEWS: Final = PUBLISHED[:2]
 _VIEW_UNITS: Final = 32
@@ -85,6 +86,13 @@ class Network:
     def has_temporal_view(self) -> bool:
         """Whether the temporal estimate goes in; the contextual ablation goes without."""
         return "temporal" in self.features.groups
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS`: `contextual` is the published network without feedback."""
+        if self.name == "published" and not self.has_temporal_view:
+            return "contextual"
+        return self.name
 
     @property
     def parameters(self) -> int:

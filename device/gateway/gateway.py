@@ -18,6 +18,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -476,7 +477,7 @@ class Gateway:
             frames_dropped=self._looker.dropped,
             write_failures=self._recorder.failures,
             events_dropped=self._recorder.events_dropped,
-            stages=self._stage_counts,
+            stages={name: replace(count) for name, count in self._stage_counts.items()},
             store=store,
             outlets=outlets,
             audits=auditor.estimates() if auditor.is_on else {},

@@ -14,7 +14,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from triparty.common.errors import TripartyError
 from triparty.common.links.ensemble import Ensemble
-from triparty.common.links.planning.costs import Cost
+from triparty.common.links.planning.costs import LATENCY, MEMORY, Budget, Cost
 from triparty.common.links.specs import OutputSpec
 from triparty.device.filters.results import LowConfidence, OutOfBound, Unchanged
 from triparty.device.gateway.frames import StreamFrame
@@ -48,10 +48,13 @@ class Choice:
     Attributes:
         active: those that run.
         expected_accuracy: over all of them.
+        cost: that they and their links are expected to have, by resource; of those alone that
+            they were chosen by.
     """
 
     active: frozenset[str]
     expected_accuracy: float
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 class Planner:
@@ -62,6 +65,7 @@ class Planner:
         ensembles: links to each model that can be predicted, by its name.
         specs: outputs of all models of the plan, as links know them.
         forms: of their rows.
+        budget: that the choice was made under; None if it is not known.
         reselection: when to choose anew; None: never.
         retry_s: a model that failed is left alone for so long.
         records: folder for what all models said; None: none.
@@ -75,6 +79,7 @@ class Planner:
         specs: Mapping[str, OutputSpec],
         forms: Mapping[str, RowForm],
         *,
+        budget: Budget | None = None,
         reselection: Reselection | None = None,
         retry_s: float = 60.0,
         records: Path | None = None,
@@ -85,6 +90,7 @@ class Planner:
         self.retry_s = retry_s
         self.specs = dict(specs)
         self._choice, self._records = choice, records
+        self._budget = budget
         self._selector = Selector(reselection, ensembles) if reselection else None
         self._loadings: dict[str, Loading] = {}
         self._rows: dict[str, list[Row]] = {name: [] for name in forms}
@@ -96,6 +102,7 @@ class Planner:
             self._begin_period()
         self._measured, self._predicted = Counter[str](), Counter[str]()
         self._confidence, self._unanswered = defaultdict[str, float](float), Counter[str]()
+        self._sources: dict[str, tuple[str, ...]] = {}
         self._switches = 0
         self.status = self._status()
 
@@ -140,6 +147,7 @@ class Planner:
             found[name] = predicted
             self._predicted[name] += 1
             self._confidence[name] += predicted.confidence
+            self._sources[name] = predicted.sources
         return found
 
     def end_batch(self, seen: Sequence[Mapping[str, Seen]]) -> None:
@@ -226,7 +234,7 @@ class Planner:
             return
         self._refused = None
         plan = decision.plan
-        self._choice = Choice(frozenset(plan.active), plan.expected_accuracy)
+        self._choice = Choice(frozenset(plan.active), plan.expected_accuracy, plan.cost)
         if decision.changed:
             self._switches += 1
             log.info("other models run now: %s", ", ".join(plan.active))
@@ -237,10 +245,11 @@ class Planner:
             for name, loading in self._loadings.items()
             if (cost := loading.cost) is not None
         }
+        choice, budget = self._choice, self._budget
         return PlanStatus(
             active=tuple(name for name in self.forms if name in self.active),
             predicted=tuple(name for name in self.forms if name not in self.active),
-            expected_accuracy=self._choice.expected_accuracy,
+            expected_accuracy=choice.expected_accuracy,
             measured=dict(self._measured),
             predictions=dict(self._predicted),
             confidence={
@@ -256,6 +265,9 @@ class Planner:
             profiles=self._selector.profiles if self._selector else 0,
             switches=self._switches,
             costs={name: (cost.memory_mib, cost.latency_ms) for name, cost in costs.items()},
+            sources=dict(self._sources),
+            planned=(choice.cost.get(MEMORY.name), choice.cost.get(LATENCY.name)),
+            budget=(None, None) if budget is None else (budget.memory_mib, budget.latency_ms),
             refused=self._refused,
         )
 

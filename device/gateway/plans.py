@@ -71,13 +71,19 @@ def make_planner(settings: WatchSettings, tasks: Sequence[Task]) -> Planner | No
         if task.model in forms and task.model in ensembles:
             check_task(task, forms[task.model])
     held = None if library is None else _held(library.plan)
-    active = opened.plan.active if held is None else held
+    active = frozenset(opened.plan.active if held is None else held)
+    reselection = _reselection(settings.plan, opened.budget)
     return Planner(
-        Choice(frozenset(active), opened.plan.expected_accuracy),
+        Choice(
+            active,
+            opened.plan.expected_accuracy,
+            opened.plan.cost if active == frozenset(opened.plan.active) else {},
+        ),
         ensembles,
         {name: specs[name] for name in opened.plan.models},
         forms,
-        reselection=_reselection(settings.plan, opened.budget),
+        budget=opened.budget if reselection is None else reselection.budget,
+        reselection=reselection,
         retry_s=settings.plan.retry_s,
         records=None
         if settings.plan.records is None

@@ -152,6 +152,10 @@ class PlanStatus:
         profiles: times that all models were run to choose anew.
         switches: times that others were chosen.
         costs: memory in MiB and latency in ms of models that ran, as measured, by name.
+        sources: models that the last prediction was made from, by name.
+        planned: memory in MiB and latency in ms that the choice is expected to take, links
+            counted; None of what it was not chosen by.
+        budget: of both, that it was chosen under; None of what is not short.
         refused: why models could not be chosen anew the last time; None otherwise.
     """
 
@@ -167,6 +171,9 @@ class PlanStatus:
     profiles: int = 0
     switches: int = 0
     costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    planned: tuple[float | None, float | None] = (None, None)
+    budget: tuple[float | None, float | None] = (None, None)
     refused: str | None = None
 
 
@@ -187,7 +194,7 @@ class GatewayStatus:
         frames_dropped: that models came too late for.
         write_failures: results that could not be written.
         events_dropped: events for which there was no room before anything could take them.
-        stages: by name.
+        stages: by name, as they were then.
         audits: what audits say of each task.
         audited_groups: that they rest on.
         audit_ms: CPU ms that audits took, of `measured_ms`.
@@ -375,6 +382,9 @@ def _plan(of: PlanStatus) -> dict[str, Any]:
             name: {"memory_mib": round(memory, 3), "latency_ms": round(latency, 4)}
             for name, (memory, latency) in of.costs.items()
         },
+        "sources": {name: list(sources) for name, sources in of.sources.items()},
+        "planned": dict(zip(("memory_mib", "latency_ms"), of.planned, strict=True)),
+        "budget": dict(zip(("memory_mib", "latency_ms"), of.budget, strict=True)),
         "refused": of.refused,
     }
 

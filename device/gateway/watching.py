@@ -24,6 +24,7 @@ from triparty.device.gateway.settings import ModelSettings, TaskSettings, WatchS
 from triparty.device.gateway.stages import Stage
 
 if TYPE_CHECKING:
+    from triparty.device.gate.policy import Policy
     from triparty.device.gate.predictor import Predictor
 
 
@@ -43,11 +44,7 @@ def make_gateway(
     """
     tasks = check_settings(settings)
     gate = settings.gate
-    policy = make(
-        gate.policy,
-        predictor=_predictor(settings.folder, gate.artifact),
-        max_staleness=gate.max_staleness_s,
-    )
+    policy = _policy(settings)
     planner = make_planner(settings, tasks)
     stages = _stages(settings, planner)
     return Gateway(
@@ -91,7 +88,7 @@ def open_settings(settings: WatchSettings) -> None:
     tasks = check_settings(settings)
     Filters(settings, tasks)
     make_planner(settings, tasks)
-    _predictor(settings.folder, settings.gate.artifact)
+    _policy(settings)
     for model in settings.models:
         find_model(model, settings.folder)
 
@@ -110,6 +107,12 @@ def _stages(settings: WatchSettings, planner: Planner | None) -> list[Stage]:
         else:
             stages.append(make())
     return [*stages, LinkStage(planner)]
+
+
+def _policy(settings: WatchSettings) -> Policy:
+    gate = settings.gate
+    predictor = _predictor(settings.folder, gate.artifact)
+    return make(gate.policy, predictor=predictor, max_staleness=gate.max_staleness_s)
 
 
 def _predictor(folder: Path, artifact: Path | None) -> Predictor | None:

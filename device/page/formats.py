@@ -36,6 +36,13 @@ def percent(share: float | None) -> str:
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 
 
+def amount(value: float | None) -> str:
+    """A number of ms or MiB; a decimal where it is small."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
 def answer(value: Any) -> str:
     """What a task said, in words."""
     if value is None:
@@ -71,6 +78,7 @@ FORMATS: dict[str, Callable[..., Any]] = {
     "stamp": stamp,
     "zone": zone,
     "percent": percent,
+    "amount": amount,
     "answer": answer,
     "headline": headline,
 }

@@ -9,6 +9,8 @@ from typing import Any, Final
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus
 from triparty.device.page.feed import Moment, Sample
+from triparty.device.page.planned import models, plan_of
+from triparty.device.page.spending import Spending, spending
 from triparty.device.streams.status import State
 
 STALE_S: Final = 5.0
@@ -36,6 +38,7 @@ def live(moment: Moment, wall: float) -> dict[str, Any]:
     status, before = moment.status, moment.before
     old = before.status if before is not None else None
     seconds = moment.wall - before.wall if before is not None else 0.0
+    spent = spending(status, old, seconds)
     earlier = {camera.name: camera for camera in old.cameras} if old is not None else {}
     return {
         "wall": round(wall, 3),
@@ -45,6 +48,7 @@ def live(moment: Moment, wall: float) -> dict[str, Any]:
         "budget_cores": status.budget_cores,
         "used_cores": _rate(status, old, "measured_ms", seconds, 1e-3),
         "budget_share": _share_between(status, old, "measured_ms", "granted_ms"),
+        "cpu_ms_per_s": _cpu(spent, 1e3 * status.budget_cores),
         "saved_share": saved_share(status.measured_ms, status.expected_ms),
         "packets_per_s": _of_cameras(status, earlier, seconds),
         "events": sum(camera.events for camera in status.cameras),
@@ -57,6 +61,8 @@ def live(moment: Moment, wall: float) -> dict[str, Any]:
         ],
         "audited_groups": status.audited_groups,
         "filters": [_filter(one) for one in status.filters],
+        "models": models(status, spent),
+        "plan": plan_of(status),
         "cameras": [_camera(one, earlier.get(one.name), seconds) for one in status.cameras],
     }
 
@@ -142,6 +148,21 @@ def _filter(one: FilterStatus) -> dict[str, Any]:
         "target": one.target_accuracy,
         "drifting": one.is_drifting,
     }
+
+
+def _cpu(spent: Spending | None, budget: float) -> dict[str, float] | None:
+    """The whole CPU of the site, in ms of each second."""
+    if spent is None:
+        return None
+    shown = {
+        "decoding": spent.decoding,
+        "decoding_budget": budget,
+        "filters": spent.filters,
+        "models": spent.of_models,
+        "links": spent.links,
+        "together": spent.together,
+    }
+    return {name: round(ms, 2) for name, ms in shown.items()}
 
 
 def _of_cameras(

@@ -48,6 +48,17 @@ def test_one_operator_a_database(tmp_path):
     initialise(tmp_path / "two", now=NOW)  # what the failed attempt left does not matter
 
 
+def test_a_folder_is_the_same_in_any_working_directory(tmp_path, monkeypatch):
+    """What a server notes of itself is read by commands that run elsewhere."""
+    initialise(tmp_path / "cloud", self_signed=True, now=NOW)
+    settings = load_settings(tmp_path / "cloud")
+    monkeypatch.chdir(tmp_path)
+    beside = load_settings(Path("cloud"))
+    assert beside.data == tmp_path / "cloud"
+    assert beside.database_url == settings.database_url
+    assert beside.certificate_files == settings.certificate_files
+
+
 def test_strange_but_valid_text_survives_the_file(tmp_path):
     name = "sqlite:///" + str(tmp_path / 'a "quoted" \\ name ü 🙂.db')
     initialise(tmp_path / "cloud", database=name, now=NOW)

@@ -93,6 +93,7 @@ def test_repetition_does_not_go_beyond_the_deadline() -> None:
     assert sum(clock.slept) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("raised", [httpx.ConnectError("x"), httpx.ReadError("x")])
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -106,10 +107,11 @@ def test_repetition_does_not_go_beyond_the_deadline() -> None:
     ],
 )
 def test_a_damaged_wire_is_not_a_wrong_certificate(
-    error: ssl.SSLError, kind: type[Exception]
+    error: ssl.SSLError, kind: type[Exception], raised: Exception
 ) -> None:
+    """What TLS finds wrong when it has been set up, with a certificate, is damage."""
     error.reason = str(error.args[1]).partition("] ")[0].removeprefix("[SSL: ")
-    raised = httpx.ReadError("x")
+    kind = UnreachableError if isinstance(raised, httpx.ReadError) else kind
     raised.__cause__ = error
     translated = translate(raised, URL)
     assert type(translated) is kind

@@ -289,30 +289,6 @@ def test_a_trained_encoder_equals_stock_transformers(trained: Stage, minilm: Pat
         assert likeness[0, 1] > 0.5 > likeness[0, 2]
 
 
-def test_the_example_finds_what_is_meant(trained: Stage, tmp_path: Path) -> None:
-    notes = {
-        "garden.md": "Tomatoes want sun.\n\nMy grandmother keeps bees\nbehind the barn.",
-        "money.txt": "Interest rates rose by a quarter of a point.",
-        "picture.png": "no text",
-    }
-    for name, text in notes.items():
-        (tmp_path / name).write_text(text)
-    script = Path(__file__).parents[2] / "examples" / "private_search" / "search.py"
-    home = trained.device._home.folder
-    words = [home, "minilm-permutation", tmp_path, "who looks after the hives?"]
-    done = subprocess.run(
-        [sys.executable, script, *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first, *rest = done.stdout.splitlines()
-    assert first.endswith("garden.md: My grandmother keeps bees behind the barn.")
-    assert len(rest) == 2
-
-
 @pytest.mark.slow
 def test_questions_about_events_are_understood(trained: Stage) -> None:
     """Thirty questions that nothing was tuned on; docs/ask.md has the scores."""

@@ -26,6 +26,7 @@ class Fault(StrEnum):
     DROP = "drop"  # it never arrives, and the connection is reset
     CUT = "cut"  # its first half arrives, then the connection ends
     FLIP = "flip"  # a bit of it is another one
+    DUPLICATE = "duplicate"  # it arrives twice
     SWALLOW = "swallow"  # it never arrives, and nobody is told
 
 
@@ -39,6 +40,7 @@ class Wire:
         faults: that may happen.
         share: of the pieces that something happens to.
         seed: of the plan.
+        spared: pieces at the beginning of each connection that nothing happens to.
         happened: how often each did.
     """
 
@@ -47,11 +49,15 @@ class Wire:
     faults: tuple[Fault, ...] = ()
     share: float = 0.0
     seed: int = 0
+    spared: int = 0
     happened: Counter[Fault] = field(default_factory=Counter)
 
-    def plan(self, faults: tuple[Fault, ...], share: float, seed: int) -> None:
+    def plan(
+        self, faults: tuple[Fault, ...], share: float, seed: int, *, spared: int = 0
+    ) -> None:
         """What goes wrong from now on."""
         self.faults, self.share, self.happened = faults, share, Counter()
+        self.spared = spared
         self.random = random.Random(seed)
 
     def fault(self) -> Fault | None:
@@ -65,19 +71,20 @@ class Wire:
     def carry(self, client: socket.socket) -> None:
         """Carries one connection until it ends."""
         with client, socket.create_connection(("127.0.0.1", self.target)) as server:
-            ends = {client: server, server: client}
+            ends, carried = {client: server, server: client}, 0
             while True:
                 readable, _, _ = select.select(list(ends), [], [], 60)
                 if not readable:
                     return
                 for source in readable:
-                    if not self._passed(source, ends[source]):
+                    if not self._passed(source, ends[source], may_fail=carried >= self.spared):
                         return
+                    carried += 1
 
-    def _passed(self, source: socket.socket, target: socket.socket) -> bool:
+    def _passed(self, source: socket.socket, target: socket.socket, *, may_fail: bool) -> bool:
         try:
             piece = source.recv(CHUNK_BYTES)
-            fault = self.fault() if piece else None
+            fault = self.fault() if piece and may_fail else None
             if not piece or fault is Fault.DROP:
                 return False
             if fault is Fault.SWALLOW:
@@ -90,7 +97,7 @@ class Wire:
             if fault is Fault.FLIP:
                 at = self.random.randrange(len(piece))
                 piece = piece[:at] + bytes([piece[at] ^ 1]) + piece[at + 1 :]
-            target.sendall(piece)
+            target.sendall(piece * 2 if fault is Fault.DUPLICATE else piece)
         except OSError:
             return False
         return True

@@ -20,8 +20,15 @@ from triparty.device.events.event import Event, Wanted
 from triparty.device.gate.recall import Estimate
 from triparty.device.gateway.audit import Audited
 from triparty.device.gateway.editing import Editor
+from triparty.device.gateway.planning import LINKS
 from triparty.device.gateway.settings import WatchSettings
-from triparty.device.gateway.status import CameraStatus, FilterStatus, GatewayStatus
+from triparty.device.gateway.stages import StageCount
+from triparty.device.gateway.status import (
+    CameraStatus,
+    FilterStatus,
+    GatewayStatus,
+    PlanStatus,
+)
 from triparty.device.page.app import create_app
 from triparty.device.page.feed import Feed
 from triparty.device.page.watched import Watched
@@ -102,7 +109,10 @@ def camera(name: str, place: int, seconds: float, **more: Any) -> CameraStatus:
 
 
 def gateway_status(seconds: float = 100.0, **more: Any) -> GatewayStatus:
-    """A gateway that has run for so long: cameras of every kind, an audit, a filter."""
+    """A gateway that has run for so long: cameras of every kind, an audit, a filter, a plan.
+
+    Each second it spends 3 ms on the filter, 40 and 8 on models, 0.5 on links.
+    """
     cameras = [camera(name, place, seconds) for place, name in enumerate(CAMERAS)]
     broken = replace(
         cameras[2].stream, state=State.WAITING, last_error="Connection refused by 10.0.0.2"
@@ -121,7 +131,7 @@ def gateway_status(seconds: float = 100.0, **more: Any) -> GatewayStatus:
         wrong=1,
         observed=0,
         failed=0,
-        cpu_ms=300.0,
+        cpu_ms=3.0 * seconds,
         samples=0,
         accuracy=0.95,
         accuracy_low=0.8,
@@ -141,13 +151,40 @@ def gateway_status(seconds: float = 100.0, **more: Any) -> GatewayStatus:
         budget_cores=0.5,
         frames_dropped=0,
         write_failures=0,
-        stages={},
+        stages={
+            "objects": StageCount(int(10 * seconds), cpu_ms=43.0 * seconds),
+            "plates": StageCount(int(10 * seconds), cpu_ms=8.0 * seconds),
+            "faces": StageCount(int(10 * seconds)),
+            LINKS: StageCount(int(10 * seconds), cpu_ms=0.5 * seconds),
+        },
+        plan=plan_status(),
         audits={"people": audited},
         audited_groups=40,
         filters=(one,),
         expected_ms=sum(each.expected_ms for each in cameras),
     )
     return replace(made, **more)
+
+
+def plan_status() -> PlanStatus:
+    """A plan that runs two models, of which one fails, and predicts the third."""
+    return PlanStatus(
+        active=("objects", "plates"),
+        predicted=("faces",),
+        expected_accuracy=0.93,
+        measured={"objects": 4000, "plates": 250},
+        predictions={"faces": 3900, "plates": 12},
+        confidence={"faces": 0.87, "plates": 0.6},
+        failures={"plates": 3},
+        failing={"plates": "ValueError: broken"},
+        unanswered={"faces": 100},
+        profiles=2,
+        switches=1,
+        costs={"objects": (20.0, 11.0), "plates": (6.5, 4.25), "faces": (3.0, 2.0)},
+        sources={"faces": ("objects",), "plates": ("objects",)},
+        planned=(26.0, 15.5),
+        budget=(32.0, None),
+    )
 
 
 def made_events(count: int = 60) -> list[Event]:

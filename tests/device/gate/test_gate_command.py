@@ -131,11 +131,51 @@ def test_a_gate_is_fitted_and_replayed(call: Call, made: Path, tmp_path: Path) -
     )
     assert said["tasks"] == ["people"]
     assert said["samples"] > 0
-    shared = ("replay", made, "--task", "people", "--streams", 4, "--seconds", 3, "--json")
-    for policy in ("ours", "paper"):
-        told = as_json(call(*shared, "--policy", policy, "--gate", tmp_path / "gate"))
-        assert 0 < told["accuracy"] <= 1
-        assert told["decode_ms"] > 0
+    told = as_json(call(*shared(made), "--gate", tmp_path / "gate"))
+    assert told["policy"] == "ours"
+    assert 0 < told["accuracy"] <= 1
+    assert told["decode_ms"] > 0
+
+
+def shared(made: Path) -> tuple[object, ...]:
+    return ("replay", made, "--task", "people", "--streams", 4, "--seconds", 3, "--json")
+
+
+def test_each_published_policy_runs_the_gate_that_was_fitted_for_it(
+    call: Call, made: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    kinds = {"paper": "published", "contextual": "contextual"}
+    fit = ("fit", made, "--epochs", 1, "--task", "people", "--network")
+    for policy, kind in kinds.items():
+        said = call(*fit, kind, "-o", tmp_path / kind)
+        assert f"--gate {tmp_path / kind} --policy {policy}" in said
+    gates = [word for kind in kinds.values() for word in ("--gate", tmp_path / kind)]
+    runs = as_json(call(*shared(made), *gates, "--policy", "all"))["runs"]
+    by_name = {run.pop("policy"): run for run in runs}
+    assert by_name["paper"] != by_name["contextual"]
+    assert "ours" not in by_name  # its gate is missing
+    words = (*shared(made), "--gate", tmp_path / "contextual", "--policy", "contextual")
+    (alone,) = as_json(call(*words))["runs"]
+    assert alone == {"policy": "contextual", **by_name["contextual"]}
+    with pytest.raises(SettingsError, match="'wide': expected one of extended, published, con"):
+        call(*fit, "wide", "-o", tmp_path / "wide")
+
+
+def test_a_replay_checks_all_policies_before_the_first(
+    call: Call, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replayed(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("triparty.device.gate.replay.Replay.run", replayed)
+    words = ("replay", made, "--policy", "keyframes", "--policy")
+    with pytest.raises(SettingsError, match=r"'paper'.*--network published.*--gate"):
+        call(*words, "paper")
+    with pytest.raises(SettingsError, match="'magic'"):
+        call(*words, "magic")
+    with pytest.raises(AssertionError):
+        call(*words, "round_robin")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from triparty.common.errors import SettingsError
 from triparty.device.gate.base import BasePolicy
 from triparty.device.gate.bounded import Bounded
 from triparty.device.gate.features import PUBLISHED, FeatureChoice
-from triparty.device.gate.policies import POLICIES, make
+from triparty.device.gate.policies import POLICIES, make, matching
 from triparty.device.gate.policy import Arrivals, Feedback, Offers
 from triparty.device.gate.predictor import Network, Predictor, random_weights
 
@@ -25,6 +25,11 @@ FEW = Cameras(
 
 def published(seed: int = 0) -> Predictor:
     network = Network("published", FeatureChoice(PUBLISHED, 5, "paper"))
+    return Predictor(network, random_weights(network, rng=np.random.default_rng(seed)))
+
+
+def contextual(seed: int = 0) -> Predictor:
+    network = Network("published", FeatureChoice(PUBLISHED[:2], 5, "paper"))
     return Predictor(network, random_weights(network, rng=np.random.default_rng(seed)))
 
 
@@ -51,7 +56,7 @@ class Told:
 
 
 def made(name: str, **options: object) -> object:
-    gates = {"paper": published(), "contextual": published(), "ours": extended()}
+    gates = {"paper": published(), "contextual": contextual(), "ours": extended()}
     truth = Told(CAMERAS) if name == "oracle" else None
     return make(name, predictor=gates.get(name), truth=truth, **options)
 
@@ -219,13 +224,63 @@ def test_cameras_that_the_budget_leaves_waiting_are_named() -> None:
 def test_a_policy_that_lacks_what_it_needs_says_so() -> None:
     with pytest.raises(SettingsError, match="expected one of keyframes"):
         make("best")
-    for name in ("paper", "contextual"):
-        with pytest.raises(SettingsError, match="gate fit"):
+    for name, kind in (("paper", "published"), ("contextual", "contextual")):
+        with pytest.raises(
+            SettingsError,
+            match=f"policy '{name}': expected .*, got no gate: .*gate fit .*--network {kind}",
+        ):
             make(name)
     with pytest.raises(SettingsError, match="labels"):
         make("oracle")
     with pytest.raises(SettingsError, match="above 0"):
         make("ours", max_staleness=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("paper", "published"), ("contextual", "contextual"), ("ours", "extended")],
+)
+def test_a_policy_runs_the_network_that_it_names_and_no_other(name: str, kind: str) -> None:
+    gates = {one.network.kind: one for one in (published(), contextual(), extended())}
+    assert matching(name, list(gates.values())) is gates.pop(kind)
+    for other, gate in gates.items():
+        with pytest.raises(
+            SettingsError,
+            match=f"policy '{name}': expected .*'{kind}', got {other}: .*--network {kind}",
+        ):
+            make(name, predictor=gate)
+    with pytest.raises(SettingsError, match=f"'{kind}', got "):
+        matching(name, list(gates.values()))
+    with pytest.raises(SettingsError, match="at most one of each"):
+        matching(name, [published(), published(1)])
+
+
+def test_what_runs_no_network_leaves_gates_alone() -> None:
+    assert matching("keyframes", [published(), extended()]) is None
+    assert matching("feedback_only", [extended()]) is None
+    assert matching("ours", []) is None
+
+
+@pytest.mark.parametrize(("name", "listens"), [("paper", True), ("contextual", False)])
+def test_feedback_moves_the_published_design_and_not_its_ablation(
+    name: str, listens: bool
+) -> None:
+    told, untold = made(name), made(name)
+    for policy, reward in ((told, 1.0), (untold, 0.0)):
+        rows = policy.join(3)
+        for number in range(1, 20):
+            arrivals, offers = one_round(number, rows, entry=number % 5 == 0)
+            policy.see(arrivals)
+            policy.value(arrivals, offers)
+            policy.chosen(offers, rows)
+            rewards = np.array([[reward], [0.0], [0.0]])
+            heard = Feedback(offers.now, rows, arrivals.time, rewards, np.ones(3, bool))
+            policy.learn(heard)
+    now = one_round(20, rows, entry=True)
+    for policy in (told, untold):
+        policy.see(now[0])
+    differs = told.value(*now) != untold.value(*now)
+    assert differs.tolist() == [listens, False, False]
 
 
 def one_round(

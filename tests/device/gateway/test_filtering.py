@@ -28,8 +28,11 @@ from triparty.common.errors import SettingsError
 from triparty.common.tables import read_table
 from triparty.device.filters.first_stage import STAGE_FILE
 from triparty.device.filters.tables import chosen
+from triparty.device.gate.artifact import Gate, GateTask, TrainingFacts
+from triparty.device.gate.features import FeatureChoice
 from triparty.device.gate.policies import make
 from triparty.device.gate.policy import Arrivals, Column, Offers
+from triparty.device.gate.predictor import Network, Predictor, random_weights
 from triparty.device.gateway.frame_filter import stamp_of
 from triparty.device.gateway.gateway import Gateway
 from triparty.device.gateway.metrics import MetricsServer
@@ -361,6 +364,18 @@ class TestCheck:
         gate = {"policy": "ours", "artifact": "g"}
         with pytest.raises(SettingsError, match=r"gate: .*/g cannot be used .*again"):
             open_settings(self.settings(tmp_path, saved(tmp_path / "f"), gate=gate))
+
+    def test_a_gate_that_its_policy_does_not_run(self, tmp_path: Path) -> None:
+        network = Network("extended", FeatureChoice())
+        weights = random_weights(network, rng=np.random.default_rng(0))
+        facts = TrainingFacts(1, 2, 3, "full", 0, 0.5, (0.25,))
+        gate = Gate(Predictor(network, weights), (GateTask("people"),), facts)
+        gate.save(tmp_path / "g")
+        folder = saved(tmp_path / "f")
+        open_settings(self.settings(tmp_path, folder, gate={"artifact": "g"}))
+        for given, got in (({}, "no gate"), ({"artifact": "g"}, "extended")):
+            with pytest.raises(SettingsError, match=f"'paper': .*'published', got {got}: "):
+                open_settings(self.settings(tmp_path, folder, gate={"policy": "paper"} | given))
 
 
 class TestReload:

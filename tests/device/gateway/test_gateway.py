@@ -170,10 +170,12 @@ class TestFaults:
         moody = Moody()
         settings = settings_of(tmp_path, {"a": encodings.path("h264-baseline")})
         with gateway(settings, stages=[moody]) as running:
+            before = running.status
             running.run()
             count = running.status.stages["model"]
         assert count.errors == Moody.calls // 3 > 3
         assert count.last_error == "RuntimeError: not today"
+        assert before.stages["model"].frames == 0, "a status stays what it was"
         assert 0 < running.status.cameras[0].looks == len(moody.frames)
 
     def test_a_stage_that_answers_too_little_is_an_error(

@@ -151,7 +151,10 @@ def test_the_other_model_is_predicted_and_results_status_and_metrics_say_so(
     status = made.status.plan
     assert (status.active, status.predicted) == (("people",), ("cars",))
     assert (status.measured, status.predictions) == ({"people": FRAMES}, {"cars": FRAMES})
-    assert document(made.status)["plan"]["confidence"] == {"cars": 0.9}
+    told = document(made.status)["plan"]
+    assert told["confidence"] == {"cars": 0.9}
+    assert told["sources"] == {"cars": ["people"]}
+    assert told["planned"] == told["budget"] == {"memory_mib": 1.0, "latency_ms": None}
     assert "runs people, predicts cars" in line(made.status)
     server = MetricsServer(lambda: made.status, host="127.0.0.1", port=0)
     try:
@@ -226,6 +229,8 @@ def test_models_are_chosen_anew_and_what_all_said_is_recorded(
     assert (table.outputs["cars"] == 2 * table.outputs["people"]).all()
     assert len(table) >= 16
     assert status.costs.keys() == {"people", "cars"}
+    assert status.budget == (1e4, 1e4), "that of the settings, from now on"
+    assert None not in status.planned
 
 
 def test_a_budget_that_shrank_evicts(clip: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_password_of_its_own_needs_a_user_and_no_other(tmp_path: Path) -> None
     [
         ("budget_ms = 10", 'policy = "oracle"', "expected one of keyframes"),
         ("budget_ms = 10", 'policy = "mine"', "expected one of keyframes"),
-        ("budget_ms = 10", 'policy = "paper"', "trained network"),
+        ("budget_ms = 10", 'policy = "paper"', "policy 'paper'.*artifact of"),
         ('classes = ["cat"]', 'classes = ["cow"]', "no class 'cow'; it has cat, dog"),
         ('python = "json:dumps"', 'python = "json:nothing"', "nothing"),
         ('python = "json:dumps"', 'python = "no_such_module:f"', "no_such_module"),

@@ -20,6 +20,7 @@ from browsing import (
 )
 from made_page import CAMERAS, PASSWORD, MadePage, gateway_status
 
+from triparty.device.gateway.stages import StageCount
 from triparty.device.page.server import PageServer
 
 pytestmark = needs_chromium
@@ -160,6 +161,11 @@ def test_the_page_keeps_itself_fresh_and_the_focus(page: Any, url: str, made: Ma
     page.get_by_text("4711").first.wait_for()
     assert page.get_by_text("<i>no such camera</i>").count() == 1
     assert page.evaluate("document.activeElement.tagName") == "A"
+    stages = {**status.stages, "plates <b>": StageCount(1, cpu_ms=9e4)}
+    made.clock.now += 1
+    made.feed.hear(replace(status, cameras=changed, stages=stages))
+    row = page.get_by_role("row").filter(has_text="plates <b>")
+    expect(row).not_to_have_count(0)
     made.feed.hear(replace(status, cameras=changed[:2]))
     expect(page.locator("#cards > li")).to_have_count(2)
     made.feed.hear(status)

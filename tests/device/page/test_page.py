@@ -28,6 +28,8 @@ from triparty.common.errors import RequestError, StateError, UnavailableError
 from triparty.device.events.event import KINDS, Event, Wanted
 from triparty.device.gate.trace_files import write_trace
 from triparty.device.gateway.settings import PageSettings
+from triparty.device.gateway.stages import StageCount
+from triparty.device.gateway.status import GatewayStatus
 from triparty.device.page import formats
 from triparty.device.page.app import PARTS, create_app, own_names
 from triparty.device.page.asked import MOST
@@ -35,6 +37,7 @@ from triparty.device.page.feed import MOST_SAMPLES, SAMPLE_S, Feed
 from triparty.device.page.last_events import FRESH_S, LastEvents
 from triparty.device.page.live import history, live
 from triparty.device.page.password import checker, ensure
+from triparty.device.page.spending import spending
 from triparty.device.page.timeline import WIDTH, timeline
 from triparty.device.page.watched import Watched
 from triparty.device.streams.status import State
@@ -150,7 +153,19 @@ def test_names_and_answers_are_text(tmp_path: Path) -> None:
         answers={EVIL: EVIL},
         whole=EVIL,
     )
-    made.feed.hear(replace(status, cameras=[odd], refused=EVIL))
+    assert status.plan is not None
+    plan = replace(
+        status.plan,
+        active=(EVIL,),
+        predicted=(f"{EVIL} again",),
+        predictions={f"{EVIL} again": 1},
+        confidence={f"{EVIL} again": 0.5},
+        failing={EVIL: EVIL},
+        sources={f"{EVIL} again": ("<b>",)},
+        refused=EVIL,
+    )
+    filters = [replace(one, name=EVIL, model=EVIL) for one in status.filters]
+    made.feed.hear(replace(status, cameras=[odd], refused=EVIL, plan=plan, filters=filters))
     visitor = Visitor(made.app())
     visitor.log_in(PASSWORD)
     for path in ("/", "/fragments/live", "/events", "/events/1", f"/cameras/{EVIL}"):
@@ -159,6 +174,8 @@ def test_names_and_answers_are_text(tmp_path: Path) -> None:
         assert "&lt;img src=x" in page.text, path
         assert "<img src=x" not in page.text, path
         assert "{{7*7}}" in page.text, path
+        assert "<b>" not in page.text, path
+    assert visitor.get("/").text.count("from &lt;b&gt;, 50% sure") == 1
     page = visitor.request("GET", "/events", params={"label": EVIL, "camera": EVIL})
     assert "<img src=x" not in page.text
     assert visitor.request("GET", "/events", params={EVIL: "1"}).status_code == 400
@@ -208,6 +225,85 @@ def test_a_camera_that_begins_anew_has_no_negative_rate(made: MadePage) -> None:
     shown = live(made.feed.now, made.clock.now)
     assert 0 < shown["cameras"][0]["packets_per_s"] < 10
     assert shown["packets_per_s"] > 0
+
+
+# What it takes.
+
+
+def test_the_whole_cpu_is_told_and_nothing_counts_twice(
+    made: MadePage, visitor: Visitor
+) -> None:
+    made.hear(20, gateway_status)
+    shown = visitor.get("/api/live").json()
+    decoding = sum(one.cpu_ms for one in gateway_status(1.0).cameras)
+    told = shown["cpu_ms_per_s"]
+    assert told["decoding"] == pytest.approx(decoding, rel=0.05)
+    assert (told["decoding_budget"], told["filters"], told["links"]) == (500.0, 3.0, 0.5)
+    assert told["models"] == 48.0, "a stage's time has that of its filters"
+    assert told["together"] == pytest.approx(told["decoding"] + 3.0 + 0.5 + 48.0, abs=0.02)
+    assert {one["name"]: one["cpu_ms_per_s"] for one in shown["models"]} == {
+        "objects": 40.0,
+        "plates": 8.0,
+        "faces": 0.0,
+    }
+    page = visitor.get("/").text
+    assert f"<dd>{told['together']:.0f}</dd>" in page
+    assert '<span class="soft">of 500</span>' in page
+
+
+def test_what_begins_anew_takes_no_negative_time() -> None:
+    before, now = gateway_status(100.0), gateway_status(101.0)
+    fewer = [replace(one, cpu_ms=5.0) for one in now.filters]
+    stages = {**now.stages, "faces": StageCount(1, cpu_ms=2.0), "plates": StageCount(1)}
+    found = spending(replace(now, filters=fewer, stages=stages), before, 1.0)
+    assert found is not None
+    assert found.filters == 5.0
+    assert found.models == {"objects": 38.0, "plates": 0.0, "faces": 2.0}
+    assert spending(now, before, 0.0) is None
+    assert spending(now, None, 1.0) is None
+
+
+def test_models_and_links_say_what_the_plan_does(made: MadePage, visitor: Visitor) -> None:
+    made.hear(20, gateway_status)
+    shown = visitor.get("/api/live").json()
+    assert [one["plan"]["state"] for one in shown["models"]] == ["runs", "failing", "predicted"]
+    runs, failing, predicted = (one["plan"] for one in shown["models"])
+    assert (runs["measured"], runs["sources"], runs["confidence"]) == (4000, [], None)
+    assert failing["why"] == "ValueError: broken"
+    assert (predicted["predicted"], predicted["sources"]) == (3900, ["objects"])
+    assert (predicted["confidence"], predicted["unanswered"]) == (0.87, 100)
+    memory, latency = shown["plan"]["budgets"]
+    assert (memory["planned"], memory["measured"], memory["budget"]) == (26.0, 26.5, 32.0)
+    assert (latency["planned"], latency["measured"], latency["budget"]) == (15.5, 15.25, None)
+    page = visitor.get("/").text
+    assert "from objects, 87% sure" in page
+    assert "Models and links" in page
+    status = made.feed.now.status
+    assert status.plan is not None
+    new = replace(status.plan, costs={"objects": (20.0, 11.0)})
+    made.feed.hear(replace(status, plan=new))
+    unknown = visitor.get("/api/live").json()["plan"]["budgets"]
+    assert [one["measured"] for one in unknown] == [None, None], "one that runs is not known"
+
+
+def test_without_a_plan_models_say_what_they_take_alone(
+    made: MadePage, visitor: Visitor
+) -> None:
+    made.hear(20, _unplanned)
+    shown = visitor.get("/api/live").json()
+    assert shown["plan"] is None
+    assert [(one["name"], one["cpu_ms_per_s"], one["plan"]) for one in shown["models"]] == [
+        ("objects", 40.0, None)
+    ]
+    page = visitor.get("/").text
+    assert '<h2 id="models">Models</h2>' in page
+    assert "Frames predicted" not in page
+    assert "<dt>links</dt>" not in page
+
+
+def _unplanned(seconds: float) -> GatewayStatus:
+    status = gateway_status(seconds)
+    return replace(status, plan=None, stages={"objects": status.stages["objects"]})
 
 
 def test_the_plots_have_an_hour_and_no_more(made: MadePage) -> None:

@@ -1,8 +1,8 @@
-"""The cloud's part.
+"""The cloud's part in every story here; one cloud can serve them all.
 
 1. Make a data folder with a certificate (once).
 2. Start the server, as a process of its own.
-3. Print an invite for the developer.
+3. Print an invite for a developer.
 4. Serve until interrupted.
 """
 

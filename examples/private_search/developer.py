@@ -1,9 +1,9 @@
 """The developer's part.
 
 1. Make keys and enrol with the operator's code (once).
-2. Re-key the model, and compare it with the original.
+2. Re-key a sentence encoder, and compare it with the original.
 3. Publish it.
-4. Invite a device; when it has enrolled, grant it the model.
+4. Invite a device; when it has enrolled, grant it the encoder.
 """
 
 import sys
@@ -12,25 +12,27 @@ from pathlib import Path
 from triparty.developer import Developer
 
 
-def main(home: Path, model: Path) -> None:
-    """Publishes a model and grants it to one device."""
+def main(home: Path, encoder: Path) -> None:
+    """Publishes an encoder and grants it to one device."""
     developer = Developer(home)
     if not home.exists():
         developer.init()
         developer.enroll(input("the operator's code: "))
 
     protected = home / "protected"
-    developer.protect(model, protected)
-    agreement = developer.verify(model, protected, samples=200)
-    print(f"same prediction as the original: {agreement.top1_agreement:.0%}")
+    developer.protect(encoder, protected)
+    agreement = developer.verify(encoder, protected, samples=20)
+    print(
+        f"largest difference from the original: {agreement.max_relative_error:.1e} of a number"
+    )
 
-    published = developer.publish(protected, name="assistant").model
+    published = developer.publish(protected, name="sentences").model
     print(f"published {published.name} version {published.version}")
 
-    code, _ = developer.invite(name="phone")
+    code, _ = developer.invite(name="laptop")
     print(code, flush=True)
     input("press Enter when the device has enrolled: ")
-    developer.grant("phone")
+    developer.grant("laptop")
     print("granted")
 
 
