@@ -39,6 +39,8 @@ def plan_of(status: GatewayStatus) -> dict[str, Any] | None:
     known = [cost for cost in costs if cost is not None]
     is_known = bool(known) and len(known) == len(costs)
     return {
+        "predicts": bool(plan.predicted),
+        "recorded": plan.recorded,
         "expected_accuracy": round(plan.expected_accuracy, 4),
         "profiles": plan.profiles,
         "switches": plan.switches,
