@@ -30,6 +30,7 @@ from triparty.common.errors import (
     from_problem,
 )
 from triparty.common.proxies import proxy_of
+from triparty.common.timed import TimedBackend
 from triparty.common.tls import check_url, client_context, is_loopback, ssl_reason
 
 JSON_LIMIT_BYTES = 16 << 20
@@ -161,7 +162,7 @@ class Connection:
             if not (token.isascii() and token.isprintable()):
                 raise UnauthenticatedError("the token has characters that no token has")
             self._headers["Authorization"] = f"Bearer {token}"
-        self._transport = transport or _transport(self.url, certificate_pem)
+        self._transport = transport or _transport(self.url, certificate_pem, self._deadline)
         self._last_url = ("", httpx.URL(self.url))
         self._date: str | None = None
 
@@ -338,14 +339,22 @@ class Connection:
             raise
 
 
-def _transport(url: str, certificate_pem: str | None) -> httpx.BaseTransport:
-    """The way to a cloud; a proxy does not serve this machine."""
+def _transport(
+    url: str, certificate_pem: str | None, deadline: Deadline
+) -> httpx.BaseTransport:
+    """The way to a cloud, on which nothing waits beyond the deadline.
+
+    A proxy does not serve this machine.
+    """
     is_here = is_loopback(url)
-    return httpx.HTTPTransport(
+    transport = httpx.HTTPTransport(
         verify=client_context(certificate_pem) if url.startswith("https:") else False,
         trust_env=not is_here,
         proxy=None if is_here else proxy_of(url),
     )
+    # httpx has no option for it; a test of a cloud that sends a byte at a time would notice.
+    transport._pool._network_backend = TimedBackend(deadline)
+    return transport
 
 
 class _Patience:

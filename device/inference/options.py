@@ -49,9 +49,8 @@ class GenerationOptions(SamplingOptions):
             the model's own log-probability (before any option changes it); None tells none.
         ignore_eos: go on after an end token, for measurements.
         deadline_s: seconds from the first request until the whole answer has to be there, else
-            `DeadlineError`; to end the session on the cloud may take up to 2 more. What comes
-            later is refused; a wait that began before is as long as the time left when its
-            request was sent. None waits as long as something comes.
+            `DeadlineError`; to end the session on the cloud may take up to 2 more. None waits
+            as long as something comes.
         speculate: most tokens to guess ahead in a step, for models of the interface
             `embeddings`; the answer is the same as with 0, in fewer round trips.
         draft: what guesses them; None looks the text up in itself.

@@ -1,54 +1,56 @@
-"""`--resume FILE`: a run that was cut short, or that failed, goes on where it was."""
+"""A run that was cut short, or that failed, goes on where it was.
+
+`TRIPARTY_TEST_RESUME` names a file: only tests that it does not name are run, and those that
+pass are added to it. (No option: processes of pytest-xdist read options before they know this
+plugin.)
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--resume",
-        type=Path,
-        metavar="FILE",
-        help="run only the tests that FILE does not name, and add to FILE those that pass",
-    )
+def record() -> Path | None:
+    """The file, where there is to be one."""
+    named = os.environ.get("TRIPARTY_TEST_RESUME")
+    return Path(named) if named else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    record = config.getoption("resume")
-    if record is not None and not hasattr(config, "workerinput"):
-        passed = Passed(record)
+    file = record()
+    if file is not None and not hasattr(config, "workerinput"):
+        passed = Passed(file)
         config.pluginmanager.register(passed)
         config.add_cleanup(passed.file.close)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    record = config.getoption("resume")
-    if record is None or not record.is_file():
+    file = record()
+    if file is None or not file.is_file():
         return
     # What a line of is not there yet, for the run was killed there, has not passed.
-    lines = record.read_text().splitlines(keepends=True)
+    lines = file.read_text().splitlines(keepends=True)
     passed = {json.loads(line) for line in lines if line.endswith("\n")}
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
     items[:] = [item for item in items if item.nodeid not in passed]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    resumes = session.config.getoption("resume") is not None
-    if resumes and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+    if record() is not None and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK  # all had passed
 
 
 class Passed:
     """Writes each test that passes into a file, at once."""
 
-    def __init__(self, record: Path) -> None:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        self.file = record.open("a")
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file = file.open("a")
         self.failed: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
