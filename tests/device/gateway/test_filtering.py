@@ -464,7 +464,7 @@ class TestSamples:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(part.stat().st_mode) for part in parts} == {0o600}
         table = read_table(folder)
-        inputs, needed = chosen(table, (), None, has_model=False)
+        inputs, needed = chosen(table, (), (), has_model=False)
         assert inputs["input"].shape == (made.filter.samples, SMALL, SMALL, 1)
         drawn = np.asarray(table["drawn"])
         assert drawn.sum() == made.filter.audited
@@ -486,7 +486,7 @@ class TestSamples:
             "samples": Path("s"),
         }
         watched(configured(tmp_path, {"a": clip}, rows))
-        inputs, labels = chosen(read_table(tmp_path / "s"), (), None, has_model=False)
+        inputs, labels = chosen(read_table(tmp_path / "s"), (), (), has_model=False)
         assert labels is not None
         assert len(inputs["input"]) == len(labels)
         assert len(set(labels.tolist())) == 2
