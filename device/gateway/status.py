@@ -153,11 +153,11 @@ class PlanStatus:
         switches: times that others were chosen.
         recorded: frames of which what all models said was written to records.
         costs: memory in MiB and latency in ms of models that ran, as measured, by name.
-            sources: models that the last prediction was made from, by name.
+        sources: models that the last prediction was made from, by name.
         planned: memory in MiB and latency in ms that the choice is expected to take, links
             counted; None of what it was not chosen by.
         budget: of both, that it was chosen under; None of what is not short.
-            refused: why models could not be chosen anew, or be recorded, the last time; None
+        refused: why models could not be chosen anew, or be recorded, the last time; None
             otherwise.
     """
 
